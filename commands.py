@@ -1,0 +1,256 @@
+"""What the switches of main.py do: train, score, visualize, sample."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import data
+import pictures
+from config import FILE_NAME, FREE, Config, preset
+from errors import UserError
+from results import Results
+from utils import find_images, probe
+
+
+def settings(args) -> dict:
+    """The settings of Config that flags gave."""
+    names = {f.name for f in dataclasses.fields(Config)}
+    given = {k: v for k, v in vars(args).items() if k in names and v is not None}
+    given.pop("crop", None)
+    if args.dataset == "mnist":
+        return given
+    if args.crop:
+        given["crop_height"] = args.input_height or 108
+        given["crop_width"] = args.input_width or given["crop_height"]
+    elif args.crop is False:
+        given["crop_height"] = given["crop_width"] = 0
+    elif args.input_height:  # scoring: the trained crop, said once more
+        given["crop_height"] = args.input_height
+    if args.input_fname_pattern and args.train:
+        given["pattern"] = args.input_fname_pattern
+    return given
+
+
+def sizes(args) -> dict:
+    """Height and width, as far as flags gave them."""
+    given = {}
+    if args.output_height:
+        given["height"] = args.output_height
+    if args.output_width or args.output_height:
+        given["width"] = args.output_width or args.output_height
+    return given
+
+
+def run_name(args) -> str:
+    """The run's folder below --checkpoint_dir."""
+    if args.normal_class is not None:
+        return f"mnist_normal{args.normal_class}"
+    if args.anomaly_class is not None:
+        return f"mnist_anomaly{args.anomaly_class}"
+    return args.dataset
+
+
+def find_run(args) -> Path:
+    """The folder of the trained model that the flags mean; UserError if there is none."""
+    folder = run_folder(args)
+    if (folder / FILE_NAME).exists():
+        return folder
+    root = Path(args.checkpoint_dir)
+    runs = sorted(p.parent.name for p in root.glob(f"*/{FILE_NAME}"))
+    of_mnist = [r for r in runs if r.startswith("mnist_")]
+    if folder.name == "mnist" and len(of_mnist) == 1:
+        return root / of_mnist[0]
+    there = f"trained so far: {', '.join(runs)}" if runs else "none is trained so far"
+    raise UserError(f"no trained model in {folder} ({there}): train it first with --train")
+
+
+def run_folder(args) -> Path:
+    """Where the run of these flags has its checkpoints."""
+    root = Path(args.checkpoint_dir)
+    return root if (root / FILE_NAME).exists() else root / run_name(args)
+
+
+def new_config(args) -> Config:
+    """A new run's configuration, from the flags and the images."""
+    given = {**settings(args), **sizes(args)}
+    if args.dataset == "mnist":
+        found = {"height": 28, "width": 28, "channels": 1}
+        if given.get("channels") == 3:
+            raise UserError("mnist images are grey: leave --channels out")
+    else:
+        folder = dataset_folder(args)
+        channels, white = probe(find_images(folder, args.input_fname_pattern))
+        found = {"channels": channels, "white": white}
+    return preset(args.preset or "default", **{**found, **given})
+
+
+def dataset_folder(args) -> Path:
+    """The folder of a data set of image files; a UserError that helps where there is none."""
+    folder = Path(args.data_dir) / args.dataset
+    if folder.is_dir():
+        return folder
+    there = ", ".join(data.available(args.data_dir)) or "none"
+    fetched = args.dataset in ("celebA", "lsun", "elpv")
+    remedy = f"fetch it with: python download.py {args.dataset}" if fetched else "put images there"
+    raise UserError(f"{folder} does not exist: {remedy} (data sets in {args.data_dir}: {there})")
+
+
+def contradictions(args, config: Config, free=()) -> None:
+    """UserError for a flag that says other than the trained run."""
+    for name, value in {**settings(args), **sizes(args)}.items():
+        mine = getattr(config, name)
+        if name not in FREE and name not in free and value != mine:
+            raise UserError(
+                f"this run was trained with {name.rstrip('_')} {mine}, not {value}: leave the flag "
+                "out, or train another run under another --checkpoint_dir"
+            )
+
+
+def training_images(args, config: Config):
+    """The ImageSet to train on; a UserError where it is too small."""
+    limit = config.train_size or None
+    if config.dataset == "mnist":
+        classes = (config.normal_class, config.anomaly_class)
+        images = data.mnist(
+            args.data_dir, "train", *classes, config.height, config.width, limit=limit
+        )
+    else:
+        images = data.image_folder(
+            dataset_folder(args),
+            config.pattern or None,
+            *config.shape,
+            crop=config.crop,
+            white=config.white,
+            limit=limit,
+        )
+    data.require(images, config.batch_size, "training images")
+    return images
+
+
+def test_images(args, config: Config):
+    """The ImageSet to score: mnist's own test images, or those in --test_dir."""
+    if config.dataset == "mnist":
+        classes = (config.normal_class, config.anomaly_class)
+        images = data.mnist(args.data_dir, "test", *classes, config.height, config.width)
+    else:
+        images = data.image_folder(
+            args.test_dir,
+            args.input_fname_pattern,
+            *config.shape,
+            crop=config.crop,
+            white=config.white,
+            labelled=True,
+            exclude=(result_folder(args),),
+        )
+    data.require(images, 1, "images to score")
+    if args.test_size and args.test_size < len(images):
+        images = images.subset(np.linspace(0, len(images) - 1, args.test_size).astype(int))
+    return images
+
+
+def result_folder(args) -> Path:
+    return Path(args.test_result_dir or Path(args.test_dir) / "test_result")
+
+
+def train(args):
+    """Trains a new run, or goes on with the one that is there; the model."""
+    folder = run_folder(args)
+    changes = {}
+    if (folder / FILE_NAME).exists():
+        config = Config.load(folder)
+        contradictions(args, config)
+        changes = {k: v for k, v in settings(args).items() if k in FREE}
+        config = dataclasses.replace(config, **changes)
+    else:
+        config = new_config(args)
+    images = training_images(args, config)
+    from model import DCGAN, has_checkpoint, resolve_precision  # slow: TensorFlow
+
+    precision = resolve_precision(args.precision)
+    if has_checkpoint(folder):
+        model = DCGAN.load(folder, precision, **changes)
+        say(f"going on from step {int(model.step)} of {folder}")
+    else:
+        model = DCGAN(config, precision)
+    h, w, c = config.shape
+    say(f"training on {len(images)} images of {h} x {w} x {c} in {folder}, {precision}")
+    name, before = folder.name, int(model.step)
+    model.train(images, folder, Path(args.sample_dir) / name, Path(args.log_dir) / name)
+    step = int(model.step)
+    if step == before:
+        say(f"nothing to do: trained to step {step} already; a larger --epoch goes on")
+    else:
+        say(f"trained to step {step}: model in {folder}, samples in {args.sample_dir}/{name}")
+    tell_skipped(images)
+    return model
+
+
+def load(args):
+    """The trained model that the flags mean."""
+    folder = find_run(args)
+    contradictions(args, Config.load(folder), free=("dataset", "seed"))
+    from model import DCGAN, resolve_precision
+
+    changes = {} if args.lambda_ is None else {"lambda_": args.lambda_}
+    return DCGAN.load(folder, resolve_precision(args.precision), **changes)
+
+
+def anomaly_test(args, model) -> None:
+    """Scores the test images and writes the results."""
+    images = test_images(args, model.config)
+    folder = result_folder(args)
+    say(f"scoring {len(images)} images")
+    with Results(folder, images) as results, tqdm(total=len(images), unit="img") as bar:
+        for indices, batch in images.batches(args.test_batch_size):
+            found = model.anomaly_detector(
+                batch, args.search, args.test_epoch, args.test_learning_rate, args.test_batch_size
+            )
+            results.add(indices, batch, found)
+            bar.update(len(indices))
+        metrics = results.finish()
+    tell_skipped(images)
+    if "auroc" in metrics:
+        say(
+            f"AUROC {metrics['auroc']:.4f}, average precision {metrics['average_precision']:.4f} "
+            f"({metrics['normal']} normal, {metrics['anomalous']} anomalous images)"
+        )
+    say(f"scores in {folder / 'scores.csv'}, pictures in {folder / 'pictures'}")
+    say(f"all ranked in {folder / 'contact_sheet.png'}")
+
+
+def visualize(args, model) -> None:
+    """A grid of samples, an interpolation in z, and early beside present images, scored."""
+    folder = Path(args.sample_dir) / model.folder.name
+    pictures.samples(folder / "samples.png", model, args.generate_test_images, args.seed)
+    pictures.interpolation(folder / "interpolation.png", model)
+    early, now = pictures.early_and_now(folder / "early_and_now.png", model)
+    say(f"mean anomaly score of G's first images {early:.3f}, of its present ones {now:.3f}")
+    say(f"pictures in {folder}")
+
+
+def tell_skipped(images) -> None:
+    if images.skipped:
+        say(f"skipped {len(images.skipped)} unreadable files, the first: {images.skipped[0][0]}")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def run(args) -> None:
+    """What the switches ask for; without any, samples from the trained model."""
+    if args.anomaly_test and not args.train:
+        test_images(args, Config.load(find_run(args)))  # errors before TensorFlow's slow import
+    model = train(args) if args.train else load(args)
+    if args.anomaly_test:
+        anomaly_test(args, model)
+    if args.visualize:
+        visualize(args, model)
+    if not (args.train or args.anomaly_test or args.visualize):
+        path = Path(args.sample_dir) / model.folder.name / "samples.png"
+        pictures.samples(path, model, args.generate_test_images, args.seed)
+        say(f"{args.generate_test_images} samples in {path}")

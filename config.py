@@ -1,0 +1,141 @@
+"""The settings of a run: one frozen dataclass, saved as JSON beside its checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from errors import UserError
+
+FILE_NAME = "config.json"
+
+# The networks and settings of Radford et al. 2016 and the search and score of Schlegl et al. 2017.
+CLASSIC = {
+    "z_dim": 100,
+    "gf_dim": 64,
+    "df_dim": 64,
+    "learning_rate": 2e-4,
+    "beta2": 0.999,
+    "init_stddev": 0.02,
+    "norm_momentum": 0.9,
+    "d_batch_norm": True,
+    "r1_weight": 0.0,
+    "average_decay": 0.0,
+    "damage": False,
+    "encoder": False,
+    "squared": False,
+    "realism": False,
+    "standardised": False,
+    "lambda_": 0.1,
+    "steps": 0,
+}
+PRESETS = {"default": {}, "classic": CLASSIC}
+
+# What may differ between a run and its continuation; all else decides what the model is.
+FREE = {"epochs", "steps", "batch_size", "learning_rate", "beta1", "beta2", "lambda_"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a trained model is and what its scores mean."""
+
+    # data
+    dataset: str = "images"  # the data set's name
+    height: int = 64  # of the networks' images, pixels
+    width: int = 64
+    channels: int = 3  # 1 grey, 3 colour
+    crop_height: int = 0  # centre crop before the resize, pixels; 0: the whole image
+    crop_width: int = 0
+    white: int = 255  # value of white in files of more than 8 bits
+    pattern: str = ""  # file names of the training images; "": any image
+    normal_class: int | None = None  # mnist: the digit that is normal
+    anomaly_class: int | None = None  # mnist: the digit that is not
+    train_size: int = 0  # at most so many training images; 0: all
+    validation_share: float = 0.1  # of the training images, kept from the nets to scale scores
+
+    # networks
+    preset: str = "default"
+    z_dim: int = 32  # dimensions of the latent
+    gf_dim: int = 16  # channels of G's stage next to the image
+    df_dim: int = 16  # of D's and E's
+    init_stddev: float = 0.0  # of the normal initial weights; 0: Glorot's in G, He's in D and E
+    norm_momentum: float = 0.95  # of batch norm's moving averages
+    d_batch_norm: bool = False
+
+    # training
+    epochs: float = 0.0  # passes over the training images; 0: as many as `steps` take
+    steps: int = 1500  # batches, where epochs is 0
+    batch_size: int = 64
+    learning_rate: float = 5e-4  # of Adam, for all networks
+    beta1: float = 0.5  # of Adam
+    beta2: float = 0.99
+    r1_weight: float = 1.0  # of the gradient penalty; 0: none
+    average_decay: float = 0.995  # of the running average of G and E a step; 0: none
+    damage: bool = True  # D also learns to reject real images with planted damage
+    encoder: bool = True  # train E along with G
+    kl_weight: float = 4.0  # of the latent's prior in E's loss
+    seed: int = 0
+
+    # score
+    squared: bool = True  # squared differences, or the paper's absolute ones
+    lambda_: float = 0.5  # share of the discrimination loss beside the residual loss
+    realism: bool = True  # D's logit for the image itself is part of the score
+    standardised: bool = True  # terms in standard deviations over held-out normal images
+
+    def __post_init__(self):
+        for name, low, high in (
+            ("height", 16, 256),
+            ("width", 16, 256),
+            ("z_dim", 1, 4096),
+            ("gf_dim", 1, 1024),
+            ("df_dim", 1, 1024),
+            ("batch_size", 2, 65536),
+            ("lambda_", 0, 1),
+            ("beta1", 0, 0.9999),
+            ("validation_share", 0, 0.9),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UserError(f"{name.rstrip('_')} must be from {low} to {high}, not {value}")
+        if self.channels not in (1, 3):
+            raise UserError(f"channels must be 1 or 3, not {self.channels}")
+        if self.learning_rate <= 0:
+            raise UserError(f"learning_rate must be above 0, not {self.learning_rate}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+    @property
+    def crop(self) -> tuple[int, int] | None:
+        return (self.crop_height, self.crop_width) if self.crop_height else None
+
+    def total_steps(self, images: int) -> int:
+        """Batches of the whole training on so many images; the classic's 25 epochs if unset."""
+        if self.epochs or not self.steps:
+            return max(1, round((self.epochs or 25) * images / self.batch_size))
+        return self.steps
+
+    def save(self, folder: Path) -> None:
+        from utils import write_atomic  # here, so that --help need not wait for NumPy
+
+        text = json.dumps(dataclasses.asdict(self), indent=2)
+        write_atomic(Path(folder) / FILE_NAME, text + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Config:
+        """The configuration of a run's folder; UserError where there is none or it is damaged."""
+        path = Path(folder) / FILE_NAME
+        try:
+            return cls(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise UserError(f"{folder} holds no trained model (no {FILE_NAME})") from None
+        except (ValueError, TypeError, OSError) as error:
+            raise UserError(f"{path} cannot be read ({error}): train the model again") from None
+
+
+def preset(name: str, **settings) -> Config:
+    """A preset's configuration with some settings of one's own."""
+    return Config(**{"preset": name, **PRESETS[name], **settings})

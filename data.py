@@ -1,0 +1,338 @@
+"""Data sets: which images and labels a name stands for, and batches of them."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import logging
+import os
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from errors import UserError
+from utils import ImageError, find_images, load_image, to_float, to_uint8
+
+MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
+NORMAL_FOLDERS = {"normal", "good"}
+DECODERS = ThreadPoolExecutor(os.cpu_count(), "decode")  # shared: as many threads as cores at most
+
+
+class ImageSet:
+    """Images of one shape, from memory or from files, with their names and labels.
+
+    names: unique; for files the path within the folder. labels: int (n,), 0 normal, 1 anomalous,
+    or None. kinds: sub-folder or digit of each, or None. shape: (h, w, c). skipped: (name,
+    reason) of each broken file met so far, by this set or any that it is a part of or was split
+    into. Files are decoded at first use, once where all fit in the memory limit.
+    """
+
+    def __init__(self, source, names, labels=None, kinds=None, indices=None):
+        self._source = source
+        self._indices = np.arange(len(names)) if indices is None else indices  # in the source
+        self.names = tuple(names)
+        self.labels = None if labels is None else np.asarray(labels)
+        self.kinds = None if kinds is None else tuple(kinds)
+        self.shape = source.shape
+        self.skipped = source.skipped
+
+    @classmethod
+    def from_array(cls, images, names=None, labels=None, kinds=None) -> ImageSet:
+        """images: (n, h, w, c), uint8 or float in [-1, 1]."""
+        images = np.asarray(images)
+        images = images if images.dtype == np.uint8 else to_uint8(images)
+        names = [f"{i:05d}" for i in range(len(images))] if names is None else names
+        return cls(_Source(names, images.shape[1:], images), names, labels, kinds)
+
+    @classmethod
+    def from_files(cls, paths, names, shape, decode, memory_limit, labels=None, kinds=None):
+        """decode: path to uint8 of that shape; it raises ImageError for a broken file."""
+        fits = len(paths) * int(np.prod(shape)) <= memory_limit
+        cache = np.empty((len(paths), *shape), np.uint8) if fits else None
+        return cls(_Source(names, shape, cache, paths, decode), names, labels, kinds)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, indices) -> ImageSet:
+        """The images at these places, or where a mask (n,) is true."""
+        chosen = np.arange(len(self))[indices]
+        return ImageSet(
+            self._source,
+            [self.names[i] for i in chosen],
+            None if self.labels is None else self.labels[chosen],
+            None if self.kinds is None else [self.kinds[i] for i in chosen],
+            self._indices[chosen],
+        )
+
+    def split(self, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
+        """(rest, held_out), drawn at random; none empty if there are two and share is above 0."""
+        n = len(self)
+        count = max(0, min(max(1, round(share * n)), n - 1)) if share > 0 else 0
+        order = _permutation(n, seed)
+        return self.subset(np.sort(order[count:])), self.subset(np.sort(order[:count]))
+
+    def read(self, indices) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 images (m, h, w, c) and the m indices they belong to: without the broken ones."""
+        indices = np.asarray(indices, int)
+        images, good = self._source.read(self._indices[indices])
+        return images, indices[good]
+
+    def batches(self, batch_size: int):
+        """Yields (indices (m,), float32 images (m, h, w, c) in [-1, 1]) in order, m <= batch_size.
+
+        Broken files are left out. The next batch is read while the caller works on this one.
+        """
+        with ThreadPoolExecutor(1, "batch") as ahead:
+            pending = None
+            for start in range(0, len(self), batch_size):
+                following = ahead.submit(self.read, np.arange(len(self))[start:][:batch_size])
+                if pending:
+                    yield from _as_batch(*pending.result())
+                pending = following
+            if pending:
+                yield from _as_batch(*pending.result())
+
+    def stream(self, batch_size: int, seed: int = 0, first_step: int = 0):
+        """An endless tf.data.Dataset of shuffled float32 batches (batch_size, h, w, c) in [-1, 1].
+
+        Each epoch is a permutation that depends on seed and epoch alone, and batches run on over
+        its end: batch k is the same in every run, also in one that begins at first_step = k.
+        A broken file's place is taken by another image, drawn for it once and for all.
+        UserError if no image can be read.
+        """
+        import tensorflow as tf
+
+        n = len(self)
+        self._stand_in(0)  # raises here if all are broken: within tf.data it would be a traceback
+        order = functools.lru_cache(4)(lambda epoch: _permutation(n, seed, epoch))
+
+        def batch(step):
+            epochs, places = np.divmod(step * batch_size + np.arange(batch_size), n)
+            parts = [order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
+            indices = np.concatenate(parts)
+            images, good = self._source.read(self._indices[indices])
+            if good.all():
+                return images
+            full = np.empty((batch_size, *self.shape), np.uint8)
+            full[good] = images
+            full[~good] = [self._stand_in(i) for i in indices[~good]]
+            return full
+
+        def tensor(step):
+            images = tf.numpy_function(batch, [step], tf.uint8, stateful=False)
+            images = tf.ensure_shape(images, (batch_size, *self.shape))
+            return tf.cast(images, tf.float32) / 127.5 - 1
+
+        steps = tf.data.Dataset.range(first_step, tf.int64.max)
+        return steps.map(tensor, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+    def _stand_in(self, index) -> np.ndarray:
+        for i in _permutation(len(self), int(index)):
+            images, _ = self.read([i])
+            if len(images):
+                return images[0]
+        require(self, 1, "the data set")
+
+
+class _Source:
+    """Images by index: an array, or files that are decoded into one, or at each use."""
+
+    def __init__(self, names, shape, images, paths=None, decode=None):
+        self.names, self.shape = names, tuple(int(side) for side in shape)
+        self.images, self.paths, self.decode = images, paths, decode
+        self.known = np.full(len(names), paths is None)  # is in `images`, or broken
+        self.broken = np.zeros(len(names), bool)
+        self.skipped: list[tuple[str, str]] = []
+        self.lock = threading.Lock()
+
+    def read(self, indices):
+        """uint8 images (m, h, w, c) of those that are good, and which ones are (n,)."""
+        if self.images is None:
+            decoded = list(DECODERS.map(self._decode, indices))
+            good = np.array([image is not None for image in decoded], bool)
+            images = np.array([image for image in decoded if image is not None], np.uint8)
+            return images.reshape(-1, *self.shape), good
+        missing = np.unique(indices[~self.known[indices]])
+        for i, image in zip(missing, DECODERS.map(self._decode, missing), strict=True):
+            if image is not None:
+                self.images[i] = image
+            self.known[i] = True
+        good = ~self.broken[indices]
+        return self.images[indices[good]], good
+
+    def _decode(self, i):
+        """Image i, or None where it is broken, which is said once."""
+        if self.broken[i]:
+            return None
+        try:
+            return self.decode(self.paths[i])
+        except ImageError as error:
+            with self.lock:
+                if not self.broken[i]:
+                    self.broken[i] = True
+                    self.skipped.append((self.names[i], error.reason))
+                    logging.getLogger(__name__).warning("skipped %s", error)
+
+
+def require(images: ImageSet, count: int, what: str) -> None:
+    """UserError unless `count` images can be read; decodes no more than it takes to know."""
+    usable = 0
+    for start in range(0, len(images), count):
+        usable += len(images.read(np.arange(len(images))[start:][:count])[1])
+        if usable >= count:
+            return
+    if usable:
+        raise UserError(
+            f"{what}: {usable} usable, too few for a batch of {count}: "
+            "add images or lower --batch_size"
+        )
+    first = "; the first: {}: {}".format(*images.skipped[0]) if images.skipped else ""
+    raise UserError(f"{what}: none of {len(images)} files is a usable image{first}")
+
+
+def available(data_dir) -> list[str]:
+    """Names of the data sets in a folder: its sub-folders that hold anything."""
+    try:
+        folders = [entry for entry in Path(data_dir).iterdir() if entry.is_dir()]
+        return sorted(f.name for f in folders if f.name[0] != "." and _visible(f))
+    except OSError:
+        return []
+
+
+def image_folder(
+    folder,
+    pattern: str | None,
+    height: int,
+    width: int,
+    channels: int,
+    crop: tuple[int, int] | None = None,
+    white: float | None = None,
+    labelled: bool = False,
+    exclude=(),
+    limit: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> ImageSet:
+    """The images in a folder and its sub-folders: see find_images and load_image.
+
+    labelled: if images lie in a sub-folder `normal` or `good`, those are labelled 0, the images
+    in all other sub-folders 1, and the kind is the sub-folder's name; then an image in none is a
+    UserError, for it would count as one or the other and falsify the AUROC. limit: at most so
+    many images, evenly spaced. UserError where there is no image.
+    """
+    folder = Path(folder)
+    paths = _thin(find_images(folder, pattern, exclude), limit)
+    places = [path.relative_to(folder) for path in paths]
+    names = [os.fsencode(p.as_posix()).decode(errors="backslashreplace") for p in places]
+    labels, kinds = _labels(folder, places) if labelled else (None, None)
+    shape = (height, width, channels)
+    decode = functools.partial(
+        load_image, height=height, width=width, channels=channels, crop=crop, white=white
+    )
+    return ImageSet.from_files(paths, names, shape, decode, memory_limit, labels, kinds)
+
+
+def _labels(folder, places):
+    kinds = [place.parts[0] if len(place.parts) > 1 else None for place in places]
+    normal = [kind is not None and kind.lower() in NORMAL_FOLDERS for kind in kinds]
+    if not any(normal):
+        return None, None
+    if None in kinds:
+        loose = places[kinds.index(None)]
+        raise UserError(
+            f"{folder / loose} lies beside the labelled sub-folders: "
+            "move it into normal, or into any other sub-folder if it is anomalous"
+        )
+    return np.where(normal, 0, 1), kinds
+
+
+def mnist(
+    data_dir,
+    split: str,
+    normal_class: int | None = None,
+    anomaly_class: int | None = None,
+    height: int = 28,
+    width: int = 28,
+    limit: int | None = None,
+) -> ImageSet:
+    """MNIST from data_dir/mnist: `train`, which is normal images only, or `test`, which is all.
+
+    Normal is normal_class, or all but anomaly_class; without either all are, and labels is None.
+    kinds: the digits; names: split and place in the file. limit: as in image_folder. UserError
+    where files are missing or damaged.
+    """
+    prefix = {"train": "train", "test": "t10k"}[split]
+    images = _idx(data_dir, f"{prefix}-images-idx3-ubyte", 3)
+    digits = _idx(data_dir, f"{prefix}-labels-idx1-ubyte", 1)
+    if len(images) != len(digits):
+        raise _damaged(data_dir, f"{len(images)} images but {len(digits)} labels")
+    if normal_class is not None:
+        labels = (digits != normal_class).astype(int)
+    else:
+        labels = (digits == anomaly_class).astype(int)
+    chosen = np.flatnonzero(labels == 0) if split == "train" else np.arange(len(digits))
+    if not len(chosen):
+        raise UserError(f"mnist has no image of --normal_class {normal_class}: it is from 0 to 9")
+    chosen = _thin(chosen, limit)
+    images = images[chosen]
+    if images.shape[1:] != (height, width):
+        images = [
+            Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+            for image in images
+        ]
+    labelled = normal_class is not None or anomaly_class is not None
+    return ImageSet.from_array(
+        np.stack(images)[..., None],
+        [f"{split}/{i:05d}" for i in chosen],
+        labels[chosen] if labelled else None,
+        [str(digit) for digit in digits[chosen]],
+    )
+
+
+def _idx(data_dir, name, dimensions) -> np.ndarray:
+    """An idx file of uint8, raw or as .gz."""
+    path = Path(data_dir) / "mnist" / name
+    try:
+        if not path.exists() and path.with_name(name + ".gz").exists():
+            content = gzip.decompress(path.with_name(name + ".gz").read_bytes())
+        else:
+            content = path.read_bytes()
+    except FileNotFoundError:
+        raise _damaged(data_dir, f"{path} is missing") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damaged(data_dir, f"{path} cannot be read ({error})") from None
+    start = 4 + 4 * dimensions
+    sizes = np.frombuffer(content[4:start], ">u4") if len(content) >= start else [0]
+    magic = bytes([0, 0, 8, dimensions])
+    if content[:4] != magic or len(content) - start != np.prod(sizes, dtype=np.int64):
+        raise _damaged(data_dir, f"{path} is damaged or cut short")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+
+
+def _damaged(data_dir, what) -> UserError:
+    elsewhere = f" --data_dir {data_dir}" if str(data_dir) != "data" else ""
+    return UserError(f"{what}: fetch it with: python download.py mnist{elsewhere}")
+
+
+def _visible(folder) -> bool:
+    return any(path.name[0] != "." for path in folder.iterdir())
+
+
+def _thin(items, limit):
+    """At most `limit` of them, evenly spaced."""
+    if not limit or limit >= len(items):
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, limit).astype(int)]
+
+
+def _permutation(n, *seed) -> np.ndarray:
+    return np.random.default_rng([s % 2**32 for s in seed]).permutation(n)
+
+
+def _as_batch(images, indices):
+    if len(indices):
+        yield indices, to_float(images)

@@ -1,0 +1,271 @@
+"""Trains a DCGAN on normal images and scores unseen ones by how far G can come to them.
+
+python main.py --dataset mnist --normal_class 8 --train --anomaly_test
+python main.py --dataset NAME --train             images in data/NAME
+python main.py --dataset NAME --anomaly_test      images in test_data
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+
+from config import PRESETS, Config
+from errors import UserError
+
+EXAMPLES = """examples:
+  python download.py mnist                                     fetch real images
+  python main.py --dataset mnist --normal_class 8 --train --anomaly_test
+  python main.py --dataset celebA --input_height=108 --crop --train
+  python main.py --dataset parts --train                       images in data/parts
+  python main.py --dataset parts --anomaly_test                images in test_data
+  python main.py --dataset parts --generate_test_images 36     draw samples
+  python main.py --dataset parts --visualize
+
+With sub-folders test_data/normal (or good) and others, AUROC is printed, too."""
+
+DEFAULT = Config()
+
+
+class Switch(argparse.Action):
+    """--flag, --flag=true, --flag=false and --no-flag."""
+
+    def __init__(self, option_strings, dest, **kwargs):
+        negative = [f"--no-{s[2:]}" for s in option_strings]
+        super().__init__(option_strings + negative, dest, nargs="?", metavar="", **kwargs)
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        on = True if value is None else words.get(value.lower())
+        if on is None:
+            parser.error(f"{option_string} takes true or false, not {value}")
+        setattr(namespace, self.dest, on != option_string.startswith("--no-"))
+
+
+def number(kind, low, high=float("inf")):
+    """An argparse type: an int or float from low to high."""
+
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high:
+            top = "" if high == float("inf") else f" and at most {high}"
+            raise argparse.ArgumentTypeError(f"must be at least {low}{top}, not {text}")
+        return value
+
+    convert.__name__ = {int: "whole number", float: "number"}[kind]
+    return convert
+
+
+def parser() -> argparse.ArgumentParser:
+    """All flags; those that are settings of Config default to None: not given."""
+    p = argparse.ArgumentParser(
+        prog="main.py",
+        description="AnoGAN: unsupervised anomaly detection in images.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    count, natural = number(int, 1), number(int, 0)
+    side = number(int, 16, 256)
+
+    group = p.add_argument_group("what to do (without any: draw samples from the trained model)")
+    group.add_argument("--train", action=Switch, default=False, help="train, or go on training")
+    group.add_argument("--anomaly_test", action=Switch, default=False, help="score images")
+    group.add_argument(
+        "--visualize",
+        action=Switch,
+        default=False,
+        help="samples, an interpolation in z, early against present images with their scores",
+    )
+    group.add_argument(
+        "--generate_test_images",
+        type=count,
+        default=64,
+        metavar="N",
+        help="how many samples to draw (64)",
+    )
+
+    group = p.add_argument_group("images")
+    a = group.add_argument
+    a("--dataset", default="celebA", metavar="NAME", help="images in data/NAME (celebA)")
+    a("--data_dir", default="data", metavar="DIR", help="where data sets are (data)")
+    a("--input_fname_pattern", metavar="PATTERN", help="names of the images (any image type)")
+    a("--train_size", type=count, metavar="N", help="train on at most N images (all)")
+    a(
+        "--normal_class",
+        type=number(int, 0, 9),
+        metavar="DIGIT",
+        help="mnist: the digit that is normal, all others anomalous",
+    )
+    a(
+        "--anomaly_class",
+        type=number(int, 0, 9),
+        metavar="DIGIT",
+        help="mnist: the digit that is anomalous, all others normal",
+    )
+    a("--crop", action=Switch, default=None, help="cut the centre out before the resize (no)")
+    a("--input_height", type=count, metavar="PIXELS", help="height of that centre (108)")
+    a("--input_width", type=count, metavar="PIXELS", help="its width (the height)")
+    a(
+        "--output_height",
+        type=side,
+        metavar="PIXELS",
+        help="of the nets' images, 16-256 (64; mnist 28)",
+    )
+    a("--output_width", type=side, metavar="PIXELS", help="16-256 (the height)")
+    a("--channels", type=int, choices=(1, 3), help="1 grey, 3 colour (found from the images)")
+
+    group = p.add_argument_group("networks")
+    a = group.add_argument
+    a(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="settings to start from: default, or classic for the 2017 paper's",
+    )
+    a("--z_dim", type=count, metavar="N", help=f"dimensions of z ({DEFAULT.z_dim}; classic 100)")
+    a(
+        "--gf_dim",
+        type=count,
+        metavar="N",
+        help=f"channels of G's last stage ({DEFAULT.gf_dim}; classic 64)",
+    )
+    a(
+        "--df_dim",
+        type=count,
+        metavar="N",
+        help=f"channels of D's first stage ({DEFAULT.df_dim}; classic 64)",
+    )
+    a(
+        "--lambda",
+        dest="lambda_",
+        type=number(float, 0, 1),
+        metavar="SHARE",
+        help=f"of the discrimination loss beside the residual loss ({DEFAULT.lambda_}; classic 0.1)",
+    )
+
+    group = p.add_argument_group("training")
+    a = group.add_argument
+    a(
+        "--epoch",
+        dest="epochs",
+        type=number(float, 0.001),
+        metavar="N",
+        help=f"passes over the images (as many as {DEFAULT.steps} batches take; classic 25)",
+    )
+    a(
+        "--batch_size",
+        type=number(int, 2),
+        metavar="N",
+        help=f"images a batch ({DEFAULT.batch_size})",
+    )
+    a(
+        "--learning_rate",
+        type=number(float, 1e-8, 1),
+        metavar="RATE",
+        help=f"of Adam ({DEFAULT.learning_rate}; classic 0.0002)",
+    )
+    a("--beta1", type=number(float, 0, 0.9999), metavar="B", help=f"of Adam ({DEFAULT.beta1})")
+    a(
+        "--validation_share",
+        type=number(float, 0, 0.9),
+        metavar="SHARE",
+        help=f"of the images, held out to scale the scores ({DEFAULT.validation_share})",
+    )
+    a("--seed", type=natural, metavar="N", help=f"of everything random ({DEFAULT.seed})")
+    a(
+        "--precision",
+        choices=("auto", "float32", "mixed_bfloat16"),
+        default="auto",
+        help="auto: bfloat16 where the hardware has matrix units for it (auto)",
+    )
+
+    group = p.add_argument_group("scoring")
+    a = group.add_argument
+    a(
+        "--test_dir",
+        default="test_data",
+        metavar="DIR",
+        help="the images to score (test_data; mnist: its own test images)",
+    )
+    a(
+        "--search",
+        choices=("gradient", "encoder", "hybrid"),
+        help="for z: backpropagation, the encoder, or from the encoder on (encoder if trained)",
+    )
+    a(
+        "--test_epoch",
+        type=natural,
+        metavar="STEPS",
+        help="steps of the z search (gradient 100, hybrid 20)",
+    )
+    a(
+        "--test_learning_rate",
+        type=number(float, 1e-8, 10),
+        default=0.1,
+        metavar="RATE",
+        help="of the z search (0.1)",
+    )
+    a("--test_batch_size", type=count, default=256, metavar="N", help="images at once (256)")
+    a("--test_size", type=count, metavar="N", help="score only N images, evenly spaced (all)")
+
+    group = p.add_argument_group("folders")
+    a = group.add_argument
+    a(
+        "--checkpoint_dir",
+        default="checkpoints",
+        metavar="DIR",
+        help="of runs, or of one run (checkpoints)",
+    )
+    a("--sample_dir", default="samples", metavar="DIR", help="for samples (samples)")
+    a("--test_result_dir", metavar="DIR", help="for results (TEST_DIR/test_result)")
+    a("--log_dir", default="logs", metavar="DIR", help="for TensorBoard (logs)")
+    return p
+
+
+def check(p: argparse.ArgumentParser, args) -> None:
+    """What single flags cannot say; ends with exit code 2."""
+    is_mnist = args.dataset == "mnist"
+    if args.normal_class is not None and args.anomaly_class is not None:
+        p.error("--normal_class and --anomaly_class exclude each other: give one")
+    if not is_mnist and (args.normal_class is not None or args.anomaly_class is not None):
+        p.error("--normal_class and --anomaly_class are for --dataset mnist")
+    if is_mnist and (args.crop or args.input_fname_pattern):
+        p.error("--crop and --input_fname_pattern are not for --dataset mnist")
+    if is_mnist and not {args.input_height, args.input_width} <= {None, 28}:
+        p.error("mnist images are 28 x 28: leave --input_height and --input_width out")
+    if args.train and not is_mnist and not args.crop and (args.input_height or args.input_width):
+        p.error("--input_height and --input_width are the size of the centre crop: add --crop")
+    if args.search == "encoder" and args.test_epoch:
+        p.error("--search encoder takes no steps: leave --test_epoch out, or use --search hybrid")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0, 1 for a user's error, 130 after Ctrl-C; wrong arguments exit with 2."""
+    p = parser()
+    args = p.parse_args(arguments)
+    check(p, args)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        import commands  # slow: only when the arguments are good
+
+        commands.run(args)
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(
+            "stopped; what was done is kept: run the same command again to go on", file=sys.stderr
+        )
+        return 130
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,449 @@
+"""The DCGAN: builds G, D and E, trains them, scores images, saves and restores itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import networks
+import ops
+from config import Config
+from data import ImageSet
+from errors import UserError
+from search import Weights, nearest_start, search_latents
+from training import Training
+from utils import to_float, to_uint8, write_atomic
+
+ARRAYS = "held_out.npz"
+CALIBRATION = "calibration.json"
+SEARCHES = ("gradient", "encoder", "hybrid")
+STEPS = {"gradient": 100, "encoder": 0, "hybrid": 20}  # of the latent search, if none are given
+LEARNING_RATE = 0.1  # of the latent search
+FIXED = 64  # latents whose images are followed through training
+POOL = 512  # fixed samples among which the search looks for its start
+HELD_OUT = 512  # at most so many normal images are kept with the checkpoint
+R1_EVERY = 16  # steps (lazy regularisation, Karras et al. 2020, section 3.1)
+PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in shares of their spread
+TERMS = ("residual", "discrimination", "realism")
+
+
+class Detection(NamedTuple):
+    """What anomaly_detector finds, one row an image."""
+
+    score: np.ndarray  # (n,) anomaly score, higher is more anomalous
+    residual: np.ndarray  # (n,) residual loss
+    discrimination: np.ndarray  # (n,) discrimination loss
+    realism: np.ndarray  # (n,) D's logit for the image itself, higher is more normal
+    z: np.ndarray  # (n, z_dim) the best latent seen
+    reconstruction: np.ndarray  # (n, h, w, c) G(z) in [-1, 1]
+    residual_map: np.ndarray  # (n, h, w) |x - G(z)|, mean over channels, in [0, 2]
+
+
+class DCGAN:
+    """A GAN of normal images and the anomaly detector that rests on it.
+
+    DCGAN(config).train(images); DCGAN.load(folder).anomaly_detector(images).
+    """
+
+    def __init__(self, config: Config, precision: str = "float32"):
+        """precision: "float32" or "mixed_bfloat16" (weights, losses and scores stay float32)."""
+        self.config = config
+        keras.utils.set_random_seed(config.seed)
+        dtype = keras.DTypePolicy(precision)
+        self.generator = networks.generator(config, dtype)
+        self.discriminator = networks.discriminator(config, dtype)
+        self.encoder = networks.encoder(config, dtype) if config.encoder else None
+        self.generator_average, self.encoder_average = self.generator, self.encoder
+        if config.average_decay:
+            self.generator_average = networks.generator(config, dtype)
+            self.generator_average.set_weights(self.generator.get_weights())
+            if self.encoder:
+                self.encoder_average = networks.encoder(config, dtype)
+                self.encoder_average.set_weights(self.encoder.get_weights())
+        self.optimisers = {}
+        for name, net in self._trained().items():
+            self.optimisers[name] = keras.optimizers.Adam(
+                config.learning_rate, config.beta1, config.beta2
+            )
+            self.optimisers[name].build(net.trainable_variables)
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.held_out = np.zeros((0, *config.shape), np.uint8)
+        self.first_images = None  # what G drew for the fixed latents before training
+        self.folder = None
+        self._calibrations = {}
+        self._pool = None
+        self._functions()
+
+    def _trained(self) -> dict[str, keras.Model]:
+        nets = {"generator": self.generator, "discriminator": self.discriminator}
+        return {**nets, "encoder": self.encoder} if self.encoder else nets
+
+    def _functions(self):
+        shape = (None, *self.config.shape)
+        images = tf.TensorSpec(shape, tf.float32)
+        latents = tf.TensorSpec((None, self.config.z_dim), tf.float32)
+        scalar = tf.TensorSpec((), tf.float32)
+        self._train_step = tf.function(self._one_step, input_signature=[images], autograph=False)
+        self._penalty_step = tf.function(self._one_penalty_step, input_signature=[images])
+        self._generate = tf.function(self._decode, input_signature=[latents])
+        self._features = tf.function(self._features_of, input_signature=[images])
+        self._search = tf.function(
+            self._search_batch, input_signature=[images, latents, *[scalar] * 5]
+        )
+        self._encode = tf.function(self._encode_batch, input_signature=[images])
+        self._measure = tf.function(self._measure_batch, input_signature=[images, latents])
+
+    # training
+
+    def _seeds(self, count: int, purpose: int = 0):
+        """Seeds for this step, so that a continued run draws what the unbroken one would."""
+        seed = tf.stack([self.config.seed * 8 + purpose, tf.cast(self.step, tf.int32)])
+        return tf.unstack(tf.random.experimental.stateless_split(seed, count))
+
+    def _discriminate(self, *batches):
+        """D's logits and features for each batch; one pass unless batch norm would mix them."""
+        if self.config.d_batch_norm:
+            return [self.discriminator(b, training=True) for b in batches]
+        sizes = [tf.shape(b)[0] for b in batches]
+        outputs = self.discriminator(tf.concat(batches, 0), training=True)
+        return list(zip(*(tf.split(o, sizes) for o in outputs), strict=True))
+
+    def _one_step(self, x):
+        """One update of G, D and E from the same forward pass; x (b, h, w, c) in [-1, 1].
+
+        E and G are trained together as in VAE/GAN (Larsen et al. 2016): half of the latents
+        are E's, whose images must come close to x in pixels and in D's features (the izi_f
+        loss of Schlegl et al. 2019, section 2.2); the pixel and feature weights follow the
+        errors themselves (the optimal-variance decoder of Rybkin et al. 2021).
+        """
+        config = self.config
+        seeds = self._seeds(5)
+        b = tf.shape(x)[0]
+        half = b // 2
+        z = tf.random.stateless_normal([b, config.z_dim], seeds[0])
+        damaged = ops.damage(x[:half], seeds[1])
+        negatives = tf.concat([damaged, ops.disturb(x[half:], seeds[3])], 0)
+        pixels = float(np.prod(config.shape))
+        losses = {}
+        with tf.GradientTape(persistent=True) as tape:
+            if self.encoder:
+                # E learns to undo damage, so that an anomaly is not drawn again.
+                coin = tf.random.stateless_uniform([half, 1, 1, 1], seeds[2]) < 0.5
+                seen = tf.where(coin, damaged, x[:half]) if config.damage else x[:half]
+                mean, log_variance = tf.split(self.encoder(seen, training=True), 2, axis=1)
+                log_variance = tf.clip_by_value(log_variance, -8.0, 4.0)
+                z = tf.concat([mean + tf.exp(log_variance / 2) * z[:half], z[half:]], 0)
+            g = self.generator(z, training=True)
+            batches = (x, g, negatives) if config.damage else (x, g)
+            (real, fx), (fake, fg), *rest = self._discriminate(*batches)
+            d_loss = ops.discriminator_loss(real, fake)
+            if rest:
+                shown = ops.shows(negatives, x)
+                wrong = tf.nn.softplus(rest[0][0][:, 0]) * shown
+                d_loss += tf.math.divide_no_nan(tf.reduce_sum(wrong), tf.reduce_sum(shown))
+            g_loss = ops.generator_loss(fake)
+            losses.update(d_loss=d_loss, g_loss=g_loss)
+            if self.encoder:
+                r = tf.reduce_mean(ops.distance(x[:half], g[:half], True)) / pixels
+                f = tf.reduce_mean(ops.distance(tf.stop_gradient(fx[:half]), fg[:half], True))
+                kl = tf.reduce_mean(ops.kl_divergence(mean, log_variance))
+                e_loss = 0.5 * (r / tf.stop_gradient(r) + f / tf.stop_gradient(f))
+                e_loss += 2.0 * config.kl_weight * kl / pixels
+                g_loss += e_loss
+                losses.update(reconstruction=r, kl=kl)
+        for name, loss in (("discriminator", d_loss), ("generator", g_loss)):
+            self._apply(name, tape, loss)
+        if self.encoder:
+            self._apply("encoder", tape, e_loss)
+        if config.average_decay:
+            self._follow()
+        self.step.assign_add(1)
+        return losses
+
+    def _apply(self, name, tape, loss):
+        variables = self._trained()[name].trainable_variables
+        gradients = [
+            tf.zeros_like(v) if g is None else g  # D's last bias has none in the penalty
+            for g, v in zip(tape.gradient(loss, variables), variables, strict=True)
+        ]
+        self.optimisers[name].apply_gradients(zip(gradients, variables, strict=True))
+
+    def _follow(self):
+        """Moves the averages of G and E towards the trained weights."""
+        step = tf.cast(self.step, tf.float32)
+        rate = 1.0 - tf.minimum(self.config.average_decay, (1.0 + step) / (10.0 + step))
+        pairs = [(self.generator_average, self.generator)]
+        if self.encoder:
+            pairs.append((self.encoder_average, self.encoder))
+        for average, net in pairs:
+            for mine, theirs in zip(average.weights, net.weights, strict=True):
+                mine.assign(mine + (theirs - mine) * rate if theirs.trainable else theirs)
+
+    def _one_penalty_step(self, x):
+        """The gradient penalty's own update of D, every R1_EVERY steps."""
+        with tf.GradientTape() as tape:
+            penalty = ops.gradient_penalty(self.discriminator, x)
+            loss = 0.5 * R1_EVERY * self.config.r1_weight * penalty
+        self._apply("discriminator", tape, loss)
+        return penalty
+
+    def train(
+        self,
+        images,
+        folder: Path | None = None,
+        sample_dir: Path | None = None,
+        log_dir: Path | None = None,
+        progress: bool = True,
+    ) -> DCGAN:
+        """Trains to config's number of steps, from the step that this model has reached.
+
+        images: an ImageSet, or an array (n, h, w, c), uint8 or float in [-1, 1].
+        folder: for checkpoints; a run that's there already is not taken up here but by load.
+        sample_dir: for sample grids; log_dir: for TensorBoard. Without them nothing is written.
+        Raises TrainingFailed on NaN or collapse, KeyboardInterrupt after saving on Ctrl-C.
+        """
+        images = images if isinstance(images, ImageSet) else ImageSet.from_array(images)
+        if images.shape != self.config.shape:
+            raise UserError(f"images are {images.shape}, the model's are {self.config.shape}")
+        rest, held_out = images.split(self.config.validation_share, self.config.seed)
+        if not len(self.held_out):
+            self.held_out = held_out.read(np.arange(min(len(held_out), HELD_OUT)))[0]
+            self.first_images = to_uint8(self.generate(self.fixed_latents()))
+        self._calibrations = {}
+        self._pool = None
+        Training(self, rest, folder, sample_dir, log_dir, progress).run()
+        return self
+
+    def update(self, x) -> dict:
+        """One training step on a batch (b, h, w, c) in [-1, 1]; the losses, as tensors."""
+        if self.config.r1_weight and int(self.step) % R1_EVERY == 0:
+            self._penalty_step(x)
+        return self._train_step(x)
+
+    # sampling
+
+    def fixed_latents(self, count: int = FIXED) -> np.ndarray:
+        """The latents (count, z_dim) whose images are followed through training."""
+        return np.random.default_rng(self.config.seed).standard_normal(
+            (count, self.config.z_dim), np.float32
+        )
+
+    def generate(self, z, batch_size: int = 256) -> np.ndarray:
+        """G(z) in inference mode, (n, z_dim) -> (n, h, w, c) in [-1, 1]."""
+        z = np.asarray(z, np.float32)
+        parts = [self._generate(z[i : i + batch_size]) for i in range(0, len(z), batch_size)]
+        return (
+            np.concatenate([p.numpy() for p in parts])
+            if parts
+            else np.zeros((0, *self.config.shape))
+        )
+
+    def _decode(self, z):
+        return self.generator_average(z, training=False)
+
+    def _features_of(self, images):
+        return tf.cast(self.discriminator(images, training=False)[1], tf.float32)
+
+    # scoring
+
+    def anomaly_detector(
+        self,
+        images,
+        search: str | None = None,
+        steps: int | None = None,
+        learning_rate: float = LEARNING_RATE,
+        batch_size: int = 64,
+    ) -> Detection:
+        """Scores images by how far the nearest image that G can draw is from each.
+
+        images (n, h, w, c), uint8 or float in [-1, 1]. search: "gradient" backpropagates into
+        z from the nearest of some fixed samples (Schlegl et al. 2017, section 2.2), "encoder"
+        takes z = E(x) (Schlegl et al. 2019), "hybrid" starts the gradient search there; the
+        default is the encoder where there is one. steps and learning_rate are the gradient
+        search's. Weights do not change; an image's result does not hang on the others.
+        """
+        search = search or ("encoder" if self.encoder else "gradient")
+        if search not in SEARCHES:
+            raise UserError(f"search must be one of {', '.join(SEARCHES)}, not {search}")
+        if search != "gradient" and not self.encoder:
+            raise UserError(
+                f"search {search} needs an encoder, and this model has none: use gradient"
+            )
+        steps = STEPS[search] if steps is None or search == "encoder" else steps
+        images = self._checked(images)
+        calibration = self._calibration(search, steps, learning_rate, batch_size)
+        found = self._terms(
+            images, search, steps, learning_rate, batch_size, calibration["weights"]
+        )
+        return Detection(score=self._score(found, calibration), **found)
+
+    def _checked(self, images) -> np.ndarray:
+        images = np.asarray(images)
+        if images.shape[1:] != self.config.shape:
+            raise UserError(f"images are {images.shape[1:]}, the model's are {self.config.shape}")
+        return to_float(images) if images.dtype == np.uint8 else images.astype(np.float32)
+
+    def _score(self, found: dict, calibration: dict) -> np.ndarray:
+        """The weighted sum of the terms (Schlegl et al. 2017, equation 7), (n,)."""
+        config = self.config
+        terms = {name: found[name] for name in TERMS}
+        for name, (mean, std) in calibration["terms"].items():
+            terms[name] = (terms[name] - mean) / std
+        score = (1 - config.lambda_) * terms["residual"] + config.lambda_ * terms["discrimination"]
+        return score - terms["realism"] if config.realism else score
+
+    def _calibration(self, search, steps, learning_rate, batch_size) -> dict:
+        """The search's weights, and each term's mean and spread over held-out normal images.
+
+        Found once for each way to search and kept with the checkpoint.
+        """
+        key = f"{search} {steps} {learning_rate} step {int(self.step)}"
+        if key not in self._calibrations:
+            found = {"weights": self._weights(), "terms": {}}
+            if self.config.standardised and len(self.held_out) > 1:
+                x = to_float(self.held_out)
+                terms = self._terms(x, search, steps, learning_rate, batch_size, found["weights"])
+                for name in TERMS:
+                    mean, std = float(np.mean(terms[name])), float(np.std(terms[name]))
+                    found["terms"][name] = (mean, max(std, 0.05 * abs(mean), 1e-6))
+            self._calibrations[key] = found
+            if self.folder:
+                text = json.dumps(self._calibrations, indent=1)
+                write_atomic(self.folder / CALIBRATION, text + "\n")
+        return self._calibrations[key]
+
+    def _weights(self) -> list[float]:
+        """Of R, D and ||z||^2 in the search: the paper's, or in shares of the normals' spread."""
+        lambda_ = self.config.lambda_
+        if not self.config.standardised or len(self.held_out) < 2:
+            return [1 - lambda_, lambda_, 0.0]
+        x = to_float(self.held_out)
+        f = np.concatenate([self._features(x[i : i + 64]).numpy() for i in range(0, len(x), 64)])
+        # mean squared distance of two normal images, in pixels and in D's features
+        spread = [max(2.0 * float(a.reshape(len(a), -1).var(axis=0).sum()), 1e-6) for a in (x, f)]
+        return [(1 - lambda_) / spread[0], lambda_ / spread[1], PRIOR]
+
+    def _terms(self, x, search, steps, learning_rate, batch_size, weights) -> dict:
+        """Everything of a Detection but the score; x (n, h, w, c) float32."""
+        parts = []
+        for i in range(0, max(len(x), 1), batch_size):
+            batch = x[i : i + batch_size]
+            size = batch_size if len(x) > batch_size else max(len(batch), 1)
+            padded = np.zeros((size, *self.config.shape), np.float32)
+            padded[: len(batch)] = batch
+            z = self._start(padded, search)
+            if steps:
+                z = self._search(padded, z, float(steps), learning_rate, *weights)
+            found = self._measure(padded, z)
+            parts.append({k: v.numpy()[: len(batch)] for k, v in found.items()})
+        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+    def _start(self, batch, search):
+        if search != "gradient":
+            return tf.convert_to_tensor(self._encode(batch))
+        if self._pool is None:
+            z = self.fixed_latents(POOL)
+            self._pool = tf.constant(z), tf.constant(self.generate(z))
+        return nearest_start(batch, *self._pool)
+
+    def _encode_batch(self, images):
+        return self.encoder_average(images, training=False)[:, : self.config.z_dim]
+
+    def _search_batch(self, images, start, steps, learning_rate, residual, discrimination, prior):
+        weights = Weights(residual, discrimination, prior, self.config.squared)
+        return search_latents(
+            self._decode, self._features_of, images, start, steps, learning_rate, weights
+        )[0]
+
+    def _measure_batch(self, images, z):
+        squared = self.config.squared
+        logits, features = self.discriminator(images, training=False)
+        g = self._decode(z)
+        return {
+            "residual": ops.distance(images, g, squared),
+            "discrimination": ops.distance(features, self._features_of(g), squared),
+            "realism": logits[:, 0],
+            "z": z,
+            "reconstruction": g,
+            "residual_map": ops.residual_map(images, g),
+        }
+
+    # saving
+
+    def save(self, folder: Path) -> None:
+        """Writes configuration, held-out images and a checkpoint; a kill at any time is safe."""
+        folder = Path(folder)
+        if self.folder != folder:
+            self._manager = tf.train.CheckpointManager(self._checkpoint(), folder, max_to_keep=2)
+            self.folder = folder
+            arrays = {"held_out": self.held_out, "first_images": self.first_images}
+            packed = io.BytesIO()
+            np.savez_compressed(packed, **arrays)
+            write_atomic(folder / ARRAYS, packed.getvalue())
+        self.config.save(folder)
+        self._manager.save(checkpoint_number=int(self.step))
+
+    def _checkpoint(self) -> tf.train.Checkpoint:
+        nets = {**self._trained(), "generator_average": self.generator_average}
+        if self.encoder:
+            nets["encoder_average"] = self.encoder_average
+        optimisers = {f"{name}_optimiser": o for name, o in self.optimisers.items()}
+        return tf.train.Checkpoint(step=self.step, **nets, **optimisers)
+
+    @classmethod
+    def load(cls, folder: Path, precision: str = "float32", **changes) -> DCGAN:
+        """A run's model as last saved; changes: settings of config.FREE for going on with it.
+
+        Raises UserError where the folder holds no run, or one that is damaged.
+        """
+        folder = Path(folder)
+        config = dataclasses.replace(Config.load(folder), **changes)
+        latest = tf.train.latest_checkpoint(folder)
+        if latest is None:
+            raise UserError(f"{folder} holds no checkpoint yet: train the model first (--train)")
+        model = cls(config, precision)
+        try:
+            model._checkpoint().restore(latest).assert_existing_objects_matched()
+            with np.load(folder / ARRAYS) as arrays:
+                model.held_out, model.first_images = arrays["held_out"], arrays["first_images"]
+        except (AssertionError, ValueError, OSError, LookupError, tf.errors.OpError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"{latest} cannot be restored ({reason}): delete {folder} and train again"
+            ) from None
+        for name, optimiser in model.optimisers.items():  # restored to the old rates
+            optimiser.learning_rate.assign(config.learning_rate)
+        model.folder = folder
+        model._manager = tf.train.CheckpointManager(model._checkpoint(), folder, max_to_keep=2)
+        path = folder / CALIBRATION
+        if path.exists():
+            model._calibrations = json.loads(path.read_text())
+        return model
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return tf.train.latest_checkpoint(folder) is not None
+
+
+def resolve_precision(name: str) -> str:
+    """ "auto" becomes mixed_bfloat16 where CPU or GPU has matrix units for it, else float32."""
+    if name != "auto":
+        return name
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        major = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0,))[
+            0
+        ]
+        return "mixed_bfloat16" if major >= 8 else "float32"
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        flags = set()
+    return "mixed_bfloat16" if flags & {"amx_bf16", "avx512_bf16"} else "float32"

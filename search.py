@@ -1,0 +1,76 @@
+"""The latent search: backpropagation into z until G(z) comes closest to each image."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+import ops
+
+BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
+
+
+class Weights(NamedTuple):
+    """What the search minimises: residual * R + discrimination * D + prior * ||z||^2."""
+
+    residual: float
+    discrimination: float
+    prior: float
+    squared: bool
+
+
+def nearest_start(images, pool_z, pool_images):
+    """For each image the latent of the closest of some fixed samples: (b, z_dim).
+
+    images (b, h, w, c), pool_z (n, z_dim), pool_images (n, h, w, c). It hangs on the image
+    alone, so that neither order nor batch-mates can change a score.
+    """
+    x = tf.reshape(images, (tf.shape(images)[0], -1))
+    g = tf.reshape(pool_images, (tf.shape(pool_images)[0], -1))
+    # ||x - g||^2 without the ||x||^2 that all share
+    distances = tf.reduce_sum(g**2, axis=1) - 2.0 * tf.matmul(x, g, transpose_b=True)
+    return tf.gather(pool_z, tf.argmin(distances, axis=1))
+
+
+def search_latents(generator, features, images, start, steps, learning_rate, weights):
+    """Adam on z, each image by itself, weights frozen (Schlegl et al. 2017, section 2.2).
+
+    generator: z (b, z_dim) -> images; features: images -> (b, n); images (b, h, w, c) in
+    [-1, 1]; start (b, z_dim); steps: scalar; learning_rate: scalar, falls to zero by a cosine.
+    The loss is a sum over images, so no image changes another's gradient, and Adam works
+    element by element with moments that start at zero: batch-mates do not meet.
+    Returns the best z seen (b, z_dim) and its loss (b,).
+    """
+    target = features(images)
+
+    def loss_of(z):
+        g = generator(z)
+        return (
+            weights.residual * ops.distance(images, g, weights.squared)
+            + weights.discrimination * ops.distance(target, features(g), weights.squared)
+            + weights.prior * tf.reduce_sum(z**2, axis=1)
+        )
+
+    def keep_better(z, loss, best_z, best_loss):
+        better = loss < best_loss
+        return tf.where(better[:, None], z, best_z), tf.where(better, loss, best_loss)
+
+    steps = tf.cast(steps, tf.int32)
+    z = best_z = start
+    m = v = tf.zeros_like(start)
+    best_loss = tf.fill([tf.shape(start)[0]], float("inf"))
+    for i in tf.range(steps):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            loss = loss_of(z)
+        gradient = tape.gradient(loss, z)  # of the sum over images
+        best_z, best_loss = keep_better(z, loss, best_z, best_loss)
+        t = tf.cast(i + 1, tf.float32)
+        rate = (
+            learning_rate * 0.5 * (1.0 + tf.cos(3.14159265 * (t - 1.0) / tf.cast(steps, t.dtype)))
+        )
+        m = BETA1 * m + (1.0 - BETA1) * gradient
+        v = BETA2 * v + (1.0 - BETA2) * gradient**2
+        z -= rate * (m / (1.0 - BETA1**t)) / (tf.sqrt(v / (1.0 - BETA2**t)) + EPSILON)
+    return keep_better(z, loss_of(z), best_z, best_loss)

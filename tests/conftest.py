@@ -1,0 +1,81 @@
+"""Shared by all tests: real digits that scikit-learn ships, and one small trained model."""
+
+import os
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SIDE = 16
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """1,797 scanned digits, uint8 (n, 16, 16, 1), and their labels."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    small = (data.images * 255 / 16).astype(np.uint8)
+    images = [np.asarray(Image.fromarray(i).resize((SIDE, SIDE))) for i in small]
+    return np.stack(images)[..., None], data.target
+
+
+@pytest.fixture(scope="session")
+def zeros(digits):
+    images, labels = digits
+    return images[labels == 0]
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Settings of a net that trains in seconds."""
+    return {
+        "height": SIDE,
+        "width": SIDE,
+        "channels": 1,
+        "z_dim": 8,
+        "gf_dim": 8,
+        "df_dim": 8,
+        "batch_size": 16,
+        "steps": 200,
+    }
+
+
+@pytest.fixture(scope="session")
+def trained_folder(zeros, small, tmp_path_factory):
+    """The folder of a model trained on zeros (the last 50 left out for tests)."""
+    from config import preset
+    from model import DCGAN
+
+    folder = tmp_path_factory.mktemp("trained") / "zeros"
+    model = DCGAN(preset("default", dataset="zeros", **small))
+    model.train(zeros[:-50], folder, folder / "samples", folder / "logs", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(trained_folder):
+    from model import DCGAN
+
+    return DCGAN.load(trained_folder)
+
+
+@pytest.fixture(scope="session")
+def queries(digits, zeros):
+    """40 unseen zeros and 40 other digits, and labels 0 and 1."""
+    images, labels = digits
+    others = images[labels != 0][::40][:40]
+    return np.concatenate([zeros[-40:], others]), np.repeat([0, 1], 40)
+
+
+@pytest.fixture
+def image_folder(tmp_path, zeros):
+    """data/zeros with 60 PNGs, and test_data/normal and test_data/other."""
+    for i, image in enumerate(zeros[:60]):
+        path = tmp_path / "data" / "zeros" / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    return tmp_path

@@ -1,0 +1,421 @@
+"""data.py on small folders of pictures and tiny MNIST files."""
+
+import gzip
+import logging
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import data
+from data import ImageSet, available, image_folder, mnist, require
+from errors import UserError
+from utils import to_float
+
+SHAPE = (16, 20, 3)
+
+
+def picture(i):
+    """Tells its number by its colour, which a resize to the same size keeps."""
+    y, x = np.mgrid[0:16, 0:20]
+    return np.stack([x * 0 + i, y * 4, x * 5], -1).astype(np.uint8)
+
+
+def fill(folder, *names):
+    for i, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(i)).save(path)
+    return folder
+
+
+def numbers(images):
+    return [int(image[0, 0, 0]) for image in images]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures 0 to 29."""
+    return fill(tmp_path / "set", *[f"{i:02d}.png" for i in range(30)])
+
+
+@pytest.fixture
+def broken(folder):
+    """Pictures 0 to 29 without 3 and 10 to 17."""
+    for i in (3, *range(10, 18)):
+        (folder / f"{i:02d}.png").write_bytes(b"<html>")
+    return folder
+
+
+def load(folder, **options):
+    return image_folder(folder, None, *SHAPE, **options)
+
+
+@pytest.fixture(params=["in memory", "on disk"])
+def limit(request):
+    return {"memory_limit": 2**28 if request.param == "in memory" else 0}
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that were decoded, in order."""
+    seen = []
+    real = data.load_image
+    monkeypatch.setattr(data, "load_image", lambda p, **k: seen.append(p.name) or real(p, **k))
+    return seen
+
+
+# reading
+
+
+def test_images_are_read_at_random_by_index(folder, limit):
+    images = load(folder, **limit)
+    assert len(images) == 30 and images.shape == SHAPE and images.names[7] == "07.png"
+    found, kept = images.read([7, 0, 29, 7])
+    assert found.dtype == np.uint8 and numbers(found) == [7, 0, 29, 7]
+    assert kept.tolist() == [7, 0, 29, 7]
+    assert images.read([])[0].shape == (0, *SHAPE)
+
+
+def test_small_sets_are_decoded_once_and_only_what_is_used(folder, decoded):
+    images = load(folder)
+    assert decoded == []
+    images.read([3, 4])
+    images.subset([4, 5]).read([0, 1])
+    images.read([3, 5])
+    assert sorted(decoded) == ["03.png", "04.png", "05.png"]
+
+
+def test_sets_above_the_memory_limit_are_decoded_at_each_use(folder, decoded):
+    size = 30 * 16 * 20 * 3
+    for limit, times in ((size, 1), (size - 1, 2)):
+        decoded.clear()
+        images = load(folder, memory_limit=limit)
+        images.read([3])
+        images.read([3])
+        assert len(decoded) == times
+
+
+def test_broken_files_are_left_out_and_reported_once(broken, limit, caplog):
+    images = load(broken, **limit)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            found, kept = images.read([2, 3, 4, 3])
+            assert numbers(found) == [2, 4] and kept.tolist() == [2, 4]
+    assert images.skipped == [("03.png", "not an image")]
+    assert [r.getMessage() for r in caplog.records] == [f"skipped {broken}/03.png: not an image"]
+
+
+def test_a_part_reports_its_broken_files_to_the_whole(broken, limit):
+    images = load(broken, **limit)
+    rest, held_out = images.split(0.5, seed=1)
+    for part in (rest, held_out):
+        part.read(np.arange(len(part)))
+    assert sorted(name for name, _ in images.skipped) == sorted(
+        f"{i:02d}.png" for i in (3, *range(10, 18))
+    )
+
+
+def test_broken_files_are_reported_once_by_many_threads(broken):
+    images = load(broken, memory_limit=0)
+    threads = [threading.Thread(target=images.read, args=([3] * 20,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(images.skipped) == 1
+
+
+# parts
+
+
+def test_part_keeps_names_labels_and_kinds(tmp_path):
+    fill(tmp_path, "good/a.png", "hole/b.png", "hole/c.png", "tear/d.png")
+    part = load(tmp_path, labelled=True).subset([3, 0])
+    assert part.names == ("tear/d.png", "good/a.png") and part.kinds == ("tear", "good")
+    assert part.labels.tolist() == [1, 0] and numbers(part.read([0, 1])[0]) == [3, 0]
+    again = part.subset(part.labels == 0)
+    assert again.names == ("good/a.png",) and numbers(again.read([0])[0]) == [0]
+
+
+def test_split_is_a_partition_fixed_by_its_seed(folder):
+    images = load(folder)
+    rest, held_out = images.split(0.2, seed=5)
+    assert len(held_out) == 6 and sorted(rest.names + held_out.names) == list(images.names)
+    assert images.split(0.2, seed=5)[1].names == held_out.names
+    assert images.split(0.2, seed=6)[1].names != held_out.names
+    assert held_out.names != images.names[:6]
+
+
+@pytest.mark.parametrize(
+    "n, share, held_out", [(2, 0.01, 1), (2, 0.99, 1), (9, 0, 0), (1, 0.5, 0), (0, 0.5, 0)]
+)
+def test_split_leaves_no_side_empty_that_need_not_be(n, share, held_out):
+    images = ImageSet.from_array(np.zeros((n, 4, 4, 1), np.uint8))
+    assert [len(part) for part in images.split(share, 0)] == [n - held_out, held_out]
+
+
+def test_arrays_of_floats_are_taken_as_minus_1_to_1():
+    values = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
+    images = ImageSet.from_array(to_float(values))
+    assert (images.read([0, 1])[0] == values).all() and len(set(images.names)) == 2
+
+
+# batches in order
+
+
+def test_batches_go_once_through_all_that_can_be_read(broken, limit):
+    images = load(broken, **limit)
+    batches = list(images.batches(4))
+    whole = [i for i in range(30) if i not in (3, *range(10, 18))]
+    assert [i for indices, _ in batches for i in indices] == whole
+    for indices, floats in batches:
+        assert 0 < len(indices) <= 4 and floats.dtype == np.float32
+        assert (floats == to_float(np.stack([picture(i) for i in indices]))).all()
+
+
+def test_next_batch_is_read_while_the_caller_works_but_no_more(folder, monkeypatch):
+    images = load(folder, memory_limit=0)
+    reads, second = [], threading.Event()
+    real = images.read
+
+    def read(indices):
+        reads.append(list(indices))
+        if len(reads) == 2:
+            second.set()
+        return real(indices)
+
+    monkeypatch.setattr(images, "read", read)
+    batches = images.batches(5)
+    next(batches)
+    assert second.wait(5) and reads == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    batches.close()
+    assert len(reads) == 2
+
+
+# the training stream
+
+
+def take(images, count, batch_size=8, **options):
+    batches = []
+    for batch in images.stream(batch_size, **options).take(count):
+        assert batch.shape == (batch_size, *images.shape) and batch.dtype == np.float32
+        batches.append(np.rint(batch.numpy() * 127.5 + 127.5).astype(np.uint8))
+    return batches
+
+
+def test_stream_shows_every_image_once_an_epoch_in_a_new_order(folder, limit):
+    shown = [i for batch in take(load(folder, **limit), 15) for i in numbers(batch)]
+    epochs = [shown[k : k + 30] for k in range(0, 120, 30)]  # of 30 images in batches of 8
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(30)) and epoch != sorted(epoch)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_stream_gives_whole_images_between_minus_1_and_1(folder, limit):
+    for batch in load(folder, **limit).stream(8).take(2):
+        expected = np.stack([picture(i) for i in numbers(np.rint(batch * 127.5 + 127.5))])
+        np.testing.assert_allclose(batch, to_float(expected), atol=1e-6)
+
+
+def test_stream_is_the_same_for_a_seed_from_memory_and_from_disk(folder):
+    one = np.array(take(load(folder), 9, seed=3))
+    assert (one == take(load(folder), 9, seed=3)).all()
+    assert (one == take(load(folder, memory_limit=0), 9, seed=3)).all()
+    assert (one != take(load(folder), 9, seed=4)).any()
+
+
+@pytest.mark.parametrize("first_step", [1, 3, 4, 29])
+def test_stream_goes_on_where_an_unbroken_one_would_be(broken, limit, first_step):
+    whole = take(load(broken, **limit), first_step + 3, seed=2)
+    resumed = take(load(broken, **limit), 3, seed=2, first_step=first_step)
+    assert [numbers(b) for b in resumed] == [numbers(b) for b in whole[first_step:]]
+
+
+def test_resumed_stream_decodes_nothing_of_what_it_skips(folder, decoded):
+    take(load(folder, memory_limit=0), 1, first_step=10**9)
+    assert len(decoded) < 200
+
+
+def test_batch_may_be_larger_than_the_set(folder):
+    shown = numbers(take(load(folder), 1, batch_size=75)[0])
+    assert sorted(shown[:30]) == sorted(shown[30:60]) == list(range(30))
+
+
+def test_other_images_take_the_places_of_broken_ones_in_the_stream(broken, limit):
+    images = load(broken, **limit)
+    shown = [i for batch in take(images, 15) for i in numbers(batch)]
+    whole = {i for i in range(30) if i not in (3, *range(10, 18))}
+    assert set(shown) == whole and len(images.skipped) == 9
+    counts = np.bincount(shown, minlength=30)
+    assert counts.max() <= 4 * 4  # 9 broken in a row do not mean 10 times the next one
+
+
+def test_stream_of_broken_files_alone_is_an_error_at_once(folder):
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="none of 30 files .* the first: .*png: an empty file"):
+        load(folder).stream(4)
+
+
+def test_permutations_of_a_large_set_are_cheap():
+    images = ImageSet.from_array(np.zeros((200_000, 1, 1, 1), np.uint8))
+    batches = iter(images.stream(64, first_step=10**6))
+    assert next(batches).shape == (64, 1, 1, 1)
+
+
+# folders
+
+
+def test_sub_folder_names_are_labels_where_one_is_normal_or_good(tmp_path):
+    fill(tmp_path, "Good/a.png", "broken_large/x/b.png", "tear/c.png")
+    images = load(tmp_path, labelled=True)
+    assert images.names == ("Good/a.png", "broken_large/x/b.png", "tear/c.png")
+    assert images.labels.tolist() == [0, 1, 1]
+    assert images.kinds == ("Good", "broken_large", "tear")
+    assert load(tmp_path).labels is None and load(tmp_path).kinds is None
+
+
+def test_folders_without_normal_or_good_are_unlabelled(tmp_path):
+    fill(tmp_path, "x/a.png", "y/good/b.png", "c.png", "good.png")
+    images = load(tmp_path, labelled=True)
+    assert images.labels is None and images.kinds is None and len(images) == 4
+
+
+def test_image_beside_labelled_sub_folders_is_an_error_that_names_it(tmp_path):
+    fill(tmp_path, "normal/a.png", "stray.png")
+    with pytest.raises(UserError, match="stray.png lies beside .* move it"):
+        load(tmp_path, labelled=True)
+
+
+def test_pattern_exclude_crop_and_white_reach_the_files(tmp_path):
+    fill(tmp_path, "a.png", "b_x.png", "result/c_x.png")
+    deep = np.full((40, 40), 4095, np.uint16)
+    deep[:, :12] = deep[:, -12:] = 0
+    Image.fromarray(deep).save(tmp_path / "d_x.png")
+    images = image_folder(
+        tmp_path, "*_x.png", 16, 16, 1, crop=(16, 16), white=4095, exclude=[tmp_path / "result"]
+    )
+    assert images.names == ("b_x.png", "d_x.png") and images.shape == (16, 16, 1)
+    assert (images.read([1])[0] == 255).all()
+
+
+def test_image_smaller_than_the_crop_is_skipped_with_its_size(folder):
+    images = load(folder, crop=(17, 20))
+    assert len(images.read([0])[0]) == 0
+    assert "16 x 20 pixels, smaller than the crop of 17 x 20" in images.skipped[0][1]
+
+
+def test_limit_takes_images_from_all_over_the_folder(folder):
+    assert load(folder, limit=4).names == ("00.png", "09.png", "19.png", "29.png")
+    assert len(load(folder, limit=99)) == len(load(folder, limit=0)) == 30
+
+
+def test_names_can_be_printed_whatever_bytes_they_hold(tmp_path):
+    fill(tmp_path, "ä.png")
+    (tmp_path / "ä.png").rename(tmp_path / b"\xe4.png".decode(errors="surrogateescape"))
+    assert load(tmp_path).names == ("\\xe4.png",)
+
+
+def test_too_few_usable_images_are_an_error_that_says_how_many(broken):
+    images = load(broken)
+    require(images, 21, "training images")
+    with pytest.raises(UserError, match="training images: 21 usable, .* 22: .* --batch_size"):
+        require(images, 22, "training images")
+    with pytest.raises(UserError, match="none of 8 files .* the first: 10.png: not an image"):
+        require(load(broken).subset(range(10, 18)), 1, "training images")
+
+
+def test_enough_images_are_known_to_be_enough_without_decoding_all(folder, decoded):
+    require(load(folder, memory_limit=0), 8, "training images")
+    assert len(decoded) == 8
+
+
+def test_available_lists_folders_that_hold_something(tmp_path):
+    fill(tmp_path, "mnist/a.png", "celebA/deep/b.png", ".tmp/c.png", "loose.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/.part").touch()
+    assert available(tmp_path) == ["celebA", "mnist"]
+    assert available(tmp_path / "missing") == []
+
+
+# mnist
+
+
+def idx(values):
+    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+    return header + values.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """40 training and 20 test images; digit k mod 10 is a bar of that height, k its grey."""
+    (tmp_path / "mnist").mkdir()
+    for prefix, n in (("train", 40), ("t10k", 20)):
+        images = np.zeros((n, 28, 28), np.uint8)
+        for k in range(n):
+            images[k, : k % 10 + 1] = k + 100
+        (tmp_path / f"mnist/{prefix}-images-idx3-ubyte").write_bytes(idx(images))
+        (tmp_path / f"mnist/{prefix}-labels-idx1-ubyte").write_bytes(idx(np.arange(n) % 10))
+    return tmp_path
+
+
+def test_mnist_trains_on_the_normal_digit_and_tests_on_all(digits):
+    train = mnist(digits, "train", normal_class=3)
+    assert train.names == ("train/00003", "train/00013", "train/00023", "train/00033")
+    assert train.shape == (28, 28, 1) and set(train.kinds) == {"3"}
+    assert numbers(train.read([0, 1, 2, 3])[0]) == [103, 113, 123, 133]
+    test = mnist(digits, "test", normal_class=3)
+    assert len(test) == 20 and test.names[17] == "test/00017" and test.kinds[17] == "7"
+    assert test.labels.tolist() == [int(i % 10 != 3) for i in range(20)]
+
+
+def test_mnist_anomaly_class_is_the_other_way_round(digits):
+    train = mnist(digits, "train", anomaly_class=3)
+    assert len(train) == 36 and "3" not in train.kinds
+    test = mnist(digits, "test", anomaly_class=3)
+    assert test.labels.tolist() == [int(i % 10 == 3) for i in range(20)]
+
+
+def test_mnist_without_a_class_is_all_digits_unlabelled(digits):
+    for split, n in (("train", 40), ("test", 20)):
+        images = mnist(digits, split)
+        assert len(images) == n and images.labels is None and len(set(images.kinds)) == 10
+
+
+def test_mnist_may_be_gzipped_resized_and_limited(digits):
+    whole = mnist(digits, "test", normal_class=1)
+    for path in (digits / "mnist").iterdir():
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert (mnist(digits, "test").read([5])[0] == whole.read([5])[0]).all()
+    small = mnist(digits, "test", normal_class=1, height=14, width=20, limit=3)
+    assert small.names == ("test/00000", "test/00009", "test/00019")
+    assert small.shape == (14, 20, 1) and small.labels.tolist() == [1, 1, 1]
+    assert 40 < small.read([0])[0][0, 0].mean() < 60  # the edge of the bar, halved
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b"<html>"),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\0\0\x0b" + path.read_bytes()[3:]),
+        lambda path: path.rename(path.with_name(path.name + ".gz")),
+    ],
+)
+@pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_missing_or_damaged_mnist_says_how_to_fetch_it(digits, spoil, name):
+    spoil(digits / "mnist" / name)
+    with pytest.raises(UserError, match=rf"{name}.*: python download.py mnist --data_dir {digits}"):
+        mnist(digits, "test")
+
+
+def test_mnist_labels_of_another_file_are_an_error(digits):
+    (digits / "mnist/t10k-labels-idx1-ubyte").write_bytes(idx(np.arange(19)))
+    with pytest.raises(UserError, match="20 images but 19 labels: .* download.py mnist"):
+        mnist(digits, "test")

@@ -1,0 +1,252 @@
+"""The command line: what a user types, sees, and finds afterwards."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import main
+
+ROOT = Path(__file__).parent.parent
+NETS = ["--gf_dim=4", "--df_dim=4", "--z_dim=4", "--output_height=16", "--batch_size=16"]
+
+
+def save(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(image).squeeze()).save(path)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, zeros, digits):
+    """A working folder with data/zeros and labelled images in test_data."""
+    monkeypatch.chdir(tmp_path)
+    for i, image in enumerate(zeros[:60]):
+        save(tmp_path / "data" / "zeros" / f"{i:03d}.png", image)
+    others = digits[0][digits[1] == 1]
+    for i in range(6):
+        save(tmp_path / "test_data" / "normal" / f"{i}.png", zeros[-1 - i])
+        save(tmp_path / "test_data" / "ones" / f"{i}.png", others[i])
+    return tmp_path
+
+
+def rows(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def exit_code(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main.main(arguments)
+    return stopped.value.code
+
+
+def test_help_and_argument_errors_import_nothing_slow():
+    code = (
+        "import sys, main\n"
+        "for words in (['--help'], ['--epoch', 'x']):\n"
+        "    try: main.main(words)\n"
+        "    except SystemExit: pass\n"
+        "slow = {'tensorflow', 'keras', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(str(slow) if slow else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_flag_has_its_default_or_meaning_in_help(capsys):
+    assert exit_code(["--help"]) == 0
+    text = capsys.readouterr().out
+    for flag in ("--test_epoch", "--generate_test_images", "--lambda", "--precision", "--log_dir"):
+        assert flag in text
+    assert "python main.py --dataset mnist --normal_class 8 --train --anomaly_test" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--train"], True),
+        (["--train=true"], True),
+        (["--train=False"], False),
+        (["--no-train"], False),
+        (["--train", "--no-train"], False),
+        ([], False),
+    ],
+)
+def test_switches_take_all_usual_forms(words, value):
+    assert main.parser().parse_args(words).train is value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trian"], "--trian"),
+        (["--epoch", "many"], "--epoch"),
+        (["--batch_size", "0"], "--batch_size"),
+        (["--output_height", "300"], "--output_height"),
+        (["--train=perhaps"], "--train"),
+        (["--normal_class", "3"], "mnist"),
+        (["--dataset", "mnist", "--normal_class", "3", "--anomaly_class", "4"], "exclude"),
+        (["--dataset", "mnist", "--input_height", "32"], "28"),
+        (["--dataset", "x", "--train", "--input_height", "32"], "--crop"),
+    ],
+)
+def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
+    assert exit_code(words) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--train"], "python download.py celebA"),
+        (["--train"], "zeros"),
+        (["--dataset", "mnist", "--train"], "python download.py mnist"),
+        (["--dataset", "nowhere", "--train"], "nowhere"),
+        (["--dataset", "zeros", "--train", "--batch_size", "64"], "60"),
+        (["--dataset", "zeros", "--train", "--input_fname_pattern", "*.jpg"], "*.jpg"),
+        (["--dataset", "zeros", "--train", "--crop", "--input_height", "20"], "crop"),
+        (["--dataset", "zeros", "--anomaly_test"], "--train"),
+    ],
+)
+def test_a_users_error_is_one_line_with_a_remedy_and_exit_code_1(here, words, message, capsys):
+    assert main.main(words) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and message in error
+
+
+@pytest.fixture
+def run(here):
+    """A run trained by command in `here`, for a few steps."""
+    assert main.main(["--dataset", "zeros", "--train", "--epoch", "2", *NETS]) == 0
+    return here
+
+
+def test_train_leaves_checkpoint_samples_and_curves(run):
+    assert (run / "checkpoints" / "zeros" / "config.json").exists()
+    grids = sorted((run / "samples" / "zeros").glob("train_*.png"))
+    assert [grids[0].name, grids[-1].name] == ["train_0000000.png", "train_0000007.png"]
+    assert list((run / "logs" / "zeros").glob("events*"))
+
+
+def test_scores_csv_names_every_image_and_metrics_follow_from_it(run, capsys):
+    (run / "test_data" / "ones" / "broken.png").write_bytes(b"not an image")
+    save(run / "test_data" / "test_result" / "old.png", np.zeros((16, 16), np.uint8))
+    assert main.main(["--dataset", "zeros", "--anomaly_test", "--test_batch_size", "5"]) == 0
+    folder = run / "test_data" / "test_result"
+    table = rows(folder / "scores.csv")
+    assert {r["file"] for r in table} == {f"{k}/{i}.png" for k in ("normal", "ones") for i in range(6)}
+    assert all(r["label"] == ("normal" if r["kind"] == "normal" else "anomalous") for r in table)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    ones = [float(r["score"]) for r in table if r["kind"] == "ones"]
+    normal = [float(r["score"]) for r in table if r["kind"] == "normal"]
+    by_hand = np.mean([[a > b for b in normal] for a in ones])
+    assert metrics["auroc"] == pytest.approx(by_hand)
+    assert metrics["auroc_by_kind"] == {"ones": pytest.approx(by_hand)}
+    assert metrics["skipped"] == 1
+    out = capsys.readouterr().out
+    assert f"AUROC {by_hand:.4f}" in out and "skipped 1" in out and "broken.png" in out
+    assert not (folder / "scores.partial.csv").exists()
+    assert len(list((folder / "pictures").glob("most_*.png"))) == 10
+    assert len(list((folder / "pictures").glob("least_*.png"))) == 10
+    assert Image.open(folder / "contact_sheet.png").size > (16, 16)
+
+
+def test_unlabelled_images_get_scores_and_no_metrics(run, capsys):
+    for i in range(3):
+        save(run / "mine" / f"{i}.png", np.full((20, 30), 40 * i, np.uint8))
+    assert main.main(["--dataset", "zeros", "--anomaly_test", "--test_dir", "mine"]) == 0
+    table = rows(run / "mine" / "test_result" / "scores.csv")
+    assert [r["file"] for r in table] == ["0.png", "1.png", "2.png"]
+    assert {r["label"] for r in table} == {""}
+    assert "AUROC" not in capsys.readouterr().out
+
+
+def test_interrupted_scoring_keeps_the_rows_so_far(run, monkeypatch, capsys):
+    from model import DCGAN
+
+    detect, calls = DCGAN.anomaly_detector, []
+
+    def stops_at_third(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return detect(*arguments, **named)
+
+    monkeypatch.setattr(DCGAN, "anomaly_detector", stops_at_third)
+    assert main.main(["--dataset", "zeros", "--anomaly_test", "--test_batch_size", "4"]) == 130
+    assert len(rows(run / "test_data" / "test_result" / "scores.partial.csv")) == 8
+
+
+def test_same_command_goes_on_and_other_batch_sizes_find_the_model(run, capsys):
+    words = ["--dataset", "zeros", "--train", "--batch_size", "8", "--epoch", "3"]
+    assert main.main(words) == 0
+    assert "from step 7" in capsys.readouterr().out
+    assert main.main(["--dataset", "zeros", "--train"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["--z_dim", "5"], ["--output_height", "32"], ["--crop", "--input_height", "12"]]
+)
+def test_a_flag_that_contradicts_the_run_is_an_error(run, words, capsys):
+    for switch in ("--train", "--anomaly_test"):
+        assert main.main(["--dataset", "zeros", switch, *words]) == 1
+        assert "was trained with" in capsys.readouterr().err
+
+
+def test_a_run_is_found_by_its_own_folder(run):
+    words = ["--checkpoint_dir", "checkpoints/zeros", "--anomaly_test", "--search", "gradient"]
+    assert main.main([*words, "--test_epoch", "2"]) == 0
+    assert len(rows(run / "test_data" / "test_result" / "scores.csv")) == 12
+
+
+def test_without_a_switch_samples_are_drawn(run):
+    assert main.main(["--dataset", "zeros", "--generate_test_images", "9"]) == 0
+    assert Image.open(run / "samples" / "zeros" / "samples.png").size == (56, 56)
+
+
+def test_visualize_shows_early_beside_present_images(run, capsys):
+    assert main.main(["--dataset", "zeros", "--visualize"]) == 0
+    for name in ("samples", "interpolation", "early_and_now"):
+        assert Image.open(run / "samples" / "zeros" / f"{name}.png").size > (56, 56)
+    assert re.search(r"first images \S+, of its present ones \S+", capsys.readouterr().out)
+
+
+def start(here, *words):
+    command = [sys.executable, str(ROOT / "main.py"), "--dataset", "zeros", "--train", *words]
+    return subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end, process.stdout.read().decode()
+        time.sleep(0.05)
+
+
+def test_stopped_and_killed_runs_go_on_where_they_were(here):
+    """Ctrl-C saves the step; a kill loses what came after the last save, and nothing else."""
+    grids = here / "samples" / "zeros"
+    words = [*NETS, "--epoch", "100"]
+    process = start(here, *words)
+    wait_for(lambda: len(list(grids.glob("*.png"))) >= 2, process)
+    process.send_signal(signal.SIGINT)
+    out = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130 and "Traceback" not in out
+    process = start(here, *words)
+    wait_for(lambda: len(list(grids.glob("*.png"))) >= 4, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    process = start(here, *words)
+    out = process.communicate(timeout=200)[0].decode()
+    assert process.returncode == 0, out
+    assert "going on from step" in out and "trained to step 338" in out

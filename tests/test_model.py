@@ -1,0 +1,246 @@
+"""What the model promises of training, scoring, saving and restoring."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import model as model_module
+import training
+from config import Config, preset
+from data import ImageSet
+from errors import UserError
+from model import DCGAN, SEARCHES
+from utils import to_float
+
+SETTINGS = {"gradient": {"steps": 8}, "encoder": {}, "hybrid": {"steps": 8}}
+
+
+def weights_of(model):
+    nets = (model.generator, model.discriminator, model.encoder)
+    nets += (model.generator_average, model.encoder_average)
+    return [w for net in nets if net for w in net.get_weights()]
+
+
+def same_weights(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(weights_of(a), weights_of(b), strict=True))
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_unseen_digits_score_above_the_normal_one(trained, queries, search):
+    images, labels = queries
+    found = trained.anomaly_detector(images, search)
+    assert roc_auc_score(labels, found.score) > 0.9
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_score_does_not_depend_on_order_mates_or_batch_size(trained, queries, search):
+    images = queries[0][::5]
+    whole = trained.anomaly_detector(images, search, batch_size=16, **SETTINGS[search])
+    back = trained.anomaly_detector(images[::-1], search, batch_size=16, **SETTINGS[search])
+    single = trained.anomaly_detector(images, search, batch_size=1, **SETTINGS[search])
+    first = trained.anomaly_detector(images[:3], search, batch_size=16, **SETTINGS[search])
+    for other in (back.score[::-1], single.score):
+        np.testing.assert_allclose(other, whole.score, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(first.score, whole.score[:3], rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_scoring_leaves_the_weights_alone(trained, queries, search):
+    before = weights_of(trained)
+    trained.anomaly_detector(queries[0][:8], search, **SETTINGS[search])
+    after = weights_of(trained)
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_detection_has_one_row_an_image_in_the_promised_ranges(trained, queries, search):
+    found = trained.anomaly_detector(queries[0][:5], search, **SETTINGS[search])
+    shape = trained.config.shape
+    assert found.z.shape == (5, trained.config.z_dim)
+    assert found.reconstruction.shape == (5, *shape)
+    assert found.residual_map.shape == (5, *shape[:2])
+    assert np.abs(found.reconstruction).max() <= 1
+    assert 0 <= found.residual_map.min() and found.residual_map.max() <= 2
+    for values in found[:4]:
+        assert values.shape == (5,) and np.isfinite(values).all()
+
+
+def test_more_search_steps_come_closer_and_never_farther(trained, queries):
+    images = queries[0][:16]
+    losses = []
+    weights = trained._weights()
+    for steps in (0, 5, 50):
+        found = trained.anomaly_detector(images, "gradient", steps)
+        prior = (found.z**2).sum(1)
+        losses.append(
+            weights[0] * found.residual + weights[1] * found.discrimination + weights[2] * prior
+        )
+    assert (losses[1] <= losses[0] + 1e-4).all() and (losses[2] <= losses[0] + 1e-4).all()
+    assert losses[2].mean() < 0.9 * losses[0].mean()
+
+
+def test_search_keeps_the_best_z_even_if_the_last_is_bad(trained, queries):
+    images = queries[0][:8]
+    start = trained.anomaly_detector(images, "hybrid", 0)
+    wild = trained.anomaly_detector(images, "hybrid", 5, learning_rate=10.0)
+    w = trained._weights()
+
+    def loss(f):
+        return w[0] * f.residual + w[1] * f.discrimination + w[2] * (f.z**2).sum(1)
+
+    assert (loss(wild) <= loss(start) + 1e-4).all()
+
+
+def test_no_images_give_an_empty_detection(trained):
+    found = trained.anomaly_detector(np.zeros((0, 16, 16, 1), np.uint8))
+    assert found.score.shape == (0,) and found.reconstruction.shape == (0, 16, 16, 1)
+
+
+def test_images_of_another_size_are_refused_by_size(trained):
+    with pytest.raises(UserError, match="28"):
+        trained.anomaly_detector(np.zeros((1, 28, 28, 1), np.uint8))
+
+
+def test_early_images_score_higher_than_present_ones(trained):
+    early = trained.anomaly_detector(trained.first_images).score
+    now = trained.anomaly_detector(trained.generate(trained.fixed_latents())).score
+    assert np.median(early) > np.median(now)
+    assert (early > now).mean() > 0.9
+
+
+def test_a_continued_run_equals_the_unbroken_one(zeros, small, tmp_path):
+    settings = {**small, "steps": 12}
+    unbroken = DCGAN(preset("default", **settings)).train(zeros, progress=False)
+    DCGAN(preset("default", **{**settings, "steps": 5})).train(zeros, tmp_path, progress=False)
+    continued = DCGAN.load(tmp_path, steps=12)
+    assert int(continued.step) == 5
+    continued.train(zeros, tmp_path, progress=False)
+    assert int(continued.step) == 12
+    for a, b in zip(weights_of(unbroken), weights_of(continued), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_ctrl_c_saves_the_very_step(zeros, small, tmp_path, monkeypatch):
+    model = DCGAN(preset("default", **small))
+    update = model.update
+
+    def interrupted(x):
+        if int(model.step) == 3:
+            raise KeyboardInterrupt
+        return update(x)
+
+    monkeypatch.setattr(model, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(zeros, tmp_path, progress=False)
+    restored = DCGAN.load(tmp_path)
+    assert int(restored.step) == 3 and same_weights(model, restored)
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(zeros, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECK_EVERY", 2)
+    model = DCGAN(preset("default", **small))
+    update = model.update
+
+    def poisoned(x):
+        losses = update(x)
+        if int(model.step) == 3:
+            kernel = model.generator.trainable_variables[0]
+            kernel.assign(kernel * np.nan)
+        return losses
+
+    monkeypatch.setattr(model, "update", poisoned)
+    with pytest.raises(training.TrainingFailed, match="step 4.*learning_rate"):
+        model.train(zeros, tmp_path, progress=False)
+    restored = DCGAN.load(tmp_path)
+    assert int(restored.step) == 0
+    assert all(np.isfinite(w).all() for w in weights_of(restored))
+
+
+def test_collapse_stops_the_run(zeros, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECK_EVERY", 1)
+    model = DCGAN(preset("default", **small))
+    constant = np.zeros((64, 16, 16, 1), np.float32)
+    monkeypatch.setattr(model, "generate", lambda z: constant)
+    with pytest.raises(training.TrainingFailed, match="collapsed"):
+        model.train(zeros, tmp_path, progress=False)
+
+
+def test_held_out_images_are_not_trained_on(trained, zeros):
+    count = len(zeros) - 50
+    assert len(trained.held_out) == round(0.1 * count)
+
+
+def test_a_loaded_model_scores_as_the_saved_one(trained_folder, trained, queries):
+    again = DCGAN.load(trained_folder)
+    images = queries[0][:8]
+    np.testing.assert_array_equal(
+        again.anomaly_detector(images).score, trained.anomaly_detector(images).score
+    )
+
+
+def test_a_damaged_checkpoint_is_one_clear_line(trained_folder, tmp_path):
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(trained_folder, folder)
+    for path in folder.glob("*.data-*"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="cannot be restored"):
+        DCGAN.load(folder)
+
+
+def test_a_folder_without_a_run_says_so(tmp_path):
+    with pytest.raises(UserError, match="no trained model"):
+        DCGAN.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "size", [(16, 16, 1), (17, 45, 3), (64, 30, 1), (28, 28, 1), (100, 256, 3)]
+)
+def test_any_size_is_drawn_and_read(size):
+    h, w, c = size
+    config = preset("default", height=h, width=w, channels=c, z_dim=4, gf_dim=2, df_dim=2)
+    model = DCGAN(config)
+    images = model.generate(model.fixed_latents(2))
+    assert images.shape == (2, h, w, c)
+    assert model.anomaly_detector(images, "gradient", 1).residual_map.shape == (2, h, w)
+
+
+def test_classic_preset_scores_with_the_papers_sums(zeros, small):
+    small = {k: v for k, v in small.items() if k != "z_dim"}
+    model = DCGAN(preset("classic", **{**small, "steps": 2}))
+    model.train(zeros, progress=False)
+    x = zeros[:4]
+    found = model.anomaly_detector(x, steps=3)
+    residual = np.abs(to_float(x) - found.reconstruction).sum((1, 2, 3))
+    features = [model._features(i).numpy() for i in (to_float(x), found.reconstruction)]
+    discrimination = np.abs(features[0] - features[1]).sum(1)
+    np.testing.assert_allclose(found.residual, residual, rtol=1e-4)
+    np.testing.assert_allclose(found.discrimination, discrimination, rtol=1e-4)
+    np.testing.assert_allclose(found.score, 0.9 * residual + 0.1 * discrimination, rtol=1e-4)
+    assert model.config.z_dim == 100 and model.encoder is None
+
+
+def test_a_search_that_needs_an_encoder_is_refused_without_one(small):
+    small = {k: v for k, v in small.items() if k != "z_dim"}
+    model = DCGAN(preset("classic", **small))
+    with pytest.raises(UserError, match="encoder"):
+        model.anomaly_detector(np.zeros((1, 16, 16, 1), np.uint8), "hybrid")
+
+
+def test_bfloat16_scores_agree_in_rank_with_float32(trained_folder, queries):
+    from scipy.stats import spearmanr
+
+    images, _ = queries
+    exact = DCGAN.load(trained_folder).anomaly_detector(images).score
+    model = DCGAN.load(trained_folder, "mixed_bfloat16")
+    model._calibrations = {}
+    assert spearmanr(exact, model.anomaly_detector(images).score)[0] > 0.99
+
+
+def test_training_on_arrays_or_image_sets_is_the_same(zeros, small):
+    config = Config(**{**small, "steps": 2})
+    a = DCGAN(config).train(zeros, progress=False)
+    b = DCGAN(config).train(ImageSet.from_array(zeros), progress=False)
+    assert same_weights(a, b)
+    assert model_module.DCGAN is DCGAN

@@ -1,0 +1,104 @@
+"""Layers, losses and planted damage against hand-computed cases."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import networks
+import ops
+from config import preset
+from search import Weights, nearest_start, search_latents
+
+
+def test_transposed_convolution_is_the_gradient_of_the_convolution(digits):
+    """<conv(x), y> = <x, transposed(y)>, for an odd size, too."""
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 7, 9, 3)), tf.float32)
+    layer = ops.ConvTranspose(3, 5, (7, 9), use_bias=False, initializer="glorot_normal")
+    y = tf.constant(np.random.default_rng(1).normal(size=(2, 4, 5, 6)), tf.float32)
+    back = layer(y)
+    forth = tf.nn.conv2d(x, tf.convert_to_tensor(layer.kernel), 2, "SAME")
+    assert back.shape == x.shape
+    np.testing.assert_allclose(tf.reduce_sum(forth * y), tf.reduce_sum(x * back), rtol=1e-4)
+
+
+def test_distance_sums_absolutes_or_squares_of_each_image():
+    a, b = np.array([[0.0, 1.0], [2.0, -1.0]]), np.array([[1.0, -1.0], [2.0, 2.0]])
+    np.testing.assert_allclose(ops.distance(a, b, squared=False), [3, 3])
+    np.testing.assert_allclose(ops.distance(a, b, squared=True), [5, 9])
+
+
+def test_losses_at_known_logits():
+    zero = tf.zeros((4, 1))
+    assert float(ops.discriminator_loss(zero, zero)) == pytest.approx(2 * np.log(2))
+    assert float(ops.generator_loss(zero)) == pytest.approx(np.log(2))
+    sure = tf.fill((4, 1), 20.0)
+    assert float(ops.discriminator_loss(sure, -sure)) < 1e-6
+    assert float(ops.generator_loss(sure)) < 1e-6
+
+
+def test_gradient_penalty_of_a_linear_discriminator_is_its_squared_norm():
+    weight = tf.constant([[3.0], [4.0]])
+    penalty = ops.gradient_penalty(lambda x, training: [tf.matmul(x, weight)], tf.ones((5, 2)))
+    assert float(penalty) == pytest.approx(25.0)
+
+
+def test_kl_is_zero_for_the_prior_and_half_the_square_of_the_mean():
+    mean = tf.constant([[0.0, 0.0], [3.0, 4.0]])
+    np.testing.assert_allclose(ops.kl_divergence(mean, tf.zeros((2, 2))), [0, 12.5])
+
+
+def test_damage_changes_one_rectangle_and_disturbance_the_whole(digits):
+    x = digits[0][:64].astype(np.float32) / 127.5 - 1
+    for planted, most in ((ops.damage, 0.5), (ops.disturb, 1.0)):
+        y = planted(tf.constant(x), tf.constant([1, 2])).numpy()
+        assert y.shape == x.shape and np.abs(y).max() <= 1
+        shown = ops.shows(y, x).numpy()
+        np.testing.assert_array_equal(shown, np.abs(y - x).max((1, 2, 3)) > 0.25)
+        assert shown.mean() > 0.5
+        touched = (y != x).any(-1)
+        assert touched.mean() < most
+        np.testing.assert_array_equal(y, planted(tf.constant(x), tf.constant([1, 2])))
+        assert (y != planted(tf.constant(x), tf.constant([1, 3])).numpy()).any()
+    rows, columns = np.where((ops.damage(x, tf.constant([1, 2])).numpy() != x).any(-1)[0])
+    assert np.ptp(rows) <= 4 / 7 * 16 and np.ptp(columns) <= 4 / 7 * 16
+
+
+def test_search_finds_the_latent_of_a_linear_generator():
+    matrix = tf.constant(np.random.default_rng(0).normal(size=(3, 12)), tf.float32)
+
+    def generator(z):
+        return tf.reshape(tf.matmul(z, matrix), (-1, 2, 2, 3))
+
+    def features(x):
+        return tf.reshape(x, (-1, 12))
+
+    z = tf.constant([[1.0, -0.5, 0.3], [0.2, 0.9, -1.4]])
+    run = tf.function(search_latents)
+    weights = Weights(1.0, 0.5, 0.0, True)
+    found, loss = run(generator, features, generator(z), tf.zeros((2, 3)), 300, 0.1, weights)
+    np.testing.assert_allclose(found, z, atol=1e-2)
+    assert (loss.numpy() < 1e-2).all()
+
+
+def test_nearest_start_is_the_latent_of_the_closest_sample():
+    pool_z = tf.constant([[0.0], [1.0], [2.0]])
+    pool = tf.constant([-1.0, 0.0, 1.0])[:, None, None, None] * tf.ones((3, 2, 2, 1))
+    x = tf.constant([0.9, -0.2, -0.8])[:, None, None, None] * tf.ones((3, 2, 2, 1))
+    np.testing.assert_array_equal(nearest_start(x, pool_z, pool), [[2.0], [1.0], [0.0]])
+
+
+def test_depth_follows_the_size():
+    assert networks.stage_sizes(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]
+    assert networks.stage_sizes(64, 64)[-1] == (4, 4)
+    assert networks.stage_sizes(16, 30) == [(16, 30), (8, 15), (4, 8)]
+    assert networks.stage_widths(16, 6) == [16, 32, 64, 128, 128, 128]
+
+
+def test_classic_nets_are_those_of_the_paper():
+    config = preset("classic", height=64, width=64, channels=3)
+    g, d = networks.generator(config), networks.discriminator(config)
+    assert g.input_shape == (None, 100) and g.layers[1].units == 4 * 4 * 512
+    kinds = [type(layer).__name__ for layer in d.layers]
+    assert kinds.count("Conv2D") == 4 and kinds.count("BatchNormalization") == 3
+    assert [l.filters for l in d.layers if hasattr(l, "filters")] == [64, 128, 256, 512]
+    assert [l.filters for l in g.layers if hasattr(l, "filters")] == [256, 128, 64, 3]

@@ -1,0 +1,429 @@
+"""utils.py on small pictures in the formats that people have, whole and broken."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import utils
+from errors import UserError
+from utils import ImageError, find_images, load_image, probe, read_image, save_image, tile
+
+
+def scene(height=60, width=80):
+    """Colour uint8 (h, w, 3), different in each corner: a gradient, a red disc, a white bar."""
+    y, x = np.mgrid[0:height, 0:width]
+    image = np.stack([y * 200 // height, x * 200 // width, (x + y) * 200 // (height + width)], -1)
+    picture = Image.fromarray(image.astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse([5, 5, 25, 25], fill=(250, 30, 30))
+    draw.rectangle([width - 20, height - 12, width - 5, height - 5], fill="white")
+    return np.asarray(picture)
+
+
+def grey_scene(height=60, width=80):
+    return np.asarray(Image.fromarray(scene(height, width)).convert("L"))
+
+
+def save(path, image, **options):
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **options)
+    return path
+
+
+def close(a, b, most):
+    return a.shape == b.shape and np.abs(a.astype(int) - b).max() <= most
+
+
+# finding
+
+
+def names(folder, **options):
+    return [path.relative_to(folder).as_posix() for path in find_images(folder, **options)]
+
+
+def touch(folder, *paths):
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(b"x")
+
+
+def test_images_are_found_in_sub_folders_in_the_order_of_their_paths(tmp_path):
+    touch(tmp_path, "b.png", "a/z.JPG", "a.tiff", "a/b/c.webp", "notes.txt", "c.pgm")
+    assert names(tmp_path) == ["a.tiff", "a/b/c.webp", "a/z.JPG", "b.png", "c.pgm"]
+
+
+def test_pattern_decides_by_file_name_alone(tmp_path):
+    touch(tmp_path, "1_cropped.png", "1.png", "deep/2_cropped.png", "scan")
+    assert names(tmp_path, pattern="*_cropped.png") == ["1_cropped.png", "deep/2_cropped.png"]
+    assert names(tmp_path, pattern="scan") == ["scan"]
+
+
+def test_hidden_and_excluded_folders_are_left_out(tmp_path, monkeypatch):
+    touch(
+        tmp_path, "in/a.png", "in/result/b.png", "in/.cache/c.png", "in/.d.png", "in/results/e.png"
+    )
+    assert names(tmp_path / "in", exclude=[tmp_path / "in" / "result"]) == [
+        "a.png",
+        "results/e.png",
+    ]
+    monkeypatch.chdir(tmp_path)  # the same folder, named otherwise
+    assert names(tmp_path / "in", exclude=["in/../in/result/"]) == ["a.png", "results/e.png"]
+
+
+def test_link_loops_end_and_linked_folders_count_once(tmp_path):
+    touch(tmp_path, "set/normal/a.png", "elsewhere/b.png", "other.png")
+    (tmp_path / "set/again").symlink_to("normal")
+    (tmp_path / "set/self").symlink_to("self")
+    (tmp_path / "set/up").symlink_to("..")
+    (tmp_path / "set/normal/loop").symlink_to("../../set")
+    (tmp_path / "set/linked").symlink_to("../elsewhere")
+    assert names(tmp_path / "set") == ["linked/b.png", "normal/a.png"]
+
+
+def test_pipe_is_no_image_but_dangling_link_is_one_that_cannot_be_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    assert names(tmp_path) == ["gone.png"]
+    with pytest.raises(ImageError, match="gone.png.*No such file"):
+        read_image(tmp_path / "gone.png", 3)
+
+
+def test_folder_without_images_is_an_error_that_names_it(tmp_path):
+    touch(tmp_path, "empty/readme.txt")
+    for folder, pattern, said in (
+        ("missing", None, "missing does not exist"),
+        ("empty", None, "empty holds no image"),
+        ("empty", "*.png", r"empty holds no file that matches '\*.png'"),
+        ("empty/readme.txt", None, "readme.txt cannot be read as a folder"),
+    ):
+        with pytest.raises(UserError, match=said):
+            find_images(tmp_path / folder, pattern)
+
+
+# reading
+
+
+def chunk(kind, data):
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def png16(pixels):
+    """A colour PNG of 16 bits a channel, which Pillow cannot write. pixels: uint16 (h, w, 3)."""
+    h, w, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", w, h, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+@pytest.mark.parametrize(
+    "name, options, most",
+    [
+        ("a.png", {}, 0),
+        ("a.bmp", {}, 0),
+        ("a.tif", {"compression": "tiff_lzw"}, 0),
+        ("a.ppm", {}, 0),
+        ("a.webp", {"lossless": True}, 0),
+        ("a.jpg", {"quality": 98, "subsampling": 0}, 20),
+    ],
+)
+def test_colour_comes_out_of_every_format_as_it_went_in(tmp_path, name, options, most):
+    path = save(tmp_path / name, scene(), **options)
+    assert close(read_image(path, 3), scene(), most)
+    assert close(read_image(path, 1), grey_scene()[..., None], most)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.pgm", "a.tiff", "a.gif"])
+def test_grey_file_gives_three_equal_channels_where_colour_is_wanted(tmp_path, name):
+    path = save(tmp_path / name, grey_scene())
+    assert close(read_image(path, 1), grey_scene()[..., None], 0)
+    assert close(read_image(path, 3), np.stack([grey_scene()] * 3, -1), 0)
+
+
+def test_black_and_white_file_is_0_and_255(tmp_path):
+    bits = grey_scene() > 90
+    path = save(tmp_path / "a.png", Image.fromarray(bits))
+    assert Image.open(path).mode == "1"
+    assert close(read_image(path, 1)[..., 0], bits * 255, 0)
+
+
+def test_cmyk_jpeg_has_the_colours_of_the_picture(tmp_path):
+    picture = Image.fromarray(scene()).convert("CMYK")
+    path = save(tmp_path / "a.jpg", picture, quality=98, subsampling=0)
+    assert Image.open(path).mode == "CMYK"
+    assert close(read_image(path, 3), np.asarray(picture.convert("RGB")), 20)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_white_and_half_transparent_ones_mixed(tmp_path, mode):
+    if mode == "P":
+        picture = Image.fromarray(scene()).quantize(16)
+        picture.info["transparency"] = bytes([0] * 16)
+        expected = np.full((60, 80, 3), 255)
+    else:
+        picture = Image.fromarray(scene()).convert(mode)
+        alpha = Image.new("L", picture.size, 128)
+        alpha.paste(0, (0, 0, 40, 60))
+        picture.putalpha(alpha)
+        colour = np.asarray(picture.convert("RGB")).astype(float)
+        expected = (colour * 128 + 255 * 127) / 255
+        expected[:, :40] = 255
+    path = save(tmp_path / "a.png", picture)
+    assert Image.open(path).mode == mode
+    assert close(read_image(path, 3), expected.round().astype(int), 2)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.jpg", scene(), quality=98, subsampling=0, exif=exif)
+    turned = np.rot90(scene(), {1: 0, 2: 0, 3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}[orientation])
+    mirrored = turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
+    assert close(read_image(path, 3), mirrored, 20)
+
+
+def test_exif_that_is_damaged_does_not_lose_the_picture(tmp_path):
+    entries = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack(">HHI4s", 0x0100, 2, 4, b"x")
+    exif = b"Exif\0\0MM\0\x2a\0\0\0\x08" + struct.pack(">H", 2) + entries
+    path = save(tmp_path / "a.jpg", scene(), quality=98, subsampling=0, exif=exif)
+    assert close(read_image(path, 3), np.rot90(scene(), 3), 20)
+
+
+def test_first_of_several_frames_is_read(tmp_path):
+    other = Image.new("RGB", (80, 60), "blue")
+    for name in ("a.tiff", "a.gif"):
+        path = save(tmp_path / name, scene(), save_all=True, append_images=[other])
+        assert close(read_image(path, 3), scene(), 60)  # a GIF has 256 colours
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
+def test_16_bits_keep_their_shades(tmp_path, name):
+    deep = grey_scene().astype(np.uint16) * 257
+    path = save(tmp_path / name, deep)
+    assert close(read_image(path, 1)[..., 0], grey_scene(), 0)
+    assert close(read_image(path, 3)[..., 2], grey_scene(), 0)
+
+
+def test_12_bits_in_a_16_bit_file_reach_white(tmp_path):
+    path = save(tmp_path / "a.png", grey_scene().astype(np.uint16) * 16)
+    assert close(read_image(path, 1, white=4095)[..., 0], grey_scene(), 1)
+    assert load_image(path, 60, 80, 1, white=4095).max() > 250
+    assert load_image(path, 60, 80, 1, white=1000).max() == 255  # clipped, not wrapped round
+
+
+def test_16_bits_are_resized_before_they_are_rounded_to_8(tmp_path):
+    stripes = np.full((40, 40), 101.6 * 257, np.uint16)
+    stripes[:, ::2] = 100.6 * 257  # rounded first, these would average to 101.5
+    path = save(tmp_path / "a.png", stripes)
+    assert np.unique(load_image(path, 10, 10, 1)).tolist() == [101]
+
+
+def test_floats_are_scaled_from_1_and_what_is_no_number_is_black(tmp_path):
+    values = grey_scene() / np.float32(255)
+    values[0, :3] = np.nan, np.inf, -5
+    path = save(tmp_path / "a.tiff", values)
+    expected = grey_scene().copy()
+    expected[0, :3] = 0
+    assert close(read_image(path, 1)[..., 0], expected, 0)
+
+
+def test_16_bit_colour_is_read(tmp_path):
+    (tmp_path / "a.png").write_bytes(png16(scene().astype(np.uint16) * 257))
+    assert close(read_image(tmp_path / "a.png", 3), scene(), 0)
+
+
+def broken_files(folder):
+    whole = save(folder / "whole.jpg", scene()).read_bytes()
+    png = save(folder / "whole.png", scene()).read_bytes()
+    small = png.index(b"IHDR") + 4
+    header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + png[small + 8 : small + 13]
+    bomb = png[: small - 4] + header + struct.pack(">I", zlib.crc32(header)) + png[small + 17 :]
+    return {
+        "cut.jpg": (whole[: len(whole) // 2], "truncated"),
+        "cut.png": (png[: len(png) // 2], "cannot be read"),
+        "empty.png": (b"", "empty file"),
+        "text.png": (b"<html>quota exceeded</html>", "not an image"),
+        "bomb.png": (bomb, "decompression bomb"),
+        "garbled.png": (png[:50] + bytes(40) + png[90:], "cannot be read"),
+    }
+
+
+def test_broken_files_are_errors_with_name_and_reason(tmp_path):
+    for name, (content, reason) in broken_files(tmp_path).items():
+        (tmp_path / name).write_bytes(content)
+        for read in (lambda p: read_image(p, 3), lambda p: load_image(p, 16, 16, 1)):
+            with pytest.raises(ImageError, match=f"(?i){name}: .*{reason}") as error:
+                read(tmp_path / name)
+            assert "\n" not in str(error.value)
+            assert error.value.reason in str(error.value) and name not in error.value.reason
+
+
+# cropping and resizing
+
+
+def test_crop_takes_the_centre(tmp_path):
+    path = save(tmp_path / "a.png", scene(61, 80))
+    assert close(load_image(path, 40, 30, 3, crop=(40, 30)), scene(61, 80)[10:50, 25:55], 0)
+
+
+def test_nothing_outside_the_crop_bleeds_in(tmp_path):
+    image = np.full((100, 100), 255, np.uint8)
+    image[20:80, 20:80] = 60
+    path = save(tmp_path / "a.png", image)
+    assert np.unique(load_image(path, 25, 20, 1, crop=(60, 60))).tolist() == [60]
+
+
+def test_image_smaller_than_the_crop_is_an_error_with_both_sizes(tmp_path):
+    path = save(tmp_path / "small.png", scene(60, 200))
+    with pytest.raises(ImageError, match="small.png: 60 x 200 pixels, .* 108 x 108: lower"):
+        load_image(path, 64, 64, 3, crop=(108, 108))
+    with pytest.raises(ImageError, match="small.png"):
+        load_image(path, 64, 64, 3, crop=(60, 201))
+
+
+def test_resize_averages_over_the_pixels_it_merges(tmp_path):
+    checks = (np.indices((128, 128)).sum(0) % 2 * 255).astype(np.uint8)
+    path = save(tmp_path / "a.png", checks)
+    assert close(load_image(path, 16, 16, 1), np.full((16, 16, 1), 128), 3)
+
+
+def test_whole_image_is_resized_without_crop_to_any_shape(tmp_path):
+    path = save(tmp_path / "a.png", scene())
+    out = load_image(path, 30, 20, 3)
+    expected = scene().reshape(30, 2, 20, 4, 3).mean((1, 3))
+    assert out.shape == (30, 20, 3) and np.abs(out - expected).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("crop", [None, (801, 907)])
+def test_large_jpeg_is_decoded_small_with_the_same_result(tmp_path, monkeypatch, crop, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(scene(251, 253)).resize((1011, 1003))
+    path = save(tmp_path / "a.jpg", picture, exif=exif)
+    sizes = []
+    real = Image.Image.crop
+    monkeypatch.setattr(Image.Image, "crop", lambda i, box: sizes.append(i.width) or real(i, box))
+    quick = load_image(path, 48, 64, 3, crop)
+    monkeypatch.setattr(utils, "SPARE", 10**6)
+    whole = load_image(path, 48, 64, 3, crop)
+    assert sizes[0] < 300 and sizes[1] > 1000
+    assert np.abs(quick.astype(int) - whole).mean() < 0.3
+
+
+# looking at samples
+
+
+def test_probe_tells_grey_from_colour(tmp_path):
+    grey = save(tmp_path / "a.png", np.stack([grey_scene()] * 3, -1))  # grey, stored as colour
+    grey_jpeg = save(tmp_path / "a.jpg", np.stack([grey_scene()] * 3, -1))
+    colour = save(tmp_path / "b.png", scene())
+    assert probe([grey, grey_jpeg])[0] == 1
+    assert probe([grey, colour, grey])[0] == 3
+
+
+@pytest.mark.parametrize(
+    "top, white", [(200, 255), (256, 1023), (1023, 1023), (4000, 4095), (65535, 65535)]
+)
+def test_probe_finds_white_of_deep_files(tmp_path, top, white):
+    dark = save(tmp_path / "a.png", np.full((9, 9), top // 2, np.uint16))
+    bright = save(tmp_path / "b.tiff", np.full((9, 9), top, np.uint16))
+    assert probe([dark, bright, dark]) == (1, white)
+
+
+def test_probe_of_floats_and_of_8_bits(tmp_path):
+    floats = save(tmp_path / "a.tiff", grey_scene() / np.float32(255))
+    assert probe([floats]) == (1, 1)
+    assert probe([save(tmp_path / "b.png", grey_scene())]) == (1, 65535)
+
+
+def test_probe_looks_at_no_more_than_most_files_over_the_whole_range(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", grey_scene())
+    opened = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda p: opened.append(p) or real(path))
+    probe([f"{i}" for i in range(1000)], most=5)
+    assert opened == ["0", "249", "499", "749", "999"]
+
+
+def test_probe_ignores_broken_files_unless_all_are(tmp_path):
+    colour = save(tmp_path / "b.png", scene())
+    (tmp_path / "a.png").write_bytes(b"")
+    assert probe([tmp_path / "a.png", colour])[0] == 3
+    with pytest.raises(UserError, match="none of 1 .*a.png: an empty file"):
+        probe([tmp_path / "a.png"])
+
+
+# arrays and writing
+
+
+def test_bytes_survive_the_way_to_floats_and_back():
+    values = np.arange(256, dtype=np.uint8)
+    floats = utils.to_float(values)
+    assert floats.dtype == np.float32 and floats[0] == -1 and floats[-1] == 1
+    assert (utils.to_uint8(floats) == values).all()
+    assert utils.to_uint8(np.array([-3.0, 0.003, 1.001])).tolist() == [0, 128, 255]
+
+
+def test_tile_lays_images_out_row_by_row():
+    images = np.stack([np.full((4, 6, 3), 10 * i, np.uint8) for i in range(1, 6)])
+    grid = tile(images, columns=3, pad=1, background=7)
+    assert grid.shape == (2 * 5 + 1, 3 * 7 + 1, 3)
+    assert (grid[1:5, 15:21] == 30).all() and (grid[6:10, 1:7] == 40).all()
+    assert (grid[6:10, 15:21] == 7).all() and (grid[0] == 7).all() and (grid[:, -1] == 7).all()
+    assert tile(images).shape == tile(images, columns=3).shape
+    assert (tile(utils.to_float(images), columns=3, pad=1, background=7) == grid).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])
+def test_saved_image_reads_back(tmp_path, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    save_image(tmp_path / "new/deep/a.png", image)
+    channels = shape[2] if len(shape) == 3 else 1
+    assert (read_image(tmp_path / "new/deep/a.png", channels) == image.reshape(5, 7, -1)).all()
+
+
+def test_saving_to_an_unknown_type_or_an_impossible_place_is_one_line(tmp_path):
+    image = np.zeros((4, 4, 1), np.uint8)
+    with pytest.raises(UserError, match="a.xyz: .xyz is no image type; use .png"):
+        save_image(tmp_path / "a.xyz", image)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="a.png cannot be written"):
+        save_image(tmp_path / "file" / "a.png", image)
+
+
+def test_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    utils.write_atomic(path, "old")
+    seen = []
+    real = os.replace
+
+    def replace(source, target):
+        seen.append((Path(source).read_bytes(), Path(source).parent, path.read_text()))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    utils.write_atomic(path, "néw")
+    assert seen == [("néw".encode(), tmp_path, "old")] and path.read_bytes() == "néw".encode()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        utils.write_atomic(path, b"newer")
+    assert path.read_bytes() == "néw".encode() and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_written_file_has_the_usual_permissions(tmp_path):
+    utils.write_atomic(tmp_path / "a", "x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

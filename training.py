@@ -1,0 +1,120 @@
+"""The training run: progress, sample grids, TensorBoard, checkpoints, and when to stop."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from errors import UserError
+from utils import save_image, tile, to_float, to_uint8
+
+CHECK_EVERY = 50  # steps between looks at losses and diversity
+GRIDS = 10  # sample grids over the run, besides the first and the last
+SAVE_SECONDS = 120.0  # between checkpoints
+COLLAPSED = 0.05  # diversity of samples as a share of the training images'
+
+
+class TrainingFailed(UserError):
+    """NaN losses or collapse; the last good checkpoint is kept."""
+
+
+class Training:
+    """Takes a model from the step it is at to the last one of its configuration."""
+
+    def __init__(self, model, images, folder, sample_dir, log_dir, progress):
+        """model: a DCGAN; images: the ImageSet to train on; folders may be None: not written."""
+        self.model, self.images, self.progress = model, images, progress
+        self.folder = Path(folder) if folder else None
+        self.sample_dir = Path(sample_dir) if sample_dir else None
+        self.writer = tf.summary.create_file_writer(str(log_dir)) if log_dir else None
+        self.total = model.config.total_steps(len(images))
+        some = images.read(np.linspace(0, len(images) - 1, min(len(images), 256), dtype=int))[0]
+        self.spread = float(to_float(some).std(axis=0).mean())
+
+    def run(self) -> None:
+        """Trains; saves regularly, at the end, and when stopped by Ctrl-C or SIGTERM."""
+        model, config = self.model, self.model.config
+        step = int(model.step)
+        if step == 0:
+            self._grid(0)
+            self._save()
+        batches = iter(self.images.stream(config.batch_size, config.seed, first_step=step))
+        saved = time.monotonic()
+        every = max(1, self.total // GRIDS)
+        bar = tqdm(
+            total=self.total,
+            initial=step,
+            unit="step",
+            disable=not self.progress,
+            dynamic_ncols=True,
+            desc="training",
+        )
+        try:
+            with bar:
+                started, first = time.monotonic(), step
+                while step < self.total:
+                    losses = model.update(next(batches))
+                    step += 1
+                    bar.update()
+                    last = step == self.total
+                    if last or step % CHECK_EVERY == 0:
+                        losses = {k: float(v) for k, v in losses.items()}
+                        self._check_health(step, losses)
+                        rate = (step - first) * config.batch_size / (time.monotonic() - started)
+                        self._report(bar, step, losses, rate)
+                        if last or time.monotonic() - saved > SAVE_SECONDS:
+                            self._save()
+                            saved = time.monotonic()
+                    if last or step % every == 0:
+                        self._grid(step)
+        except KeyboardInterrupt:
+            self._check_health(step, {})
+            self._save()
+            raise
+        finally:
+            if self.writer:
+                self.writer.close()
+
+    def _save(self) -> None:
+        if self.folder:
+            self.model.save(self.folder)
+
+    def _report(self, bar, step, losses, rate) -> None:
+        bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items()} | {"img/s": f"{rate:.0f}"})
+        if self.writer:
+            with self.writer.as_default(step=step):
+                for name, value in {**losses, "images per second": rate}.items():
+                    tf.summary.scalar(name, value)
+
+    def _grid(self, step) -> None:
+        """The fixed latents' images, as a file and for TensorBoard."""
+        if not (self.sample_dir or self.writer):
+            return
+        grid = tile(to_uint8(self.model.generate(self.model.fixed_latents())))
+        if self.sample_dir:
+            save_image(self.sample_dir / f"train_{step:07d}.png", grid)
+        if self.writer:
+            with self.writer.as_default(step=step):
+                tf.summary.image("samples", grid[None])
+
+    def _check_health(self, step, losses) -> None:
+        """Raises TrainingFailed if a loss is not finite or all samples look the same."""
+        bad = [k for k, v in losses.items() if not np.isfinite(v)]
+        samples = self.model.generate(self.model.fixed_latents())
+        if not np.isfinite(samples).all():
+            bad.append("samples")
+        kept = f"the last good checkpoint in {self.folder} is kept" if self.folder else "stopped"
+        if bad:
+            raise TrainingFailed(
+                f"training failed at step {step}: {', '.join(bad)} not finite; {kept}: "
+                "go on from it with a lower --learning_rate"
+            )
+        if step >= 4 * CHECK_EVERY and samples.std(axis=0).mean() < COLLAPSED * self.spread:
+            raise TrainingFailed(
+                f"training collapsed at step {step}: all samples look the same; {kept}: "
+                "go on from it with a lower --learning_rate, or start anew with another --seed"
+            )
