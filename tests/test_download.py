@@ -514,6 +514,14 @@ def test_celeba_comes_from_the_drive(tmp_path, server, drive):
     assert files_under(tmp_path / "data") == [f"celebA/{i:06d}.jpg" for i in range(1, 6)]
 
 
+def test_drive_download_is_continued_by_the_next_run(tmp_path, server, drive):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/img_align_celeba.zip12345678.part").write_bytes(server.files["/faces"][:99])
+    assert download.main(celeba_command(tmp_path)) == 0
+    assert "bytes=99-" in server.ranges("/faces")
+    assert files_under(tmp_path / "data") == [f"celebA/{i:06d}.jpg" for i in range(1, 6)]
+
+
 @pytest.mark.parametrize("left", ["whole", "cut"])
 def test_zip_left_by_an_interrupted_run_is_used_if_whole(tmp_path, server, drive, left):
     data = server.files["/faces"]
@@ -547,11 +555,12 @@ def make_lmdb_zip(folder, values):
 
 
 @pytest.fixture
-def rooms(tmp_path):
-    """{key: value} of an LMDB, and its zip: three real images, bad values, 1,001 tiny ones."""
+def rooms(tmp_path, monkeypatch):
+    """{key: value} of an LMDB, and its zip: three real images, bad values, eight tiny ones."""
     values = {b"a": encode("WEBP"), b"b": b"", b"c": encode("JPEG"), b"d": b"not an image"}
     values[b"e"] = encode("PNG")
-    values |= {b"f%04d" % i: b"\xff\xd8\xff%d" % i for i in range(1001)}
+    values |= {b"f%04d" % i: b"\xff\xd8\xff%d" % i for i in range(8)}
+    monkeypatch.setattr(download, "SHARD", 10)
     return values, make_lmdb_zip(tmp_path / "rooms", values)
 
 
@@ -568,15 +577,15 @@ def run_lsun(tmp_path, *more):
 def assert_rooms(tmp_path, values):
     images = [value for value in values.values() if value not in (b"", b"not an image")]
     found = files_under(tmp_path / "data")
-    assert len(found) == 1004 and [(tmp_path / "data" / p).read_bytes() for p in found] == images
+    assert len(found) == 11 and [(tmp_path / "data" / p).read_bytes() for p in found] == images
     folder = "lsun/bedroom_val"
     assert found[:3] == [f"{folder}/00000/0000000{n}" for n in ("0.webp", "1.jpg", "2.png")]
-    assert found[1000] == f"{folder}/00001/00001000.jpg"
+    assert found[10] == f"{folder}/00001/00000010.jpg"
 
 
 def test_lsun_becomes_image_files_with_their_own_bytes(tmp_path, lsun, rooms, capsys):
     assert run_lsun(tmp_path) == 0
-    assert "1,004 images, 2 bad ones skipped" in capsys.readouterr().out
+    assert "11 images, 2 bad ones skipped" in capsys.readouterr().out
     assert_rooms(tmp_path, rooms[0])
     assert run_lsun(tmp_path) == 0
     assert "already there" in capsys.readouterr().out
@@ -591,7 +600,7 @@ def test_interrupted_lsun_goes_on_where_it_stopped(tmp_path, server, lsun, rooms
     write, written = Path.write_bytes, []
 
     def write_bytes(path, data):
-        if len(written) == 500:
+        if len(written) == 5:
             write(path, data[:1])
             raise KeyboardInterrupt
         written.append(path)
@@ -603,7 +612,7 @@ def test_interrupted_lsun_goes_on_where_it_stopped(tmp_path, server, lsun, rooms
         assert not (tmp_path / "data/lsun/bedroom_val").exists()
         written.insert(0, None)  # past the interruption
         assert run_lsun(tmp_path) == 0
-    assert len(written) == 1 + 1004
+    assert len(written) == 1 + 11
     assert len(server.requests) == 1
     assert_rooms(tmp_path, rooms[0])
 
@@ -722,8 +731,10 @@ def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
 
 
 def test_from_file_that_is_missing_is_one_line(tmp_path, capsys):
-    assert download.main(celeba_command(tmp_path, tmp_path / "no.zip")) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "folder.zip").mkdir()
+    for name in ("no.zip", "folder.zip"):
+        assert download.main(celeba_command(tmp_path, tmp_path / name)) == 1
+        assert capsys.readouterr().err.endswith(f"{name}: there is no such file\n")
 
 
 def test_unusable_data_dir_is_one_line(tmp_path, faces, capsys):
