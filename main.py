@@ -143,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
         dest="lambda_",
         type=number(float, 0, 1),
         metavar="SHARE",
-        help=f"of the discrimination loss beside the residual loss ({DEFAULT.lambda_}; classic 0.1)",
+        help=f"of the discrimination loss in the score ({DEFAULT.lambda_}; classic 0.1)",
     )
 
     group = p.add_argument_group("training")

@@ -418,7 +418,7 @@ class DCGAN:
             raise UserError(
                 f"{latest} cannot be restored ({reason}): delete {folder} and train again"
             ) from None
-        for name, optimiser in model.optimisers.items():  # restored to the old rates
+        for optimiser in model.optimisers.values():  # restored to the old rate
             optimiser.learning_rate.assign(config.learning_rate)
         model.folder = folder
         model._manager = tf.train.CheckpointManager(model._checkpoint(), folder, max_to_keep=2)

@@ -69,13 +69,3 @@ def queries(digits, zeros):
     images, labels = digits
     others = images[labels != 0][::40][:40]
     return np.concatenate([zeros[-40:], others]), np.repeat([0, 1], 40)
-
-
-@pytest.fixture
-def image_folder(tmp_path, zeros):
-    """data/zeros with 60 PNGs, and test_data/normal and test_data/other."""
-    for i, image in enumerate(zeros[:60]):
-        path = tmp_path / "data" / "zeros" / f"{i:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(path)
-    return tmp_path

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,10 +124,25 @@ def test_a_users_error_is_one_line_with_a_remedy_and_exit_code_1(here, words, me
     assert error.startswith("error: ") and message in error
 
 
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory, zeros):
+    """A folder in which a run was trained by command, for a few steps."""
+    folder, before = tmp_path_factory.mktemp("first_run"), Path.cwd()
+    for i, image in enumerate(zeros[:60]):
+        save(folder / "data" / "zeros" / f"{i:03d}.png", image)
+    os.chdir(folder)
+    try:
+        assert main.main(["--dataset", "zeros", "--train", "--epoch", "2", *NETS]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
 @pytest.fixture
-def run(here):
-    """A run trained by command in `here`, for a few steps."""
-    assert main.main(["--dataset", "zeros", "--train", "--epoch", "2", *NETS]) == 0
+def run(here, first_run):
+    """The trained run, copied to `here`."""
+    for name in ("checkpoints", "samples", "logs"):
+        shutil.copytree(first_run / name, here / name)
     return here
 
 
@@ -143,7 +159,9 @@ def test_scores_csv_names_every_image_and_metrics_follow_from_it(run, capsys):
     assert main.main(["--dataset", "zeros", "--anomaly_test", "--test_batch_size", "5"]) == 0
     folder = run / "test_data" / "test_result"
     table = rows(folder / "scores.csv")
-    assert {r["file"] for r in table} == {f"{k}/{i}.png" for k in ("normal", "ones") for i in range(6)}
+    assert {r["file"] for r in table} == {
+        f"{k}/{i}.png" for k in ("normal", "ones") for i in range(6)
+    }
     assert all(r["label"] == ("normal" if r["kind"] == "normal" else "anomalous") for r in table)
     metrics = json.loads((folder / "metrics.json").read_text())
     ones = [float(r["score"]) for r in table if r["kind"] == "ones"]

@@ -60,7 +60,7 @@ def test_detection_has_one_row_an_image_in_the_promised_ranges(trained, queries,
     assert found.reconstruction.shape == (5, *shape)
     assert found.residual_map.shape == (5, *shape[:2])
     assert np.abs(found.reconstruction).max() <= 1
-    assert 0 <= found.residual_map.min() and found.residual_map.max() <= 2
+    assert found.residual_map.min() >= 0 and found.residual_map.max() <= 2
     for values in found[:4]:
         assert values.shape == (5,) and np.isfinite(values).all()
 
