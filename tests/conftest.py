@@ -40,7 +40,7 @@ def small():
         "gf_dim": 8,
         "df_dim": 8,
         "batch_size": 16,
-        "steps": 200,
+        "steps": 600,
     }
 
 
