@@ -249,7 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
     check(p, args)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # saves, as Ctrl-C does
     try:
         import commands  # slow: only when the arguments are good
 

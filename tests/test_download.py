@@ -766,7 +766,11 @@ def test_ctrl_c_exits_with_130_and_keeps_the_part(tmp_path, server, lsun):
         download.LSUN_URL = {download.LSUN_URL!r}
         sys.exit(download.main(["lsun", "--data_dir", {str(tmp_path)!r}]))"""
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored under nohup
     )
     part = tmp_path / "bedroom_val_lmdb.zip.part"
     deadline = time.monotonic() + 30

@@ -241,7 +241,13 @@ def test_visualize_shows_early_beside_present_images(run, capsys):
 
 def start(here, *words):
     command = [sys.executable, str(ROOT / "main.py"), "--dataset", "zeros", "--train", *words]
-    return subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command,
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored under nohup
+    )
 
 
 def wait_for(condition, process):
@@ -251,13 +257,14 @@ def wait_for(condition, process):
         time.sleep(0.05)
 
 
-def test_stopped_and_killed_runs_go_on_where_they_were(here):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_and_killed_runs_go_on_where_they_were(here, stop):
     """Ctrl-C saves the step; a kill loses what came after the last save, and nothing else."""
     grids = here / "samples" / "zeros"
     words = [*NETS, "--epoch", "100"]
     process = start(here, *words)
     wait_for(lambda: len(list(grids.glob("*.png"))) >= 2, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     out = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 130 and "Traceback" not in out
     process = start(here, *words)
