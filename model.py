@@ -278,7 +278,7 @@ class DCGAN:
             )
         steps = STEPS[search] if steps is None or search == "encoder" else steps
         images = self._checked(images)
-        calibration = self._calibration(search, steps, learning_rate, batch_size)
+        calibration = self._calibration(search, steps, learning_rate)
         found = self._terms(
             images, search, steps, learning_rate, batch_size, calibration["weights"]
         )
@@ -299,17 +299,18 @@ class DCGAN:
         score = (1 - config.lambda_) * terms["residual"] + config.lambda_ * terms["discrimination"]
         return score - terms["realism"] if config.realism else score
 
-    def _calibration(self, search, steps, learning_rate, batch_size) -> dict:
+    def _calibration(self, search, steps, learning_rate) -> dict:
         """The search's weights, and each term's mean and spread over held-out normal images.
 
         Found once for each way to search and kept with the checkpoint.
         """
-        key = f"{search} {steps} {learning_rate} step {int(self.step)}"
+        lambda_ = self.config.lambda_  # part of what the search minimises
+        key = f"{search} {steps} {learning_rate} lambda {lambda_} step {int(self.step)}"
         if key not in self._calibrations:
             found = {"weights": self._weights(), "terms": {}}
             if self.config.standardised and len(self.held_out) > 1:
                 x = to_float(self.held_out)
-                terms = self._terms(x, search, steps, learning_rate, batch_size, found["weights"])
+                terms = self._terms(x, search, steps, learning_rate, 64, found["weights"])
                 for name in TERMS:
                     mean, std = float(np.mean(terms[name])), float(np.std(terms[name]))
                     found["terms"][name] = (mean, max(std, 0.05 * abs(mean), 1e-6))
