@@ -12,7 +12,8 @@ import data
 import pictures
 from config import FILE_NAME, FREE, Config, preset
 from errors import UserError
-from results import Results
+from masks import Masks
+from results import Results, Threshold
 from utils import find_images, probe
 
 
@@ -143,9 +144,11 @@ def test_images(args, config: Config):
             *config.shape,
             crop=config.crop,
             white=config.white,
-            labelled=True,
+            labelled=not args.labels,
             exclude=(result_folder(args),),
         )
+        if args.labels:
+            images = data.labelled(images, args.labels)
     data.require(images, 1, "images to score")
     if args.test_size and args.test_size < len(images):
         images = images.subset(np.linspace(0, len(images) - 1, args.test_size).astype(int))
@@ -203,23 +206,61 @@ def anomaly_test(args, model) -> None:
     """Scores the test images and writes the results."""
     images = test_images(args, model.config)
     folder = result_folder(args)
+    target_fpr = args.target_fpr or Threshold.target_fpr
+    threshold = Threshold(args.threshold, target_fpr, args.threshold_from or Threshold.rule)
+    if threshold.rule != "held_out" and (images.labels is None or len(set(images.labels)) < 2):
+        raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
+    masks = Masks(args.mask_dir, model.config.crop, model.config.shape) if args.mask_dir else None
+    if masks:
+        masks.require(images)
     say(f"scoring {len(images)} images")
-    with Results(folder, images) as results, tqdm(total=len(images), unit="img") as bar:
+    search = args.search, args.test_epoch, args.test_learning_rate
+    results = Results(
+        folder,
+        images,
+        model,
+        model.normal_scores(*search),
+        model.pixel_threshold(target_fpr, *search),
+        threshold,
+        masks,
+        args.save_maps,
+    )
+    with results, tqdm(total=len(images), unit="img") as bar:
         for indices, batch in images.batches(args.test_batch_size):
-            found = model.anomaly_detector(
-                batch, args.search, args.test_epoch, args.test_learning_rate, args.test_batch_size
+            results.add(
+                indices, batch, model.anomaly_detector(batch, *search, args.test_batch_size)
             )
-            results.add(indices, batch, found)
             bar.update(len(indices))
         metrics = results.finish()
     tell_skipped(images)
+    tell_metrics(metrics)
+    say(f"scores in {folder / 'scores.csv'}, pictures in {folder / 'pictures'}")
+    say(f"report: {folder / 'report.html'}")
+
+
+def tell_metrics(metrics) -> None:
+    """The measures in a few lines."""
     if "auroc" in metrics:
+        low, high = metrics["auroc_interval"]
         say(
-            f"AUROC {metrics['auroc']:.4f}, average precision {metrics['average_precision']:.4f} "
+            f"AUROC {metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f}), average "
+            f"precision {metrics['average_precision']:.4f} "
             f"({metrics['normal']} normal, {metrics['anomalous']} anomalous images)"
         )
-    say(f"scores in {folder / 'scores.csv'}, pictures in {folder / 'pictures'}")
-    say(f"all ranked in {folder / 'contact_sheet.png'}")
+    if "pixel_auroc" in metrics:
+        say(f"pixel AUROC {metrics['pixel_auroc']:.4f}, PRO {metrics['pro']:.4f}")
+    if metrics["threshold"] is None:
+        say("no threshold: too few held-out normal images; give --threshold")
+        return
+    line = f"threshold {metrics['threshold']:.4g} ({metrics['threshold_is']}): "
+    line += f"{metrics['called_anomalous']} of {metrics['images']} images are called anomalous"
+    at = metrics.get("at_threshold", {})
+    parts = [
+        f"{name.replace('_', ' ')} {at[name]:.3f}"
+        for name in ("recall", "precision", "f1", "false_positive_rate")
+        if name in at
+    ]
+    say("; ".join([line, *parts]))
 
 
 def visualize(args, model) -> None:

@@ -25,6 +25,7 @@ CLASSIC = {
     "average_decay": 0.0,
     "damage": False,
     "encoder": False,
+    "linear_skip": False,
     "squared": False,
     "realism": False,
     "standardised": False,
@@ -63,6 +64,7 @@ class Config:
     init_stddev: float = 0.0  # of the normal initial weights; 0: Glorot's in G, He's in D and E
     norm_momentum: float = 0.95  # of batch norm's moving averages
     d_batch_norm: bool = False
+    linear_skip: bool = True  # G and E add to a principal component analysis
 
     # training
     epochs: float = 0.0  # passes over the training images; 0: as many as `steps` take

@@ -211,6 +211,24 @@ def parser() -> argparse.ArgumentParser:
     a("--test_batch_size", type=count, default=256, metavar="N", help="images at once (256)")
     a("--test_size", type=count, metavar="N", help="score only N images, evenly spaced (all)")
 
+    group = p.add_argument_group("decision")
+    a = group.add_argument
+    a(
+        "--target_fpr",
+        type=number(float, 1e-9, 0.5),
+        metavar="SHARE",
+        help="of normal images that may be called anomalous; sets the threshold (0.05)",
+    )
+    a("--threshold", type=float, metavar="SCORE", help="call what scores above it anomalous")
+    a(
+        "--threshold_from",
+        choices=("held_out", "youden", "f1"),
+        help="held-out normal images, or the test's labels by Youden's J or best F1 (held_out)",
+    )
+    a("--labels", metavar="FILE.csv", help="columns file, label (normal or anomalous), kind if any")
+    a("--mask_dir", metavar="DIR", help="masks, white where anomalous, named as the images are")
+    a("--save_maps", action=Switch, default=False, help="an anomaly map of every image, as files")
+
     group = p.add_argument_group("folders")
     a = group.add_argument
     a(
@@ -238,6 +256,16 @@ def check(p: argparse.ArgumentParser, args) -> None:
         p.error("mnist images are 28 x 28: leave --input_height and --input_width out")
     if args.train and not is_mnist and not args.crop and (args.input_height or args.input_width):
         p.error("--input_height and --input_width are the size of the centre crop: add --crop")
+    by_labels = args.threshold_from in ("youden", "f1")
+    if args.threshold is not None and (args.target_fpr or args.threshold_from):
+        p.error("--threshold excludes --target_fpr and --threshold_from: give one of them")
+    if args.target_fpr and by_labels:
+        p.error("--target_fpr is for the threshold from held-out images, not from labels")
+    if is_mnist and (args.labels or args.mask_dir):
+        p.error("--labels and --mask_dir are for image folders, not for --dataset mnist")
+    for flag in ("target_fpr", "threshold", "threshold_from", "labels", "mask_dir", "save_maps"):
+        if getattr(args, flag) and not args.anomaly_test:
+            p.error(f"--{flag} is for scoring: add --anomaly_test")
     if args.search == "encoder" and args.test_epoch:
         p.error("--search encoder takes no steps: leave --test_epoch out, or use --search hybrid")
 

@@ -16,12 +16,13 @@ import networks
 import ops
 from config import Config
 from data import ImageSet
+from decision import FEWEST, NormalScores, Tail
 from errors import UserError
 from search import Weights, nearest_start, search_latents
 from training import Training
 from utils import to_float, to_uint8, write_atomic
 
-ARRAYS = "held_out.npz"
+ARRAYS = "images.npz"
 CALIBRATION = "calibration.json"
 SEARCHES = ("gradient", "encoder", "hybrid")
 STEPS = {"gradient": 100, "encoder": 0, "hybrid": 20}  # of the latent search, if none are given
@@ -30,20 +31,26 @@ FIXED = 64  # latents whose images are followed through training
 POOL = 512  # fixed samples among which the search looks for its start
 HELD_OUT = 512  # at most so many normal images are kept with the checkpoint
 R1_EVERY = 16  # steps (lazy regularisation, Karras et al. 2020, section 3.1)
+MAP_BLUR = 1 / 28  # standard deviation of the map's Gaussian, in shorter sides of the image
 PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in shares of their spread
-TERMS = ("residual", "discrimination", "realism")
+TERMS = ("residual", "discrimination", "realism", "reconstruction_realism")
+SKIP_IMAGES = 4000  # training images of which the linear skips are a PCA, at most
+SEEN = 512  # so many of the training images are kept with the checkpoint, for plots
 
 
 class Detection(NamedTuple):
-    """What anomaly_detector finds, one row an image."""
+    """What anomaly_detector finds, one row an image; the score's terms come first."""
 
     score: np.ndarray  # (n,) anomaly score, higher is more anomalous
     residual: np.ndarray  # (n,) residual loss
     discrimination: np.ndarray  # (n,) discrimination loss
     realism: np.ndarray  # (n,) D's logit for the image itself, higher is more normal
+    reconstruction_realism: np.ndarray  # (n,) D's logit for G(z)
     z: np.ndarray  # (n, z_dim) the best latent seen
     reconstruction: np.ndarray  # (n, h, w, c) G(z) in [-1, 1]
     residual_map: np.ndarray  # (n, h, w) |x - G(z)|, mean over channels, in [0, 2]
+    anomaly_map: np.ndarray  # (n, h, w) where the image is abnormal, 0 and up
+    losses: np.ndarray | None  # (n, steps + 1) what the search minimised; None without a search
 
 
 class DCGAN:
@@ -60,13 +67,11 @@ class DCGAN:
         self.generator = networks.generator(config, dtype)
         self.discriminator = networks.discriminator(config, dtype)
         self.encoder = networks.encoder(config, dtype) if config.encoder else None
-        self.generator_average, self.encoder_average = self.generator, self.encoder
+        self.averages = dict(self._trained())
         if config.average_decay:
-            self.generator_average = networks.generator(config, dtype)
-            self.generator_average.set_weights(self.generator.get_weights())
-            if self.encoder:
-                self.encoder_average = networks.encoder(config, dtype)
-                self.encoder_average.set_weights(self.encoder.get_weights())
+            for name, net in self._trained().items():
+                self.averages[name] = getattr(networks, name)(config, dtype)
+                self.averages[name].set_weights(net.get_weights())
         self.optimisers = {}
         for name, net in self._trained().items():
             self.optimisers[name] = keras.optimizers.Adam(
@@ -75,6 +80,7 @@ class DCGAN:
             self.optimisers[name].build(net.trainable_variables)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.held_out = np.zeros((0, *config.shape), np.uint8)
+        self.seen = self.held_out  # some of the images trained on
         self.first_images = None  # what G drew for the fixed latents before training
         self.folder = None
         self._calibrations = {}
@@ -124,30 +130,23 @@ class DCGAN:
         errors themselves (the optimal-variance decoder of Rybkin et al. 2021).
         """
         config = self.config
-        seeds = self._seeds(5)
+        seeds = self._seeds(2)
         b = tf.shape(x)[0]
         half = b // 2
         z = tf.random.stateless_normal([b, config.z_dim], seeds[0])
-        damaged = ops.damage(x[:half], seeds[1])
-        negatives = tf.concat([damaged, ops.disturb(x[half:], seeds[3])], 0)
         pixels = float(np.prod(config.shape))
         losses = {}
         with tf.GradientTape(persistent=True) as tape:
             if self.encoder:
-                # E learns to undo damage, so that an anomaly is not drawn again.
-                coin = tf.random.stateless_uniform([half, 1, 1, 1], seeds[2]) < 0.5
-                seen = tf.where(coin, damaged, x[:half]) if config.damage else x[:half]
-                mean, log_variance = tf.split(self.encoder(seen, training=True), 2, axis=1)
+                mean, log_variance = tf.split(self.encoder(x[:half], training=True), 2, axis=1)
                 log_variance = tf.clip_by_value(log_variance, -8.0, 4.0)
                 z = tf.concat([mean + tf.exp(log_variance / 2) * z[:half], z[half:]], 0)
             g = self.generator(z, training=True)
-            batches = (x, g, negatives) if config.damage else (x, g)
-            (real, fx), (fake, fg), *rest = self._discriminate(*batches)
+            batches = (x, g, ops.damage(x, seeds[1])) if config.damage else (x, g)
+            (real, fx), (fake, fg), *damaged = self._discriminate(*batches)
             d_loss = ops.discriminator_loss(real, fake)
-            if rest:
-                shown = ops.shows(negatives, x)
-                wrong = tf.nn.softplus(rest[0][0][:, 0]) * shown
-                d_loss += tf.math.divide_no_nan(tf.reduce_sum(wrong), tf.reduce_sum(shown))
+            if damaged:
+                d_loss += tf.reduce_mean(tf.nn.softplus(damaged[0][0]))
             g_loss = ops.generator_loss(fake)
             losses.update(d_loss=d_loss, g_loss=g_loss)
             if self.encoder:
@@ -176,14 +175,11 @@ class DCGAN:
         self.optimisers[name].apply_gradients(zip(gradients, variables, strict=True))
 
     def _follow(self):
-        """Moves the averages of G and E towards the trained weights."""
+        """Moves the averages of the networks towards the trained weights."""
         step = tf.cast(self.step, tf.float32)
         rate = 1.0 - tf.minimum(self.config.average_decay, (1.0 + step) / (10.0 + step))
-        pairs = [(self.generator_average, self.generator)]
-        if self.encoder:
-            pairs.append((self.encoder_average, self.encoder))
-        for average, net in pairs:
-            for mine, theirs in zip(average.weights, net.weights, strict=True):
+        for name, net in self._trained().items():
+            for mine, theirs in zip(self.averages[name].weights, net.weights, strict=True):
                 mine.assign(mine + (theirs - mine) * rate if theirs.trainable else theirs)
 
     def _one_penalty_step(self, x):
@@ -215,11 +211,20 @@ class DCGAN:
         rest, held_out = images.split(self.config.validation_share, self.config.seed)
         if not len(self.held_out):
             self.held_out = held_out.read(np.arange(min(len(held_out), HELD_OUT)))[0]
+            self.seen = rest.read(np.arange(min(len(rest), SEEN)))[0]
+            if self.config.linear_skip:
+                self._set_linear_skips(rest)
             self.first_images = to_uint8(self.generate(self.fixed_latents()))
         self._calibrations = {}
         self._pool = None
         Training(self, rest, folder, sample_dir, log_dir, progress).run()
         return self
+
+    def _set_linear_skips(self, images):
+        some = np.linspace(0, len(images) - 1, min(len(images), SKIP_IMAGES), dtype=int)
+        x = to_float(images.read(some)[0])
+        nets = [[self._trained().get(k), self.averages.get(k)] for k in ("generator", "encoder")]
+        networks.set_linear_skips(x, self.config, *([n for n in pair if n] for pair in nets))
 
     def update(self, x) -> dict:
         """One training step on a batch (b, h, w, c) in [-1, 1]; the losses, as tensors."""
@@ -246,10 +251,10 @@ class DCGAN:
         )
 
     def _decode(self, z):
-        return self.generator_average(z, training=False)
+        return self.averages["generator"](z, training=False)
 
     def _features_of(self, images):
-        return tf.cast(self.discriminator(images, training=False)[1], tf.float32)
+        return tf.cast(self.averages["discriminator"](images, training=False)[1], tf.float32)
 
     # scoring
 
@@ -269,6 +274,41 @@ class DCGAN:
         default is the encoder where there is one. steps and learning_rate are the gradient
         search's. Weights do not change; an image's result does not hang on the others.
         """
+        search, steps = self._way(search, steps)
+        images = self._checked(images)
+        calibration = self._calibration(search, steps, learning_rate)
+        found = self._terms(
+            images, search, steps, learning_rate, batch_size, calibration["weights"]
+        )
+        return Detection(score=self._score(found, calibration["terms"]), **found)
+
+    def normal_scores(
+        self, search: str | None = None, steps: int | None = None, rate: float = LEARNING_RATE
+    ) -> NormalScores | None:
+        """The scores of held-out normal images; None where there are too few."""
+        found = self._calibration(*self._way(search, steps), rate)
+        tail = found["tail"] and Tail(*found["tail"])
+        return NormalScores(found["scores"], tail) if tail else None
+
+    def pixel_threshold(
+        self,
+        target_fpr: float = 0.05,
+        search: str | None = None,
+        steps: int | None = None,
+        rate: float = LEARNING_RATE,
+    ) -> float:
+        """The anomaly map's value that this share of held-out normal images exceeds anywhere."""
+        peaks = self._calibration(*self._way(search, steps), rate)["map_peaks"]
+        return float(np.quantile(peaks, 1 - target_fpr)) if len(peaks) else 0.5
+
+    def features(self, images, batch_size: int = 256) -> np.ndarray:
+        """D's features of images (n, h, w, c), uint8 or float in [-1, 1]: (n, d)."""
+        x = self._checked(images)
+        parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
+        return np.concatenate([self._features(part).numpy() for part in parts])
+
+    def _way(self, search, steps) -> tuple[str, int]:
+        """The search and its steps, with defaults; UserError where this model has none such."""
         search = search or ("encoder" if self.encoder else "gradient")
         if search not in SEARCHES:
             raise UserError(f"search must be one of {', '.join(SEARCHES)}, not {search}")
@@ -276,13 +316,7 @@ class DCGAN:
             raise UserError(
                 f"search {search} needs an encoder, and this model has none: use gradient"
             )
-        steps = STEPS[search] if steps is None or search == "encoder" else steps
-        images = self._checked(images)
-        calibration = self._calibration(search, steps, learning_rate)
-        found = self._terms(
-            images, search, steps, learning_rate, batch_size, calibration["weights"]
-        )
-        return Detection(score=self._score(found, calibration), **found)
+        return search, STEPS[search] if steps is None or search == "encoder" else steps
 
     def _checked(self, images) -> np.ndarray:
         images = np.asarray(images)
@@ -290,34 +324,48 @@ class DCGAN:
             raise UserError(f"images are {images.shape[1:]}, the model's are {self.config.shape}")
         return to_float(images) if images.dtype == np.uint8 else images.astype(np.float32)
 
-    def _score(self, found: dict, calibration: dict) -> np.ndarray:
+    def _score(self, found: dict, spreads: dict) -> np.ndarray:
         """The weighted sum of the terms (Schlegl et al. 2017, equation 7), (n,)."""
         config = self.config
         terms = {name: found[name] for name in TERMS}
-        for name, (mean, std) in calibration["terms"].items():
+        for name, (mean, std) in spreads.items():
             terms[name] = (terms[name] - mean) / std
         score = (1 - config.lambda_) * terms["residual"] + config.lambda_ * terms["discrimination"]
-        return score - terms["realism"] if config.realism else score
+        if config.realism:
+            score -= terms["realism"] + 0.5 * terms["reconstruction_realism"]
+        return score
 
     def _calibration(self, search, steps, learning_rate) -> dict:
-        """The search's weights, and each term's mean and spread over held-out normal images.
+        """What held-out normal images tell about one way to search; kept with the checkpoint.
 
-        Found once for each way to search and kept with the checkpoint.
+        weights: of the search's loss; terms: (mean, spread) of each term of the score; scores:
+        of the held-out images, and tail, the Pareto distribution fitted to the highest (None
+        for too few); map_peaks: the highest value of each one's anomaly map.
         """
         lambda_ = self.config.lambda_  # part of what the search minimises
         key = f"{search} {steps} {learning_rate} lambda {lambda_} step {int(self.step)}"
-        if key not in self._calibrations:
-            found = {"weights": self._weights(), "terms": {}}
-            if self.config.standardised and len(self.held_out) > 1:
-                x = to_float(self.held_out)
-                terms = self._terms(x, search, steps, learning_rate, 64, found["weights"])
-                for name in TERMS:
-                    mean, std = float(np.mean(terms[name])), float(np.std(terms[name]))
-                    found["terms"][name] = (mean, max(std, 0.05 * abs(mean), 1e-6))
-            self._calibrations[key] = found
-            if self.folder:
-                text = json.dumps(self._calibrations, indent=1)
-                write_atomic(self.folder / CALIBRATION, text + "\n")
+        if key in self._calibrations:
+            return self._calibrations[key]
+        weights = self._weights()
+        x = to_float(self.held_out)
+        found = self._terms(x, search, steps, learning_rate, 64, weights)
+        spreads = {}
+        if self.config.standardised and len(x) > 1:
+            for name in TERMS:
+                mean, std = float(np.mean(found[name])), float(np.std(found[name]))
+                spreads[name] = (mean, max(std, 0.05 * abs(mean), 1e-6))
+        scores = self._score(found, spreads)
+        enough = len(scores) >= FEWEST
+        self._calibrations[key] = {
+            "weights": weights,
+            "terms": spreads,
+            "scores": scores.astype(float).tolist(),
+            "tail": list(NormalScores(scores).tail) if enough else None,
+            "map_peaks": found["anomaly_map"].max(axis=(1, 2)).astype(float).tolist(),
+        }
+        if self.folder:
+            text = json.dumps(self._calibrations, indent=1)
+            write_atomic(self.folder / CALIBRATION, text + "\n")
         return self._calibrations[key]
 
     def _weights(self) -> list[float]:
@@ -339,12 +387,17 @@ class DCGAN:
             size = batch_size if len(x) > batch_size else max(len(batch), 1)
             padded = np.zeros((size, *self.config.shape), np.float32)
             padded[: len(batch)] = batch
-            z = self._start(padded, search)
+            z, losses = self._start(padded, search), None
             if steps:
-                z = self._search(padded, z, float(steps), learning_rate, *weights)
-            found = self._measure(padded, z)
-            parts.append({k: v.numpy()[: len(batch)] for k, v in found.items()})
-        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+                z, losses = self._search(padded, z, float(steps), learning_rate, *weights)
+            found = {**self._measure(padded, z), "losses": losses}
+            parts.append(
+                {k: None if v is None else v.numpy()[: len(batch)] for k, v in found.items()}
+            )
+        return {
+            k: None if parts[0][k] is None else np.concatenate([p[k] for p in parts])
+            for k in parts[0]
+        }
 
     def _start(self, batch, search):
         if search != "gradient":
@@ -355,25 +408,29 @@ class DCGAN:
         return nearest_start(batch, *self._pool)
 
     def _encode_batch(self, images):
-        return self.encoder_average(images, training=False)[:, : self.config.z_dim]
+        return self.averages["encoder"](images, training=False)[:, : self.config.z_dim]
 
     def _search_batch(self, images, start, steps, learning_rate, residual, discrimination, prior):
         weights = Weights(residual, discrimination, prior, self.config.squared)
         return search_latents(
             self._decode, self._features_of, images, start, steps, learning_rate, weights
-        )[0]
+        )
 
     def _measure_batch(self, images, z):
         squared = self.config.squared
-        logits, features = self.discriminator(images, training=False)
         g = self._decode(z)
+        discriminator = self.averages["discriminator"]
+        (real, fx), (fake, fg) = (discriminator(x, training=False) for x in (images, g))
+        residual_map = ops.residual_map(images, g)
         return {
             "residual": ops.distance(images, g, squared),
-            "discrimination": ops.distance(features, self._features_of(g), squared),
-            "realism": logits[:, 0],
+            "discrimination": ops.distance(fx, fg, squared),
+            "realism": real[:, 0],
+            "reconstruction_realism": fake[:, 0],
             "z": z,
             "reconstruction": g,
-            "residual_map": ops.residual_map(images, g),
+            "residual_map": residual_map,
+            "anomaly_map": ops.smooth(residual_map, MAP_BLUR * min(self.config.shape[:2])),
         }
 
     # saving
@@ -384,7 +441,7 @@ class DCGAN:
         if self.folder != folder:
             self._manager = tf.train.CheckpointManager(self._checkpoint(), folder, max_to_keep=2)
             self.folder = folder
-            arrays = {"held_out": self.held_out, "first_images": self.first_images}
+            arrays = {"held_out": self.held_out, "seen": self.seen, "first": self.first_images}
             packed = io.BytesIO()
             np.savez_compressed(packed, **arrays)
             write_atomic(folder / ARRAYS, packed.getvalue())
@@ -392,9 +449,7 @@ class DCGAN:
         self._manager.save(checkpoint_number=int(self.step))
 
     def _checkpoint(self) -> tf.train.Checkpoint:
-        nets = {**self._trained(), "generator_average": self.generator_average}
-        if self.encoder:
-            nets["encoder_average"] = self.encoder_average
+        nets = {**self._trained(), **{f"{k}_average": n for k, n in self.averages.items()}}
         optimisers = {f"{name}_optimiser": o for name, o in self.optimisers.items()}
         return tf.train.Checkpoint(step=self.step, **nets, **optimisers)
 
@@ -413,7 +468,8 @@ class DCGAN:
         try:
             model._checkpoint().restore(latest).assert_existing_objects_matched()
             with np.load(folder / ARRAYS) as arrays:
-                model.held_out, model.first_images = arrays["held_out"], arrays["first_images"]
+                model.held_out, model.seen = arrays["held_out"], arrays["seen"]
+                model.first_images = arrays["first"]
         except (AssertionError, ValueError, OSError, LookupError, tf.errors.OpError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from config import Config
 from ops import ConvTranspose
 
 KERNEL = 5
 SMALLEST = 4  # no stage makes the shorter side smaller than this, pixels
+SKIP = "linear_skip"
+TANH_REACH = 0.97  # of white and black, whose exact values tanh cannot reach
+START_LOG_VARIANCE = -3.0  # of E's latents
 WIDEST = 8  # channels grow up to this many times the first stage's
 
 
@@ -65,14 +69,22 @@ def generator(config: Config, dtype=None) -> keras.Model:
             dtype=dtype,
         )(x)
     x = keras.layers.ReLU(dtype=dtype)(_batch_norm(config, dtype)(x))
-    x = ConvTranspose(
-        config.channels,
-        KERNEL,
-        sizes[0],
-        initializer=_initializer(config, keras.initializers.GlorotNormal),
-        dtype=dtype,
-    )(x)
+    initializer = _initializer(config, keras.initializers.GlorotNormal)
+    if config.linear_skip:  # which is a good start: the rest begins small
+        initializer = keras.initializers.RandomNormal(stddev=0.005)
+    x = ConvTranspose(config.channels, KERNEL, sizes[0], initializer=initializer, dtype=dtype)(x)
+    if config.linear_skip:
+        pixels = config.height * config.width * config.channels
+        linear = _linear_skip(pixels)(z)
+        x = keras.layers.Add(dtype="float32")([x, keras.layers.Reshape(config.shape)(linear)])
     return keras.Model(z, keras.layers.Activation("tanh", dtype="float32")(x), name="generator")
+
+
+def _linear_skip(units: int) -> keras.layers.Layer:
+    """Set to a principal component analysis of the training images, and not trained."""
+    return keras.layers.Dense(
+        units, kernel_initializer="zeros", trainable=False, dtype="float32", name=SKIP
+    )
 
 
 def _convolutions(config: Config, x, filters: int, batch_norm, dtype) -> list:
@@ -108,7 +120,41 @@ def encoder(config: Config, dtype=None) -> keras.Model:
     """E: images (b, h, w, c) -> mean and log variance of z, (b, 2 z_dim) float32."""
     image = keras.Input((config.height, config.width, config.channels), name="image")
     features = _convolutions(config, image, config.df_dim, True, dtype)[-1]
-    flat = keras.layers.Flatten(dtype=dtype)(features)
-    return keras.Model(
-        image, keras.layers.Dense(2 * config.z_dim, dtype="float32")(flat), name="encoder"
-    )
+    x = keras.layers.Flatten(dtype=dtype)(features)
+    if not config.linear_skip:
+        return keras.Model(
+            image, keras.layers.Dense(2 * config.z_dim, dtype="float32")(x), name="encoder"
+        )
+    x = keras.layers.Dense(2 * config.z_dim, kernel_initializer="zeros", dtype="float32")(x)
+    linear = _linear_skip(2 * config.z_dim)(keras.layers.Flatten(dtype="float32")(image))
+    return keras.Model(image, keras.layers.Add(dtype="float32")([x, linear]), name="encoder")
+
+
+def set_linear_skips(images, config: Config, generators, encoders) -> None:
+    """Sets the skips of G and E to a principal component analysis of images (n, h, w, c).
+
+    images: float in [-1, 1]. E's becomes the whitened projection, with log variances of
+    START_LOG_VARIANCE; G's the least-squares way back, before the tanh. So training starts from
+    PCA's reconstruction error instead of from noise. With fewer images than latent dimensions
+    the remaining dimensions are left to the convolutions.
+    """
+    from sklearn.decomposition import PCA
+
+    x = images.reshape(len(images), -1)
+    count = min(config.z_dim, len(x) - 1, x.shape[1])
+    pca = PCA(count, svd_solver="randomized", random_state=config.seed).fit(x)
+    spread = np.maximum(np.sqrt(pca.explained_variance_), 1e-6)
+    z = pca.transform(x) / spread
+    before_tanh = np.arctanh(TANH_REACH * x)
+    middle = before_tanh.mean(axis=0)
+    back = np.zeros((config.z_dim, x.shape[1]), np.float32)
+    back[:count] = z.T @ (before_tanh - middle) / len(x)
+    forth = np.zeros((x.shape[1], 2 * config.z_dim), np.float32)
+    forth[:, :count] = pca.components_.T / spread
+    shift = np.full(2 * config.z_dim, START_LOG_VARIANCE, np.float32)
+    shift[: config.z_dim] = 0.0
+    shift[:count] = -(pca.mean_ @ pca.components_.T) / spread
+    for net in generators:
+        net.get_layer(SKIP).set_weights([back, middle])
+    for net in encoders:
+        net.get_layer(SKIP).set_weights([forth, shift])

@@ -80,49 +80,67 @@ def residual_map(images, reconstructions):
     return tf.reduce_mean(tf.abs(images - reconstructions), axis=-1)
 
 
-def damage(images, seed):
-    """Real images with local damage: a random rectangle is filled or pasted over.
+def smooth(maps, sigma: float):
+    """Gaussian blur of maps (b, h, w), the edges repeated; sigma in pixels."""
+    radius = max(1, round(3 * sigma))
+    x = tf.range(-radius, radius + 1, dtype=tf.float32)
+    bell = tf.exp(-0.5 * (x / sigma) ** 2)
+    bell /= tf.reduce_sum(bell)
+    maps = maps[..., None]
+    for shape, axis in (((-1, 1, 1, 1), 1), ((1, -1, 1, 1), 2)):
+        first = tf.gather(maps, [0] * radius, axis=axis)
+        last = tf.gather(maps, [maps.shape[axis] - 1] * radius, axis=axis)
+        maps = tf.concat([first, maps, last], axis)
+        maps = tf.nn.conv2d(maps, tf.reshape(bell, shape), 1, "VALID")
+    return maps[..., 0]
 
-    (b, h, w, c) in [-1, 1] -> the damaged images. The filling is one of the image's own values
-    or a piece of another image of the batch, moved (cut and paste as in Li et al. 2021).
-    seed: (2,) integers; the same seed gives the same damage.
+
+def damage(images, seed):
+    """Real images with planted damage: a part is erased, or replaced by a part of another image.
+
+    (b, h, w, c) in [-1, 1] -> the same shape. The part is a rectangle or an irregular patch; it
+    is filled with a value from the image's edge or with another image of the batch, moved (cut
+    and paste of Li et al. 2021, section 3.2; irregular patches of Zavrtanik et al. 2021, section
+    3.3). Where that changes nothing visible, the image's halves are swapped (jigsaw, Sinha et
+    al. 2021, section 4). seed: (2,) integers; the same seed gives the same damage.
     """
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 7))
     b, h, w = tf.shape(images)[0], images.shape[1], images.shape[2]
-
-    def stripe(length, size_seed, centre_seed):
-        size = tf.random.stateless_uniform([b, 1], size_seed, length / 7.0, length * 4.0 / 7.0)
-        centre = tf.random.stateless_uniform([b, 1], centre_seed, 0.0, float(length))
-        return tf.abs(tf.range(length, dtype=tf.float32)[None] + 0.5 - centre) < size / 2.0
-
-    rows, columns = stripe(h, seeds[0], seeds[1]), stripe(w, seeds[2], seeds[3])
-    inside = (rows[:, :, None] & columns[:, None, :])[..., None]
+    coins = tf.random.stateless_uniform([b, 2, 1, 1, 1], seeds[0])
+    rectangular, erased = coins[:, 0] < 0.5, coins[:, 1] < 0.4
+    part = tf.where(rectangular, _rectangle(b, h, w, seeds[1]), _patch(b, h, w, seeds[2]))
     reach = min(h, w) // 3
-    shift = tf.random.stateless_uniform([2], seeds[5], -reach, reach + 1, tf.int32)
+    shift = tf.random.stateless_uniform([2], seeds[3], -reach, reach + 1, tf.int32)
     pasted = tf.roll(_others(images, seeds[4]), shift, axis=[1, 2])
-    coin = tf.random.stateless_uniform([b, 1, 1, 1], seeds[6]) < 0.5
-    return tf.where(inside, tf.where(coin, _own_value(images, seeds[6]), pasted), images)
+    damaged = tf.where(part, tf.where(erased, _edge_value(images, seeds[5]), pasted), images)
+    change = tf.reduce_max(tf.abs(damaged - images), axis=[1, 2, 3], keepdims=True)
+    return tf.where(change > 0.25, damaged, tf.roll(images, h // 2, 1))
 
 
-def disturb(images, seed):
-    """Real images with the whole disturbed: halves swapped, or faded, or blended with another.
+def _rectangle(b, h, w, seed):
+    """A random rectangle in each of b images, 0.2 to 0.8 of their sides: bool (b, h, w, 1)."""
+    place, size = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    place = tf.random.stateless_uniform([b, 2, 1], place)
+    size = tf.random.stateless_uniform([b, 2, 1], size, 0.2, 0.8)
 
-    (b, h, w, c) in [-1, 1] -> the same shape (jigsaw and mixup of Sinha et al. 2021, section 4).
+    def inside(axis, length):
+        at = (tf.range(length, dtype=tf.float32) + 0.5) / length
+        return tf.abs(at[None] - place[:, axis]) < size[:, axis] / 2.0
+
+    return (inside(0, h)[:, :, None] & inside(1, w)[:, None, :])[..., None]
+
+
+def _patch(b, h, w, seed):
+    """An irregular part of each of b images, 5 to 50 % of it: bool (b, h, w, 1).
+
+    Smooth noise above its own quantile.
     """
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
-    b, h, w = tf.shape(images)[0], images.shape[1], images.shape[2]
-    kind = tf.random.stateless_uniform([b, 1, 1, 1], seeds[0])
-    share = tf.random.stateless_uniform([b, 1, 1, 1], seeds[1], 0.3, 1.0)
-    faded = (1.0 - share) * images + share * _own_value(images, seeds[2])
-    blended = 0.5 * (images + _others(images, seeds[3]))
-    swapped = tf.where(kind < 0.25, tf.roll(images, h // 2, 1), tf.roll(images, w // 2, 2))
-    return tf.where(kind < 0.5, swapped, tf.where(kind < 0.75, faded, blended))
-
-
-def shows(disturbed, images):
-    """1.0 for images that were visibly changed, else 0.0: (b, h, w, c) twice -> (b,)."""
-    change = tf.reduce_max(tf.abs(disturbed - images), axis=[1, 2, 3])
-    return tf.cast(change > 0.25, tf.float32)
+    noise, share = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    noise = tf.image.resize(tf.random.stateless_normal([b, 4, 4, 1], noise), [h, w], "bicubic")
+    share = tf.random.stateless_uniform([b], share, 0.05, 0.5)
+    ordered = tf.sort(tf.reshape(noise, [b, -1]), axis=1)
+    place = tf.cast((1.0 - share) * (h * w - 1), tf.int32)
+    return noise > tf.gather(ordered, place, batch_dims=1)[:, None, None, None]
 
 
 def _others(images, seed):
@@ -131,9 +149,8 @@ def _others(images, seed):
     return tf.gather(images, order)
 
 
-def _own_value(images, seed):
-    """The value of a random pixel of each image, (b, 1, 1, c)."""
-    b, h, w = tf.shape(images)[0], images.shape[1], images.shape[2]
-    place = tf.random.stateless_uniform([b, 2], seed, dtype=tf.float32) * [h, w]
-    rows, columns = tf.unstack(tf.cast(place, tf.int32), axis=1)
-    return tf.gather_nd(images, tf.stack([tf.range(b), rows, columns], 1))[:, None, None, :]
+def _edge_value(images, seed):
+    """The value of a random pixel of each image's top row, (b, 1, 1, c)."""
+    b, w = tf.shape(images)[0], images.shape[2]
+    column = tf.random.stateless_uniform([b], seed, 0, w, tf.int32)
+    return tf.gather(images[:, 0], column, batch_dims=1)[:, None, None, :]

@@ -5,10 +5,17 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
+from scipy import ndimage
 
 from utils import save_image, tile, to_float, to_uint8, write_atomic
+
+COLOURS = "inferno"
+MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
+OUTLINE = (0, 255, 255)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -25,22 +32,51 @@ def show_image(axis, image, title: str) -> None:
     axis.set_axis_off()
 
 
-def detection_panel(path: Path, title: str, query, reconstruction, residual_map, top: float):
-    """Query, reconstruction and heat map side by side.
+def detection_panel(path: Path, title: str, query, reconstruction, anomaly_map, threshold: float):
+    """Query, reconstruction, anomaly map, and the query with the part over the pixel threshold.
 
-    query, reconstruction (h, w, c) in [-1, 1]; residual_map (h, w), shown on the scale from 0
-    to top that all panels of a result share.
+    query, reconstruction (h, w, c) in [-1, 1]; anomaly_map (h, w), shown on the scale from 0 to
+    twice the pixel threshold that all panels of a model share.
     """
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    axes = figure.subplots(1, 3)
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    axes = figure.subplots(1, 4)
     show_image(axes[0], query, "query")
     show_image(axes[1], reconstruction, "reconstruction G(z)")
-    shown = axes[2].imshow(residual_map, cmap="inferno", vmin=0, vmax=top)
-    axes[2].set_title("difference |x - G(z)|", fontsize="small")
+    shown = axes[2].imshow(anomaly_map, cmap=COLOURS, vmin=0, vmax=MAP_TOP * threshold)
+    axes[2].set_title("anomaly map", fontsize="small")
     axes[2].set_axis_off()
     figure.colorbar(shown, ax=axes[2], shrink=0.8)
-    figure.suptitle(title.replace("$", r"\$"))
+    show_image(axes[3], query, "outline over the pixel threshold")
+    if anomaly_map.max() > threshold:
+        axes[3].contour(anomaly_map, [threshold], colors="#D55E00", linewidths=1.5)
+    figure.suptitle(title.replace("$", r"\$"), fontsize="medium")
     save_figure(figure, path)
+
+
+def shown_map(query, anomaly_map, threshold: float) -> np.ndarray:
+    """The anomaly map laid over the query, uint8 (h, w, 3), on the scale of detection_panel."""
+    strength = np.clip(anomaly_map / (MAP_TOP * threshold), 0.0, 1.0)[..., None]
+    colours = matplotlib.colormaps[COLOURS](strength[..., 0])[..., :3]
+    grey = (np.asarray(query, np.float32).mean(-1, keepdims=True) + 1.0) / 2.0
+    opacity = 0.25 + 0.75 * strength
+    return np.round(255 * (opacity * colours + (1.0 - opacity) * grey)).astype(np.uint8)
+
+
+def save_map(stem: Path, query, anomaly_map, threshold: float) -> None:
+    """STEM.npy (float32), STEM.png (16 bits, 65535 is MAP_TOP thresholds), STEM_overlay.png.
+
+    The overlay outlines the part over the pixel threshold. The stem may hold dots.
+    """
+    packed = io.BytesIO()
+    np.save(packed, np.asarray(anomaly_map, np.float32))
+    write_atomic(stem.with_name(stem.name + ".npy"), packed.getvalue())
+    levels = np.clip(anomaly_map / (MAP_TOP * threshold), 0.0, 1.0) * 65535
+    packed = io.BytesIO()
+    Image.fromarray(np.round(levels).astype(np.uint16)).save(packed, "PNG")
+    write_atomic(stem.with_name(stem.name + ".png"), packed.getvalue())
+    overlay, over = shown_map(query, anomaly_map, threshold), anomaly_map > threshold
+    overlay[over & ~ndimage.binary_erosion(over)] = OUTLINE
+    save_image(stem.with_name(stem.name + "_overlay.png"), overlay)
 
 
 def samples(path: Path, model, count: int, seed: int | None) -> None:

@@ -1,4 +1,4 @@
-"""What scoring leaves behind: scores.csv, metrics.json, pictures and a ranked contact sheet."""
+"""What scoring leaves behind: scores, decisions, measures, pictures, maps, plots, the report."""
 
 from __future__ import annotations
 
@@ -6,41 +6,100 @@ import csv
 import heapq
 import itertools
 import json
-import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pictures import detection_panel
-from utils import save_image, tile, write_atomic
+import decision
+import plots
+import report
+from decision import LABELS, NormalScores
+from masks import Masks, PixelMeasures
+from pictures import detection_panel, save_map, shown_map
+from utils import atomic_file, save_image, tile, to_uint8, write_atomic
 
 PARTIAL = "scores.partial.csv"
 SCORES = "scores.csv"
-COLUMNS = ("file", "label", "kind", "score", "residual", "discrimination", "realism")
+TERMS = ("residual", "discrimination", "realism")
 SHEET = 100  # images on the contact sheet
-LABELS = ("normal", "anomalous")
+GALLERY = 100  # of the most anomalous in the report; half as many of the least and the nearest
+KEPT = 500  # images of each label whose features and search losses are plotted
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """How to decide: by hand, from held-out normal images, or, if asked for, from the labels."""
+
+    value: float | None = None  # given by hand
+    target_fpr: float = 0.05  # of held-out normal images
+    rule: str = "held_out"  # or "youden" or "f1", which use the labels
+
+    def choose(self, normal: NormalScores | None, labels, scores) -> tuple[float | None, str]:
+        """(threshold, how it was found); None where nothing is known to find it from."""
+        if self.value is not None:
+            return self.value, "given by hand"
+        if self.rule != "held_out":
+            name = {"youden": "Youden's J", "f1": "the best F1"}[self.rule]
+            found = decision.threshold_from_labels(labels, scores, self.rule)
+            return found, f"by {name} from the labels of these very images"
+        if normal is None:
+            return None, "none: too few held-out normal images"
+        count = len(normal.scores)
+        how = "" if self.target_fpr >= normal.shown else " and a fitted tail"
+        return (
+            normal.threshold(self.target_fpr),
+            f"for {self.target_fpr:.3g} false positives, from {count} held-out normal images{how}",
+        )
 
 
 class Results:
-    """Takes scored batches as they come; memory holds the scores and a few images.
+    """Takes scored batches as they come; memory holds the scores and some hundred images.
 
     Use as a context: on an error or Ctrl-C the rows written so far stay in scores.partial.csv.
     """
 
-    def __init__(self, folder: Path, images, pictures: int = 10):
-        """images: the ImageSet that is scored; pictures: so many of the most and the least."""
-        self.folder, self.images, self.pictures = Path(folder), images, pictures
+    def __init__(
+        self,
+        folder: Path,
+        images,
+        model,
+        normal: NormalScores | None = None,
+        pixel_threshold: float = 0.5,
+        threshold: Threshold | None = None,
+        masks: Masks | None = None,
+        save_maps: bool = False,
+        pictures: int = 10,
+    ):
+        """images: the ImageSet that is scored, by the DCGAN model; normal: of held-out images.
+
+        pixel_threshold: of the anomaly maps; save_maps: also as files, one of each image;
+        pictures: so many of the most and the least anomalous are drawn large.
+        """
+        self.folder, self.images, self.model = Path(folder), images, model
+        self.normal, self.threshold = normal, threshold or Threshold()
+        self.pixel_threshold, self.masks, self.save_maps = pixel_threshold, masks, save_maps
+        self.pictures = pictures
+        known = images.labels is not None
+        if self.threshold.value is None and self.threshold.rule == "held_out":
+            self.near = self.threshold.choose(normal, None, None)[0]
+        else:
+            self.near = self.threshold.value
         self.folder.mkdir(parents=True, exist_ok=True)
         self.indices: list[int] = []
-        self.scores: list[float] = []
-        self._most, self._least = [], []
-        self._ticket = itertools.count()  # heap ties never compare images
+        self.columns = {name: [] for name in ("score", *TERMS)}
+        self._most = _Best(max(pictures, GALLERY))
+        self._least = _Best(max(pictures, GALLERY // 2))
+        self._nearest = _Best(GALLERY // 2)
+        self._features = {name: [] for name in (LABELS if known else ("images",))}
+        self._losses, self._loss_labels = [], []
+        self._pixels = PixelMeasures(pixel_threshold) if masks else None
 
     def __enter__(self):
         self._file = open(self.folder / PARTIAL, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._rows = csv.writer(self._file)
-        self._rows.writerow(COLUMNS)
+        self._rows.writerow(("file", "label", "kind", "score", *TERMS))
         return self
 
     def __exit__(self, *_):
@@ -51,79 +110,223 @@ class Results:
         for i, index in enumerate(indices):
             score = float(found.score[i])
             self.indices.append(int(index))
-            self.scores.append(score)
-            self._rows.writerow(
-                [
-                    self.images.names[index],
-                    "" if self.images.labels is None else LABELS[self.images.labels[index]],
-                    "" if self.images.kinds is None else self.images.kinds[index],
-                    *(f"{float(v[i]):.6g}" for v in (found.score, *found[1:4])),
-                ]
-            )
-            picture = (index, queries[i], found.reconstruction[i], found.residual_map[i])
-            for heap, key in ((self._most, score), (self._least, -score)):
-                entry = (key, next(self._ticket), picture)
-                if len(heap) < self.pictures:
-                    heapq.heappush(heap, entry)
-                else:
-                    heapq.heappushpop(heap, entry)
+            for name, column in self.columns.items():
+                column.append(float(getattr(found, name)[i]))
+            values = (column[-1] for column in self.columns.values())
+            self._rows.writerow([*self._known(index), *(f"{v:.6g}" for v in values)])
+            place = len(self.indices) - 1
+            picture = (place, queries[i], found.reconstruction[i], found.anomaly_map[i])
+            self._most.offer(score, picture)
+            self._least.offer(-score, picture)
+            if self.near is not None:
+                self._nearest.offer(-abs(score - self.near), picture)
+            if self.masks:
+                self._pixels.add(found.anomaly_map[i], self.masks.read(self.images.names[index]))
+            if self.save_maps:
+                stem = self.folder / "maps" / Path(self.images.names[index]).with_suffix("")
+                save_map(stem, queries[i], found.anomaly_map[i], self.pixel_threshold)
         self._file.flush()
+        self._keep_for_plots(indices, queries, found)
+
+    def _known(self, index):
+        """File, label and kind of an image, the latter empty where unknown."""
+        images = self.images
+        label = "" if images.labels is None else LABELS[images.labels[index]]
+        kind = "" if images.kinds is None else images.kinds[index]
+        return images.names[index], label, kind
+
+    def _keep_for_plots(self, indices, queries, found) -> None:
+        labels = self._labels(indices)
+        for i, name in enumerate(self._features):
+            room = KEPT - sum(len(f) for f in self._features[name])
+            chosen = np.flatnonzero(labels == i)[:room]
+            if len(chosen):
+                self._features[name].append(self.model.features(queries[chosen]))
+                if found.losses is not None:
+                    self._losses.append(found.losses[chosen])
+                    self._loss_labels.append(labels[chosen])
+
+    def _labels(self, indices):
+        known = self.images.labels is not None
+        return self.images.labels[indices] if known else np.zeros(len(indices), int)
 
     def finish(self) -> dict:
-        """Writes all that needs every score; the metrics (empty without labels)."""
+        """Writes all that needs every score; the metrics."""
         self._file.close()
-        os.replace(self.folder / PARTIAL, self.folder / SCORES)
-        self._pictures()
-        self._contact_sheet()
-        return self._metrics()
+        scores = np.asarray(self.columns["score"])
+        labels = None if self.images.labels is None else self.images.labels[self.indices]
+        kinds = None if self.images.kinds is None else [self.images.kinds[i] for i in self.indices]
+        value, how = self.threshold.choose(self.normal, labels, scores)
+        share = None if self.normal is None else self.normal.share_above(scores)
+        self._scores(scores, value, share)
+        metrics = {
+            "images": len(scores),
+            "skipped": len(self.images.skipped),
+            "threshold": value,
+            "threshold_is": how,
+            "uses_labels": self.threshold.value is None and self.threshold.rule != "held_out",
+        }
+        if self.threshold.value is None and self.threshold.rule == "held_out":
+            metrics["target_fpr"] = self.threshold.target_fpr
+        if value is not None:
+            metrics["called_anomalous"] = int((scores > value).sum())
+        if labels is not None and len(scores):
+            metrics |= decision.measures(labels, scores, kinds, value)
+        if self._pixels:
+            metrics |= self._pixels.measures()
+        write_atomic(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        self._pictures(value, share)
+        self._contact_sheet(scores)
+        drawn = self._plots(scores, labels, value, metrics) if len(scores) else {}
+        self._report(scores, labels, kinds, value, share, metrics, drawn)
+        return metrics
 
-    def _pictures(self) -> None:
+    def _unit(self, value) -> float:
+        if self.normal is not None:
+            return self.normal.unit(value)
+        return max(float(np.std(self.columns["score"])), 1e-12) / 3
+
+    def _scores(self, scores, value, share) -> None:
+        """scores.csv: the partial file's rows with the decisions beside them."""
+        with atomic_file(self.folder / SCORES) as target:
+            rows = csv.writer(target)
+            header = ["file", "label", "kind", "score", *TERMS]
+            header += ["is_anomaly", "normalised_score"] if value is not None else []
+            header += ["share_of_normal_above"] if share is not None else []
+            rows.writerow(header)
+            if value is not None:
+                normalised = decision.normalise(scores, value, self._unit(value))
+            for place, index in enumerate(self.indices):
+                row = [*self._known(index)]
+                row += [f"{column[place]:.6g}" for column in self.columns.values()]
+                if value is not None:
+                    row += [int(scores[place] > value), f"{normalised[place]:.4f}"]
+                if share is not None:
+                    row.append(f"{share[place]:.4g}")
+                rows.writerow(row)
+        (self.folder / PARTIAL).unlink()
+
+    def _pictures(self, value, share) -> None:
         folder = self.folder / "pictures"
         shutil.rmtree(folder, ignore_errors=True)
-        groups = {
-            "most": sorted(self._most, reverse=True),
-            "least": sorted(self._least, reverse=True),
-        }
-        maps = [entry[2][3] for group in groups.values() for entry in group]
-        top = max((float(np.quantile(m, 0.995)) for m in maps), default=1.0)
+        least = self._least.ranked()[: self.pictures]
+        groups = {"most": self._most.ranked()[: self.pictures], "least": least[::-1]}
         for name, group in groups.items():
-            for rank, (key, _, (index, query, reconstruction, residual)) in enumerate(group, 1):
-                score = key if name == "most" else -key
-                stem = Path(self.images.names[index]).with_suffix("").as_posix().replace("/", "_")
-                known = "" if self.images.kinds is None else f" ({self.images.kinds[index]})"
-                title = f"{self.images.names[index]}{known}   anomaly score {score:.4g}"
+            for rank, (place, query, reconstruction, anomaly_map) in enumerate(group, 1):
+                file, _, kind = self._known(self.indices[place])
+                score = self.columns["score"][place]
+                title = f"{file}{f' ({kind})' if kind else ''}\nanomaly score {score:.4g}"
+                if value is not None:
+                    title += f", {'anomalous' if score > value else 'normal'}"
+                if share is not None:
+                    title += f"; {share[place]:.2%} of normal images score as high"
+                stem = Path(file).with_suffix("").as_posix().replace("/", "_")
                 path = folder / f"{name}_{rank:02d}_{stem[-80:]}.png"
-                detection_panel(path, title, query, reconstruction, residual, top)
+                detection_panel(
+                    path, title, query, reconstruction, anomaly_map, self.pixel_threshold
+                )
 
-    def _contact_sheet(self) -> None:
+    def _contact_sheet(self, scores) -> None:
         """The most anomalous first, and evenly spaced ranks where there are too many images."""
-        if not self.scores:
+        if not len(scores):
             return
-        order = np.argsort(-np.asarray(self.scores), kind="stable")
+        order = np.argsort(-scores, kind="stable")
         shown = order[np.unique(np.linspace(0, len(order) - 1, min(SHEET, len(order)), dtype=int))]
         images, _ = self.images.read([self.indices[i] for i in shown])
         save_image(self.folder / "contact_sheet.png", tile(images))
 
-    def _metrics(self) -> dict:
-        from sklearn.metrics import average_precision_score, roc_auc_score
-
-        if self.images.labels is None or not self.scores:
-            return {}
-        labels, scores = self.images.labels[self.indices], np.asarray(self.scores)
-        metrics = {
-            "images": len(scores),
-            "normal": int((labels == 0).sum()),
-            "anomalous": int((labels == 1).sum()),
-            "skipped": len(self.images.skipped),
+    def _plots(self, scores, labels, value, metrics) -> dict:
+        folder = self.folder / "plots"
+        shutil.rmtree(folder, ignore_errors=True)
+        features = {name: np.concatenate(f) for name, f in self._features.items() if f}
+        if len(self.model.seen):
+            features["normal, trained on"] = self.model.features(self.model.seen[:KEPT])
+        test = {
+            "scores": scores,
+            "labels": labels,
+            "residual": np.asarray(self.columns["residual"]),
+            "discrimination": np.asarray(self.columns["discrimination"]),
+            "threshold": value,
+            "normal": None if self.normal is None else self.normal.scores,
+            "features": features,
+            "losses": np.concatenate(self._losses).T if self._losses else None,
+            "loss_labels": (
+                np.concatenate(self._loss_labels) if self._losses and labels is not None else None
+            ),
+            "metrics": metrics,
         }
-        if metrics["normal"] and metrics["anomalous"]:
-            metrics["auroc"] = float(roc_auc_score(labels, scores))
-            metrics["average_precision"] = float(average_precision_score(labels, scores))
-            kinds = np.asarray(self.images.kinds)[self.indices]
-            metrics["auroc_by_kind"] = {
-                str(kind): float(roc_auc_score(labels[chosen], scores[chosen]))
-                for kind in sorted(set(kinds[labels == 1]))
-                for chosen in [(labels == 0) | (kinds == kind)]
-            }
-        write_atomic(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        return metrics
+        return plots.write(folder, test)
+
+    def _report(self, scores, labels, kinds, value, share, metrics, drawn) -> None:
+        order = np.argsort(-scores, kind="stable")
+        rank = np.empty(len(order), int)
+        rank[order] = np.arange(len(order))
+        rows = {
+            "file": [self._known(self.indices[i])[0] for i in order],
+            "label": None if labels is None else [LABELS[i] for i in labels[order]],
+            "kind": None if kinds is None else [kinds[i] for i in order],
+            "score": scores[order],
+            "residual": np.asarray(self.columns["residual"])[order],
+            "discrimination": np.asarray(self.columns["discrimination"])[order],
+            "share": None if share is None else share[order],
+        }
+        best = {p[0]: p for b in (self._most, self._nearest, self._least) for p in b.ranked()}
+        gallery = [
+            (
+                rank[place],
+                report.thumbnail(to_uint8(query)),
+                report.thumbnail(to_uint8(reconstruction)),
+                report.thumbnail(shown_map(query, anomaly_map, self.pixel_threshold)),
+            )
+            for place, query, reconstruction, anomaly_map in best.values()
+        ]
+        decided = None if value is None else {"threshold": value}
+        title = f"Anomaly test of {self.model.config.dataset}"
+        report.write(
+            self.folder / "report.html", title, self._facts(metrics), rows, gallery, drawn, decided
+        )
+
+    def _facts(self, metrics) -> dict[str, str]:
+        facts = {"images": f"{metrics['images']}"}
+        if metrics["skipped"]:
+            facts["skipped, unreadable"] = f"{metrics['skipped']}"
+        config = self.model.config
+        facts["model"] = (
+            f"trained {int(self.model.step)} steps on {config.height} x {config.width} pixels"
+        )
+        if "auroc" in metrics:
+            low, high = metrics["auroc_interval"]
+            facts["AUROC"] = f"{metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f})"
+            facts["average precision"] = f"{metrics['average_precision']:.4f}"
+            facts["prevalence of anomalies"] = f"{metrics['prevalence']:.3f}"
+        for name, title in (("pixel_auroc", "pixel AUROC"), ("pro", "PRO")):
+            if name in metrics:
+                facts[title] = f"{metrics[name]:.4f}"
+        if metrics["threshold"] is not None:
+            facts["threshold"] = f"{metrics['threshold']:.4g}, {metrics['threshold_is']}"
+        rate = metrics.get("at_threshold", {}).get("false_positive_rate")
+        if rate is not None:
+            wanted = metrics.get("target_fpr")
+            aim = "" if wanted is None else f" (aimed at {wanted:.3g})"
+            facts["observed false positive rate"] = f"{rate:.4f}{aim}"
+        for kind, auroc in metrics.get("auroc_by_kind", {}).items():
+            facts[f"AUROC of kind {kind}"] = f"{auroc:.4f}"
+        return facts
+
+
+class _Best:
+    """The `count` pictures with the highest keys."""
+
+    def __init__(self, count: int):
+        self.count, self.heap = count, []
+        self.ticket = itertools.count()  # ties never compare images
+
+    def offer(self, key: float, picture) -> None:
+        entry = (key, -next(self.ticket), picture)
+        if len(self.heap) < self.count:
+            heapq.heappush(self.heap, entry)
+        elif key > self.heap[0][0]:
+            heapq.heapreplace(self.heap, entry)
+
+    def ranked(self) -> list:
+        return [picture for *_, picture in sorted(self.heap, reverse=True)]

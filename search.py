@@ -40,7 +40,7 @@ def search_latents(generator, features, images, start, steps, learning_rate, wei
     [-1, 1]; start (b, z_dim); steps: scalar; learning_rate: scalar, falls to zero by a cosine.
     The loss is a sum over images, so no image changes another's gradient, and Adam works
     element by element with moments that start at zero: batch-mates do not meet.
-    Returns the best z seen (b, z_dim) and its loss (b,).
+    Returns the best z seen (b, z_dim) and the loss at each step and at the end (b, steps + 1).
     """
     target = features(images)
 
@@ -60,11 +60,13 @@ def search_latents(generator, features, images, start, steps, learning_rate, wei
     z = best_z = start
     m = v = tf.zeros_like(start)
     best_loss = tf.fill([tf.shape(start)[0]], float("inf"))
+    losses = tf.TensorArray(tf.float32, size=steps + 1)
     for i in tf.range(steps):
         with tf.GradientTape() as tape:
             tape.watch(z)
             loss = loss_of(z)
         gradient = tape.gradient(loss, z)  # of the sum over images
+        losses = losses.write(i, loss)
         best_z, best_loss = keep_better(z, loss, best_z, best_loss)
         t = tf.cast(i + 1, tf.float32)
         rate = (
@@ -73,4 +75,6 @@ def search_latents(generator, features, images, start, steps, learning_rate, wei
         m = BETA1 * m + (1.0 - BETA1) * gradient
         v = BETA2 * v + (1.0 - BETA2) * gradient**2
         z -= rate * (m / (1.0 - BETA1**t)) / (tf.sqrt(v / (1.0 - BETA2**t)) + EPSILON)
-    return keep_better(z, loss_of(z), best_z, best_loss)
+    loss = loss_of(z)
+    best_z, _ = keep_better(z, loss, best_z, best_loss)
+    return best_z, tf.transpose(losses.write(steps, loss).stack())

@@ -86,14 +86,31 @@ def _wanted(entry, pattern: str | None) -> bool:
     return matches and entry.is_file()  # not a pipe: reading it would hang
 
 
+@contextlib.contextmanager
+def atomic_file(path):
+    """A text file to write (UTF-8) that appears, with its folder, whole or not at all.
+
+    UserError where it cannot be written.
+    """
+    with _replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        yield file
+
+
 def write_atomic(path, content: bytes | str) -> None:
     """Writes a file whole or not at all, making its folder; UserError where it cannot."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """A temporary path beside `path` that takes its place if all goes well."""
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            yield temporary
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -16,9 +16,8 @@ SETTINGS = {"gradient": {"steps": 8}, "encoder": {}, "hybrid": {"steps": 8}}
 
 
 def weights_of(model):
-    nets = (model.generator, model.discriminator, model.encoder)
-    nets += (model.generator_average, model.encoder_average)
-    return [w for net in nets if net for w in net.get_weights()]
+    nets = (*model._trained().values(), *model.averages.values())
+    return [w for net in nets for w in net.get_weights()]
 
 
 def same_weights(a, b):
@@ -105,7 +104,7 @@ def test_early_images_score_higher_than_present_ones(trained):
     early = trained.anomaly_detector(trained.first_images).score
     now = trained.anomaly_detector(trained.generate(trained.fixed_latents())).score
     assert np.median(early) > np.median(now)
-    assert (early > now).mean() > 0.9
+    assert (early > now).mean() > 0.8  # the first are samples of a PCA, not noise
 
 
 def test_a_continued_run_equals_the_unbroken_one(zeros, small, tmp_path):

@@ -1,0 +1,201 @@
+"""Plots of a test: what the scores say, by label where labels are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pictures import save_figure
+
+# Okabe and Ito's colours, which the colour-blind tell apart; markers differ, too
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
+STYLES = {
+    "normal": {"color": BLUE, "marker": "o"},
+    "anomalous": {"color": ORANGE, "marker": "^"},
+    "images": {"color": GREY, "marker": "o"},
+    "normal, trained on": {"color": GREEN, "marker": "s"},
+}
+MOST = 4000  # points of one sort in a plot
+TSNE_MOST = 500  # images of one sort in the t-SNE
+
+
+def write(folder: Path, test: dict) -> dict[str, Path]:
+    """Writes every plot that the test has the data for, as PNG and SVG: {title: PNG file}.
+
+    test: scores, residual, discrimination (n,); labels (n,) or None; threshold or None; normal:
+    scores of held-out normal images or None; features: {sort: (m, d)}; losses: (steps, m) of
+    the search with loss_labels (m,) or None; metrics: what decision.measures found.
+    """
+    groups = by_label(test["labels"], len(test["scores"]))
+    both = len(groups) == 2
+    figures = {"histogram": ("Anomaly scores", histogram(test, groups))}
+    if both:
+        figures["roc"] = ("ROC curve", roc(test))
+        figures["precision_recall"] = ("Precision and recall", precision_recall(test))
+    figures["terms"] = ("Score against its terms", terms(test, groups))
+    if sum(len(f) for f in test["features"].values()) >= 10:
+        figures["tsne"] = ("t-SNE of the discriminator's features", tsne(test["features"]))
+    if test["losses"] is not None:
+        figures["convergence"] = ("Convergence of the latent search", convergence(test))
+    written = {}
+    for name, (title, figure) in figures.items():
+        for ending in ("svg", "png"):
+            save_figure(figure, Path(folder) / f"{name}.{ending}")
+        written[title] = Path(folder) / f"{name}.png"
+    return written
+
+
+def by_label(labels, count: int) -> dict[str, np.ndarray]:
+    """Places of the normal and of the anomalous images, or of all where labels are unknown."""
+    if labels is None:
+        return {"images": np.arange(count)}
+    found = {name: np.flatnonzero(labels == i) for i, name in enumerate(("normal", "anomalous"))}
+    return {name: places for name, places in found.items() if len(places)}
+
+
+def _axes(x: str, y: str, width: float = 6.4):
+    figure = Figure(figsize=(width, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _thin(places):
+    return places[:: max(1, -(-len(places) // MOST))]
+
+
+def histogram(test, groups) -> Figure:
+    """Scores by label, each sort's area one, with the threshold."""
+    figure, axes = _axes("anomaly score", "share of its sort, per unit of score")
+    scores, shown = test["scores"], dict(groups)
+    low, high = np.quantile(scores, [0.001, 0.999])
+    if test["threshold"] is not None:
+        low, high = min(low, test["threshold"]), max(high, test["threshold"])
+    if test["normal"] is not None:
+        low = min(low, float(np.min(test["normal"])))
+    edges = np.linspace(low, max(high, low + 1e-6), 61)
+    for name, places in shown.items():
+        color = STYLES[name]["color"]
+        values = np.clip(scores[places], edges[0], edges[-1])
+        axes.hist(
+            values, edges, density=True, alpha=0.55, color=color, label=f"{name} ({len(places)})"
+        )
+    if test["normal"] is not None:
+        axes.hist(
+            np.clip(test["normal"], edges[0], edges[-1]),
+            edges,
+            density=True,
+            histtype="step",
+            color="black",
+            label=f"held-out normal ({len(test['normal'])})",
+        )
+    if test["threshold"] is not None:
+        axes.axvline(test["threshold"], color="black", linestyle="--", label="threshold")
+    axes.legend(frameon=False)
+    return figure
+
+
+def roc(test) -> Figure:
+    from sklearn.metrics import roc_curve
+
+    figure, axes = _axes("false positive rate", "true positive rate (recall)", 5.4)
+    fpr, tpr, _ = roc_curve(test["labels"], test["scores"])
+    auroc, (low, high) = test["metrics"]["auroc"], test["metrics"]["auroc_interval"]
+    axes.plot(fpr, tpr, color=BLUE, label=f"AUROC {auroc:.3f} (95 %: {low:.3f} to {high:.3f})")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="chance")
+    at = test["metrics"].get("at_threshold")
+    if at:
+        axes.plot(
+            at["false_positive_rate"], at["recall"], "o", color=ORANGE, label="at the threshold"
+        )
+    axes.set_aspect("equal")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def precision_recall(test) -> Figure:
+    from sklearn.metrics import precision_recall_curve
+
+    figure, axes = _axes("recall", "precision", 5.4)
+    precision, recall, _ = precision_recall_curve(test["labels"], test["scores"])
+    found = test["metrics"]
+    label = f"average precision {found['average_precision']:.3f}"
+    axes.plot(recall, precision, color=BLUE, label=label)
+    axes.axhline(
+        found["prevalence"], color=GREY, linestyle=":", label=f"chance {found['prevalence']:.3f}"
+    )
+    at = found.get("at_threshold")
+    if at:
+        axes.plot(at["recall"], at["precision"], "o", color=ORANGE, label="at the threshold")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.legend(frameon=False, loc="lower left")
+    return figure
+
+
+def terms(test, groups) -> Figure:
+    """The score against residual and discrimination loss."""
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
+    for axes, term in zip(
+        figure.subplots(1, 2, sharey=True), ("residual", "discrimination"), strict=True
+    ):
+        for name, places in groups.items():
+            some = _thin(places)
+            axes.scatter(
+                test[term][some],
+                test["scores"][some],
+                s=9,
+                alpha=0.5,
+                linewidths=0,
+                rasterized=True,
+                label=name,
+                **STYLES[name],
+            )
+        if test["threshold"] is not None:
+            axes.axhline(test["threshold"], color="black", linestyle="--", linewidth=1)
+        axes.set(xlabel=f"{term} loss")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set(ylabel="anomaly score (threshold dashed)")
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
+def tsne(features: dict[str, np.ndarray], seed: int = 0) -> Figure:
+    """Two-dimensional t-SNE (van der Maaten and Hinton 2008) of {sort: (m, d) features}."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    kept = {name: f[:TSNE_MOST] for name, f in features.items() if len(f)}
+    x = np.concatenate(list(kept.values())).astype(np.float32)
+    x = PCA(min(50, *x.shape), random_state=seed).fit_transform(x)
+    perplexity = min(30, (len(x) - 1) / 3)
+    placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(x)
+    figure, axes = _axes("", "")
+    start = 0
+    for name, f in kept.items():
+        points = placed[start : start + len(f)]
+        start += len(f)
+        axes.scatter(
+            *points.T, s=12, alpha=0.7, linewidths=0, label=f"{name} ({len(f)})", **STYLES[name]
+        )
+    axes.set(xticks=[], yticks=[])
+    axes.spines[["bottom", "left"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
+
+
+def convergence(test) -> Figure:
+    """Median and quartiles of the search's loss over its steps, by label."""
+    figure, axes = _axes("step of the latent search", "loss that is minimised")
+    losses = test["losses"]
+    for name, places in by_label(test["loss_labels"], losses.shape[1]).items():
+        low, middle, high = np.quantile(losses[:, places], [0.25, 0.5, 0.75], axis=1)
+        color = STYLES[name]["color"]
+        steps = np.arange(len(losses))
+        axes.plot(steps, middle, color=color, label=f"{name} (median, quartiles)")
+        axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.set_yscale("log")
+    axes.legend(frameon=False)
+    return figure
