@@ -77,7 +77,7 @@ class Config:
     average_decay: float = 0.995  # of the running average of G and E a step; 0: none
     damage: bool = True  # D also learns to reject real images with planted damage
     encoder: bool = True  # train E along with G
-    kl_weight: float = 4.0  # of the latent's prior in E's loss
+    kl_weight: float = 8.0  # of the latent's prior in E's loss
     seed: int = 0
 
     # score

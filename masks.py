@@ -60,17 +60,19 @@ class Masks:
 class PixelMeasures:
     """Pixel AUROC and PRO of anomaly maps, gathered image by image in fixed memory.
 
-    Map values are counted in BINS bins from 0 to `top` (above falls into the last).
+    Map values v are counted in BINS bins of v / (v + unit), which spans all of them.
     """
 
-    def __init__(self, top: float):
-        self.top = top
+    def __init__(self, unit: float):
+        """unit: a value in the middle of what matters, such as the pixel threshold."""
+        self.unit = unit
         self.normal, self.anomalous = np.zeros(BINS), np.zeros(BINS)
         self.regions, self.region_count = np.zeros(BINS), 0
 
     def add(self, anomaly_map, mask) -> None:
         """anomaly_map: float (h, w); mask: bool (h, w)."""
-        bins = np.clip(anomaly_map / self.top * BINS, 0, BINS - 1).astype(int)
+        level = anomaly_map / (anomaly_map + self.unit)
+        bins = np.minimum(level * BINS, BINS - 1).astype(int)
         self.normal += np.bincount(bins[~mask], minlength=BINS)
         self.anomalous += np.bincount(bins[mask], minlength=BINS)
         regions, count = ndimage.label(mask, np.ones((3, 3)))

@@ -130,23 +130,27 @@ class DCGAN:
         errors themselves (the optimal-variance decoder of Rybkin et al. 2021).
         """
         config = self.config
-        seeds = self._seeds(2)
+        seeds = self._seeds(3)
         b = tf.shape(x)[0]
         half = b // 2
         z = tf.random.stateless_normal([b, config.z_dim], seeds[0])
+        damaged = ops.damage(x, seeds[1])
         pixels = float(np.prod(config.shape))
         losses = {}
         with tf.GradientTape(persistent=True) as tape:
             if self.encoder:
-                mean, log_variance = tf.split(self.encoder(x[:half], training=True), 2, axis=1)
+                # E learns to undo damage, so that an anomaly is not drawn again.
+                whole = tf.random.stateless_uniform([half, 1, 1, 1], seeds[2]) < 0.5
+                seen = tf.where(whole, x[:half], damaged[:half]) if config.damage else x[:half]
+                mean, log_variance = tf.split(self.encoder(seen, training=True), 2, axis=1)
                 log_variance = tf.clip_by_value(log_variance, -8.0, 4.0)
                 z = tf.concat([mean + tf.exp(log_variance / 2) * z[:half], z[half:]], 0)
             g = self.generator(z, training=True)
-            batches = (x, g, ops.damage(x, seeds[1])) if config.damage else (x, g)
-            (real, fx), (fake, fg), *damaged = self._discriminate(*batches)
+            batches = (x, g, damaged) if config.damage else (x, g)
+            (real, fx), (fake, fg), *rest = self._discriminate(*batches)
             d_loss = ops.discriminator_loss(real, fake)
-            if damaged:
-                d_loss += tf.reduce_mean(tf.nn.softplus(damaged[0][0]))
+            if rest:
+                d_loss += tf.reduce_mean(tf.nn.softplus(rest[0][0]))
             g_loss = ops.generator_loss(fake)
             losses.update(d_loss=d_loss, g_loss=g_loss)
             if self.encoder:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from config import Config
 from ops import ConvTranspose
 
 KERNEL = 5
 SMALLEST = 4  # no stage makes the shorter side smaller than this, pixels
-SKIP = "linear_skip"
+SKIP, FIRST_MAP = "linear_skip", "first_map"
 TANH_REACH = 0.97  # of white and black, whose exact values tanh cannot reach
 START_LOG_VARIANCE = -3.0  # of E's latents
+SLOPE = 0.2  # of LeakyReLU below zero
 WIDEST = 8  # channels grow up to this many times the first stage's
 
 
@@ -57,7 +59,7 @@ def generator(config: Config, dtype=None) -> keras.Model:
         kernel_initializer=_initializer(config, keras.initializers.GlorotNormal),
         dtype=dtype,
     )(z)
-    x = keras.layers.Reshape((h, w, widths[-1]), dtype=dtype)(x)
+    x = keras.layers.Reshape((h, w, widths[-1]), dtype=dtype, name=FIRST_MAP)(x)
     for size, filters in zip(sizes[-2:0:-1], widths[-2::-1], strict=True):
         x = keras.layers.ReLU(dtype=dtype)(_batch_norm(config, dtype)(x))
         x = ConvTranspose(
@@ -102,7 +104,7 @@ def _convolutions(config: Config, x, filters: int, batch_norm, dtype) -> list:
         )(x)
         if batch_norm and i > 0:
             x = _batch_norm(config, dtype)(x)
-        x = keras.layers.LeakyReLU(0.2, dtype=dtype)(x)
+        x = keras.layers.LeakyReLU(SLOPE, dtype=dtype)(x)
         stages.append(x)
     return stages
 
@@ -158,3 +160,69 @@ def set_linear_skips(images, config: Config, generators, encoders) -> None:
         net.get_layer(SKIP).set_weights([back, middle])
     for net in encoders:
         net.get_layer(SKIP).set_weights([forth, shift])
+
+
+def frozen_generator(net: keras.Model):
+    """G in inference mode as plain operations, batch norm folded into the weights: z -> images.
+
+    The same function as net(z, training=False), of the weights at the time of the call; faster
+    where it is called often, as in the latent search.
+    """
+    stages = _folded(net.layers)
+
+    def generate(z):
+        x = z
+        for layer, kernel, bias in stages:
+            if isinstance(layer, ConvTranspose):
+                shape = (tf.shape(x)[0], *layer.size, layer.filters)
+                x = tf.nn.conv2d_transpose(x, kernel, shape, strides=2) + bias
+            else:
+                x = tf.matmul(x, kernel) + bias
+                x = tf.reshape(x, (-1, *net.get_layer(FIRST_MAP).target_shape))
+            if layer is not stages[-1][0]:
+                x = tf.nn.relu(x)
+        x = tf.cast(x, tf.float32)
+        if skip is not None:
+            x += tf.reshape(tf.matmul(z, skip[0]) + skip[1], tf.shape(x))
+        return tf.tanh(x)
+
+    linear = [layer for layer in net.layers if layer.name == SKIP]
+    skip = [tf.convert_to_tensor(w) for w in linear[0].weights] if linear else None
+    return generate
+
+
+def frozen_features(net: keras.Model):
+    """D's features in inference mode, as frozen_generator: images -> (b, n) float32."""
+    stages = _folded(net.layers[:-1])
+
+    def features(images):
+        x = images
+        for _, kernel, bias in stages:
+            x = tf.nn.leaky_relu(tf.nn.conv2d(x, kernel, 2, "SAME") + bias, SLOPE)
+        return tf.cast(tf.reshape(x, (tf.shape(x)[0], -1)), tf.float32)
+
+    return features
+
+
+def _folded(layers) -> list:
+    """(layer, kernel, bias) of each dense or convolutional layer, with the batch norm after it."""
+    stages = []
+    for layer in layers:
+        if layer.name == SKIP:
+            continue
+        if isinstance(layer, keras.layers.BatchNormalization):
+            before, kernel, bias = stages[-1]
+            scale = layer.gamma / tf.sqrt(layer.moving_variance + layer.epsilon)
+            shift = layer.beta - layer.moving_mean * scale
+            if isinstance(before, ConvTranspose):
+                kernel *= scale[:, None]
+            else:
+                repeats = kernel.shape[-1] // scale.shape[0]  # dense: a channel at each place
+                scale, shift = tf.tile(scale, [repeats]), tf.tile(shift, [repeats])
+                kernel *= scale
+            stages[-1] = before, kernel, bias * scale + shift
+        elif layer.weights:
+            kernel = tf.convert_to_tensor(layer.kernel)
+            bias = layer.bias if getattr(layer, "use_bias", True) else 0.0
+            stages.append((layer, kernel, tf.convert_to_tensor(bias)))
+    return stages

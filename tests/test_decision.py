@@ -1,0 +1,150 @@
+"""Thresholds and measures, against cases worked out by hand and known distributions."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+import decision
+from decision import NormalScores
+from results import Threshold
+
+LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+SCORES = np.array([0.1, 0.2, 0.3, 0.7, 0.4, 0.6, 0.8, 0.9])
+
+
+def test_threshold_at_a_rate_the_sample_shows_is_its_quantile():
+    normal = NormalScores(np.arange(1, 1001))
+    threshold = normal.threshold(0.05)
+    assert (normal.scores > threshold).mean() == pytest.approx(0.05)
+    assert 950 <= threshold <= 951
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.05, 0.01, 0.001])
+def test_threshold_keeps_the_target_rate_on_unseen_normals(rate):
+    rng = np.random.default_rng(0)
+    thresholds = [NormalScores(rng.normal(size=500)).threshold(rate) for _ in range(20)]
+    observed = np.median(norm.sf(thresholds))
+    assert rate / 3 < observed < rate * 3
+
+
+def test_rarer_targets_give_higher_thresholds_beyond_the_sample():
+    normal = NormalScores(np.random.default_rng(1).normal(size=300))
+    rates = (0.2, 0.1, 0.05, 0.034, 0.033, 0.02, 1e-3, 1e-5)
+    thresholds = [normal.threshold(rate) for rate in rates]
+    assert (np.diff(thresholds) >= 0).all()
+    assert thresholds[-1] > normal.scores.max()
+
+
+def test_share_above_falls_with_the_score_and_agrees_with_the_threshold():
+    normal = NormalScores(np.random.default_rng(2).normal(size=400))
+    share = normal.share_above(np.linspace(-5, 9, 500))
+    assert (np.diff(share) <= 1e-12).all()
+    assert share[0] == 1.0 and 0 < share[-1] < 1e-3
+    for rate in (0.2, 0.05, 0.001):
+        threshold = normal.threshold(rate)
+        assert normal.share_above([threshold + 1e-6])[0] == pytest.approx(rate, abs=0.003)
+
+
+def test_share_above_counts_equal_scores_as_high():
+    assert NormalScores([1, 2, 2, 3, 4]).share_above([2.0])[0] == pytest.approx(0.8)
+
+
+def test_a_saved_tail_gives_the_same_threshold():
+    scores = np.random.default_rng(3).gumbel(size=200)
+    first = NormalScores(scores)
+    assert NormalScores(scores, first.tail).threshold(1e-4) == first.threshold(1e-4)
+
+
+def test_equal_normal_scores_do_not_break_the_fit():
+    normal = NormalScores(np.ones(50))
+    assert np.isfinite(normal.threshold(0.001)) and np.isfinite(normal.share_above([2.0])[0])
+
+
+def test_too_few_normal_scores_are_refused():
+    with pytest.raises(ValueError, match="too few"):
+        NormalScores([1.0, 2.0])
+
+
+def test_normalised_score_is_half_at_the_threshold_and_low_for_normals():
+    normal = NormalScores(np.random.default_rng(4).normal(size=500))
+    threshold = normal.threshold(0.05)
+    unit = normal.unit(threshold)
+    values = decision.normalise([threshold, np.median(normal.scores), 1e9, -1e9], threshold, unit)
+    assert values[0] == 0.5 and values[1] == pytest.approx(0.05, abs=0.01)
+    assert 0 <= values[3] < 1e-9 and 1 - 1e-9 < values[2] <= 1
+
+
+def test_youden_threshold_is_the_hand_computed_one():
+    # above 0.35: 4 of 4 anomalies, 1 of 4 normals: J = 0.75, the best
+    assert decision.threshold_from_labels(LABELS, SCORES, "youden") == pytest.approx(0.35)
+
+
+def test_f1_threshold_is_the_hand_computed_one():
+    labels = np.array([0, 0, 0, 1, 0, 1, 1])
+    scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    # above 3.5: precision 3/4, recall 1: F1 6/7; above 5.5: 1 and 2/3: 4/5
+    assert decision.threshold_from_labels(labels, scores, "f1") == pytest.approx(3.5)
+
+
+def test_label_thresholds_never_part_equal_scores():
+    labels, scores = np.array([0, 1, 0, 1]), np.array([1.0, 2.0, 2.0, 2.0])
+    assert decision.threshold_from_labels(labels, scores, "youden") == pytest.approx(1.5)
+
+
+def test_measures_at_the_threshold_are_the_hand_computed_ones():
+    found = decision.measures(LABELS, SCORES, ["n"] * 4 + ["a", "a", "b", "b"], 0.5)
+    at = found["at_threshold"]
+    assert (at["true_positives"], at["false_negatives"]) == (3, 1)
+    assert (at["true_negatives"], at["false_positives"]) == (3, 1)
+    for name in ("precision", "recall", "sensitivity", "specificity", "f1"):
+        assert at[name] == pytest.approx(0.75)
+    assert at["false_positive_rate"] == pytest.approx(0.25)
+    assert found["auroc"] == pytest.approx(14 / 16)
+    assert found["auroc_by_kind"] == {"a": pytest.approx(6 / 8), "b": 1.0}
+    assert found["prevalence"] == 0.5
+
+
+def test_a_score_at_the_threshold_is_normal():
+    assert decision.at_threshold([0, 1], [1.0, 1.0], 1.0)["true_positives"] == 0
+
+
+def test_labels_of_one_sort_give_what_can_be_said():
+    found = decision.measures([0, 0, 0], [1.0, 2.0, 3.0], None, 2.5)
+    assert "auroc" not in found and "recall" not in found["at_threshold"]
+    assert found["at_threshold"]["false_positive_rate"] == pytest.approx(1 / 3)
+
+
+def test_auroc_interval_holds_the_auroc_and_narrows_with_more_images():
+    rng = np.random.default_rng(5)
+    widths = []
+    for n in (50, 2000):
+        labels = np.repeat([0, 1], n)
+        scores = rng.normal(size=2 * n) + labels
+        low, high = decision.auroc_interval(labels, scores)
+        assert low < decision.measures(labels, scores)["auroc"] < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 4
+
+
+def test_auroc_interval_resamples_as_scikit_learn_would_score():
+    from sklearn.metrics import roc_auc_score
+
+    labels, scores = LABELS, np.round(SCORES, 1)
+    low, high = decision.auroc_interval(labels, scores)
+    rng = np.random.default_rng(9)
+    drawn = [
+        roc_auc_score(LABELS, np.r_[rng.choice(scores[:4], 4), rng.choice(scores[4:], 4)])
+        for _ in range(2000)
+    ]
+    assert low == pytest.approx(np.quantile(drawn, 0.025), abs=0.07)
+    assert high == pytest.approx(np.quantile(drawn, 0.975), abs=0.07)
+
+
+def test_the_threshold_comes_from_held_out_images_unless_told_otherwise():
+    normal = NormalScores(np.arange(1, 1001) / 1000)
+    value, how = Threshold().choose(normal, LABELS, SCORES)
+    assert value == pytest.approx(0.95, abs=0.002) and "1000 held-out" in how
+    assert Threshold(value=0.3).choose(normal, LABELS, SCORES) == (0.3, "given by hand")
+    value, how = Threshold(rule="youden").choose(normal, LABELS, SCORES)
+    assert value == pytest.approx(0.35) and "labels" in how
+    assert Threshold().choose(None, LABELS, SCORES)[0] is None

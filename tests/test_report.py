@@ -1,0 +1,184 @@
+"""The report in a real browser: it counts, sorts, filters, and nothing in a name becomes code."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import report
+from utils import to_uint8
+
+EVIL = "<img src=x onerror=alert(1)>.png"
+COUNT = 10_000
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """10,000 scored images, the most anomalous first; a tenth anomalous, of two kinds."""
+    rng = np.random.default_rng(0)
+    anomalous = np.arange(COUNT) % 10 == 0
+    score = rng.normal(size=COUNT) + 3 * anomalous
+    order = np.argsort(-score)
+    kind = np.where(anomalous, np.where(np.arange(COUNT) % 20 == 0, "crack", "stain"), "good")
+    return {
+        "file": [EVIL if i == 0 else f"{kind[j]}/{j:05d}.png" for i, j in enumerate(order)],
+        "label": ["anomalous" if anomalous[j] else "normal" for j in order],
+        "kind": [str(kind[j]) for j in order],
+        "score": score[order],
+        "residual": rng.random(COUNT),
+        "discrimination": rng.random(COUNT),
+        "share": np.linspace(1e-4, 1, COUNT),
+    }
+
+
+@pytest.fixture(scope="module")
+def page(rows, digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    pictures = [report.thumbnail(to_uint8(digits[0][i] / 127.5 - 1.0)) for i in range(60)]
+    places = [*range(100), *range(COUNT - 50, COUNT)]
+    gallery = [(row, *(pictures[(row + k) % 60] for k in range(3))) for row in places]
+    plot = folder / "plot.png"
+    plot.write_bytes(b"\x89PNG")
+    path = folder / "report.html"
+    title = "Test of </script><script>alert(2)</script>"
+    report.write(path, title, {"images": "10000"}, rows, gallery, {}, {"threshold": 1.5})
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(page):
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no chromium with chromedriver here: the report was not opened in a browser")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--window-size=1280,900",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    opened.get(page.as_uri())
+    yield opened
+    opened.quit()
+
+
+def text(browser, name):
+    return browser.find_element("id", name).text
+
+
+def measured(browser):
+    lines = browser.find_elements("css selector", "#measures tr")
+    return {
+        line.find_element("tag name", "th").text: line.find_element("tag name", "td").text
+        for line in lines
+    }
+
+
+def slide(browser, place):
+    browser.execute_script(
+        "const s = document.getElementById('threshold'); s.value = arguments[0];"
+        "s.dispatchEvent(new Event('input'));",
+        place,
+    )
+    browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50));")
+
+
+def first_cells(browser, column):
+    cells = browser.find_elements("css selector", f"#table tbody td:nth-child({column})")
+    return [cell.text for cell in cells]
+
+
+def choose(browser, name, value):
+    browser.execute_script(
+        "const s = document.getElementById(arguments[0]); s.value = arguments[1];"
+        "s.dispatchEvent(new Event('change'));",
+        name,
+        value,
+    )
+
+
+def test_page_is_small(page):
+    assert page.stat().st_size < 15 * 2**20
+
+
+def test_page_is_ready_within_two_seconds(browser):
+    timing = browser.execute_script(
+        "const t = performance.getEntriesByType('navigation')[0];"
+        "return [t.domInteractive, document.body.dataset.ready];"
+    )
+    assert timing[0] < 2000 and timing[1] == "yes"
+
+
+def test_counts_at_the_threshold_are_those_of_the_scores(browser, rows):
+    browser.find_element("id", "reset").click()
+    called = rows["score"] > 1.5
+    truth = np.array(rows["label"]) == "anomalous"
+    found = measured(browser)
+    assert int(text(browser, "called")) == called.sum()
+    assert int(found["true positives"]) == (called & truth).sum()
+    assert int(found["false positives"]) == (called & ~truth).sum()
+    assert float(found["recall (sensitivity)"]) == pytest.approx(called[truth].mean(), abs=1e-3)
+
+
+def test_slider_recounts(browser, rows):
+    slide(browser, 900)
+    assert int(text(browser, "called")) == pytest.approx(COUNT / 10, abs=2)
+    slide(browser, 100)
+    assert int(text(browser, "called")) == pytest.approx(0.9 * COUNT, abs=2)
+    assert float(measured(browser)["recall (sensitivity)"]) > 0.99
+    browser.find_element("id", "reset").click()
+
+
+def test_table_sorts_both_ways_and_searches(browser, rows):
+    column = 4  # score
+    button = browser.find_element("css selector", "button[data-key=score]")
+    first = [float(v) for v in first_cells(browser, column)]
+    assert first == sorted(first, reverse=True)
+    button.click()
+    first = [float(v) for v in first_cells(browser, column)]
+    assert first == sorted(first) and first[0] == pytest.approx(rows["score"].min(), rel=1e-3)
+    button.click()
+    browser.find_element("id", "search").send_keys("crack/0012")
+    assert all("crack/0012" in name for name in first_cells(browser, 1))
+    browser.find_element("id", "search").clear()
+    browser.find_element("id", "search").send_keys("x\b")
+    assert len(first_cells(browser, 1)) == 50
+
+
+def test_gallery_filters_by_kind_and_decision(browser):
+    choose(browser, "kind", "crack")
+    names = [card.text for card in browser.find_elements("css selector", "#gallery .name")]
+    assert names and all("(crack)" in name for name in names)
+    choose(browser, "kind", "")
+    choose(browser, "decision", "normal")
+    assert text(browser, "shown") == "50"
+    choose(browser, "decision", "")
+    choose(browser, "order", "least")
+    cards = browser.find_elements("css selector", "#gallery .card")
+    assert "is-anomaly" not in cards[0].get_attribute("class")
+    choose(browser, "order", "most")
+
+
+def test_names_are_shown_as_text(browser):
+    assert EVIL in first_cells(browser, 1)
+    assert not browser.find_elements("css selector", "img[src=x]")
+    assert browser.title.startswith("Test of </script>")
+
+
+def test_no_console_error_and_no_request_leaves_the_page(browser):
+    assert browser.get_log("browser") == []
+    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [
+        m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"
+    ]
+    assert urls and all(url.startswith(("file:", "data:")) for url in urls)
