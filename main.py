@@ -258,7 +258,7 @@ def check(p: argparse.ArgumentParser, args) -> None:
         p.error("--input_height and --input_width are the size of the centre crop: add --crop")
     by_labels = args.threshold_from in ("youden", "f1")
     if args.threshold is not None and (args.target_fpr or args.threshold_from):
-        p.error("--threshold excludes --target_fpr and --threshold_from: give one of them")
+        p.error("--threshold and --target_fpr or --threshold_from exclude each other: give one")
     if args.target_fpr and by_labels:
         p.error("--target_fpr is for the threshold from held-out images, not from labels")
     if is_mnist and (args.labels or args.mask_dir):

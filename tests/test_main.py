@@ -98,6 +98,9 @@ def test_switches_take_all_usual_forms(words, value):
         (["--dataset", "mnist", "--normal_class", "3", "--anomaly_class", "4"], "exclude"),
         (["--dataset", "mnist", "--input_height", "32"], "28"),
         (["--dataset", "x", "--train", "--input_height", "32"], "--crop"),
+        (["--dataset", "x", "--anomaly_test", "--target_fpr", "0"], "--target_fpr"),
+        (["--dataset", "x", "--anomaly_test", "--threshold", "1", "--target_fpr", ".1"], "exclude"),
+        (["--dataset", "x", "--labels", "y.csv"], "--anomaly_test"),
     ],
 )
 def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
@@ -185,7 +188,78 @@ def test_unlabelled_images_get_scores_and_no_metrics(run, capsys):
     table = rows(run / "mine" / "test_result" / "scores.csv")
     assert [r["file"] for r in table] == ["0.png", "1.png", "2.png"]
     assert {r["label"] for r in table} == {""}
-    assert "AUROC" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "AUROC" not in out and "of 3 images are called anomalous" in out
+
+
+def test_every_image_gets_a_decision_that_follows_from_the_threshold(run, capsys):
+    words = ["--dataset", "zeros", "--anomaly_test", "--target_fpr", "0.2"]
+    assert main.main(words) == 0
+    folder = run / "test_data" / "test_result"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["target_fpr"] == 0.2 and not metrics["uses_labels"]
+    for row in rows(folder / "scores.csv"):
+        above = float(row["score"]) > metrics["threshold"]
+        assert row["is_anomaly"] == str(int(above))
+        assert (float(row["normalised_score"]) > 0.5) == above
+        assert 0 < float(row["share_of_normal_above"]) <= 1
+    at = metrics["at_threshold"]
+    called = sum(r["is_anomaly"] == "1" for r in rows(folder / "scores.csv"))
+    assert at["true_positives"] + at["false_positives"] == metrics["called_anomalous"] == called
+    assert f"{called} of 12 images are called anomalous" in capsys.readouterr().out
+
+
+def test_threshold_by_hand_and_from_labels(run):
+    words, metrics = ["--dataset", "zeros", "--anomaly_test"], run / "test_data/test_result"
+    assert main.main([*words, "--threshold", "-1000"]) == 0
+    assert json.loads((metrics / "metrics.json").read_text())["called_anomalous"] == 12
+    assert main.main([*words, "--threshold_from", "youden"]) == 0
+    found = json.loads((metrics / "metrics.json").read_text())
+    assert found["uses_labels"] and "labels" in found["threshold_is"]
+
+
+def test_scoring_leaves_plots_and_a_report(run):
+    words = ["--dataset", "zeros", "--anomaly_test", "--search", "hybrid", "--test_epoch", "3"]
+    assert main.main(words) == 0
+    folder = run / "test_data" / "test_result"
+    names = {"roc", "precision_recall", "histogram", "terms", "tsne", "convergence"}
+    for ending in ("png", "svg"):
+        assert {p.stem for p in (folder / "plots").glob(f"*.{ending}")} == names
+    assert Image.open(folder / "plots" / "roc.png").size > (300, 300)
+    assert "normal/0.png" in (folder / "report.html").read_text()
+
+
+def test_labels_come_from_a_csv_file(run, capsys):
+    shutil.move(run / "test_data" / "normal", run / "mine" / "a")
+    shutil.move(run / "test_data" / "ones", run / "mine" / "b")
+    lines = [f"a/{i}.png,normal,\n" for i in range(6)] + [f"b/{i}.png,1,one\n" for i in range(6)]
+    (run / "labels.csv").write_text("file,label,kind\n" + "".join(lines))
+    words = ["--dataset", "zeros", "--anomaly_test", "--test_dir", "mine", "--labels"]
+    assert main.main([*words, "labels.csv"]) == 0
+    metrics = json.loads((run / "mine" / "test_result" / "metrics.json").read_text())
+    assert metrics["normal"] == 6 and list(metrics["auroc_by_kind"]) == ["one"]
+    (run / "labels.csv").write_text("file,label\n" + "a/0.png,normal\n")
+    assert main.main([*words, "labels.csv"]) == 1
+    assert "labels.csv has no label for a/1.png" in capsys.readouterr().err
+    (run / "labels.csv").write_text("file,label\na/0.png,perhaps\n")
+    assert main.main([*words, "labels.csv"]) == 1
+    assert "labels.csv, line 2" in capsys.readouterr().err
+
+
+def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys):
+    for i in range(6):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[4:12, 6:10] = 255
+        save(run / "masks" / "ones" / f"{i}.png", mask)
+    words = ["--dataset", "zeros", "--anomaly_test", "--mask_dir", "masks", "--save_maps"]
+    assert main.main(words) == 0
+    folder = run / "test_data" / "test_result"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert 0 < metrics["pixel_auroc"] < 1 and metrics["regions"] == 6
+    assert np.load(folder / "maps" / "ones" / "3.npy").shape == (16, 16)
+    (run / "masks" / "ones" / "3.png").unlink()
+    assert main.main(words) == 1
+    assert "no mask for ones/3.png" in capsys.readouterr().err
 
 
 def test_interrupted_scoring_keeps_the_rows_so_far(run, monkeypatch, capsys):
