@@ -27,7 +27,7 @@ CLASSIC = {
     "encoder": False,
     "linear_skip": False,
     "squared": False,
-    "realism": False,
+    "extended": False,
     "standardised": False,
     "lambda_": 0.1,
     "steps": 0,
@@ -58,7 +58,7 @@ class Config:
 
     # networks
     preset: str = "default"
-    z_dim: int = 32  # dimensions of the latent
+    z_dim: int = 64  # dimensions of the latent
     gf_dim: int = 16  # channels of G's stage next to the image
     df_dim: int = 16  # of D's and E's
     init_stddev: float = 0.0  # of the normal initial weights; 0: Glorot's in G, He's in D and E
@@ -83,7 +83,7 @@ class Config:
     # score
     squared: bool = True  # squared differences, or the paper's absolute ones
     lambda_: float = 0.5  # share of the discrimination loss beside the residual loss
-    realism: bool = True  # D's logit for the image itself is part of the score
+    extended: bool = True  # the anomaly map's peak and D's logits are part of the score
     standardised: bool = True  # terms in standard deviations over held-out normal images
 
     def __post_init__(self):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.stats import rankdata
 
 import networks
 import ops
@@ -31,9 +32,10 @@ FIXED = 64  # latents whose images are followed through training
 POOL = 512  # fixed samples among which the search looks for its start
 HELD_OUT = 512  # at most so many normal images are kept with the checkpoint
 R1_EVERY = 16  # steps (lazy regularisation, Karras et al. 2020, section 3.1)
+LINEAR_BLUR = 1 / 40  # of the linear residual, in shorter sides of the image
 MAP_BLUR = 1 / 28  # standard deviation of the map's Gaussian, in shorter sides of the image
 PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in shares of their spread
-TERMS = ("residual", "discrimination", "realism", "reconstruction_realism")
+TERMS = ("residual", "discrimination", "peak", "linear", "realism", "reconstruction_realism")
 SKIP_IMAGES = 4000  # training images of which the linear skips are a PCA, at most
 SEEN = 512  # so many of the training images are kept with the checkpoint, for plots
 
@@ -44,6 +46,8 @@ class Detection(NamedTuple):
     score: np.ndarray  # (n,) anomaly score, higher is more anomalous
     residual: np.ndarray  # (n,) residual loss
     discrimination: np.ndarray  # (n,) discrimination loss
+    peak: np.ndarray  # (n,) highest value of the anomaly map
+    linear: np.ndarray  # (n,) residual of the linear skips alone, 0 without them
     realism: np.ndarray  # (n,) D's logit for the image itself, higher is more normal
     reconstruction_realism: np.ndarray  # (n,) D's logit for G(z)
     z: np.ndarray  # (n, z_dim) the best latent seen
@@ -284,7 +288,8 @@ class DCGAN:
         found = self._terms(
             images, search, steps, learning_rate, batch_size, calibration["weights"]
         )
-        return Detection(score=self._score(found, calibration["terms"]), **found)
+        score = self._score(found, calibration["terms"], calibration["trust"])
+        return Detection(score=score, **found)
 
     def normal_scores(
         self, search: str | None = None, steps: int | None = None, rate: float = LEARNING_RATE
@@ -302,7 +307,7 @@ class DCGAN:
         rate: float = LEARNING_RATE,
     ) -> float:
         """The anomaly map's value that this share of held-out normal images exceeds anywhere."""
-        peaks = self._calibration(*self._way(search, steps), rate)["map_peaks"]
+        peaks = self._calibration(*self._way(search, steps), rate)["peaks"]
         return float(np.quantile(peaks, 1 - target_fpr)) if len(peaks) else 0.5
 
     def features(self, images, batch_size: int = 256) -> np.ndarray:
@@ -328,23 +333,28 @@ class DCGAN:
             raise UserError(f"images are {images.shape[1:]}, the model's are {self.config.shape}")
         return to_float(images) if images.dtype == np.uint8 else images.astype(np.float32)
 
-    def _score(self, found: dict, spreads: dict) -> np.ndarray:
-        """The weighted sum of the terms (Schlegl et al. 2017, equation 7), (n,)."""
+    def _score(self, found: dict, spreads: dict, trust: float) -> np.ndarray:
+        """The weighted sum of the terms (Schlegl et al. 2017, equation 7), (n,).
+
+        trust: the share of the networks' terms; what is left falls to the linear skips.
+        """
         config = self.config
         terms = {name: found[name] for name in TERMS}
         for name, (mean, std) in spreads.items():
             terms[name] = (terms[name] - mean) / std
         score = (1 - config.lambda_) * terms["residual"] + config.lambda_ * terms["discrimination"]
-        if config.realism:
-            score -= terms["realism"] + 0.5 * terms["reconstruction_realism"]
-        return score
+        if config.extended:
+            score += 0.5 * terms["peak"] - 0.5 * terms["realism"]
+            score -= 0.25 * terms["reconstruction_realism"]
+        return trust * score + 2.0 * (1.0 - trust) * terms["linear"]
 
     def _calibration(self, search, steps, learning_rate) -> dict:
         """What held-out normal images tell about one way to search; kept with the checkpoint.
 
-        weights: of the search's loss; terms: (mean, spread) of each term of the score; scores:
+        weights: of the search's loss; terms: (mean, spread) of each term of the score; trust: as
+        in _score, falling with how much farther off held-out images are than trained ones; scores:
         of the held-out images, and tail, the Pareto distribution fitted to the highest (None
-        for too few); map_peaks: the highest value of each one's anomaly map.
+        for too few); peaks: of each one's anomaly map.
         """
         lambda_ = self.config.lambda_  # part of what the search minimises
         key = f"{search} {steps} {learning_rate} lambda {lambda_} step {int(self.step)}"
@@ -358,14 +368,19 @@ class DCGAN:
             for name in TERMS:
                 mean, std = float(np.mean(found[name])), float(np.std(found[name]))
                 spreads[name] = (mean, max(std, 0.05 * abs(mean), 1e-6))
-        scores = self._score(found, spreads)
+        trust = 1.0
+        if spreads and self.config.linear_skip and self.encoder:
+            seen = self._terms(to_float(self.seen), search, steps, learning_rate, 64, weights)
+            trust = _trust(seen["residual"], found["residual"])
+        scores = self._score(found, spreads, trust)
         enough = len(scores) >= FEWEST
         self._calibrations[key] = {
             "weights": weights,
             "terms": spreads,
+            "trust": trust,
             "scores": scores.astype(float).tolist(),
             "tail": list(NormalScores(scores).tail) if enough else None,
-            "map_peaks": found["anomaly_map"].max(axis=(1, 2)).astype(float).tolist(),
+            "peaks": found["peak"].astype(float).tolist(),
         }
         if self.folder:
             text = json.dumps(self._calibrations, indent=1)
@@ -416,9 +431,9 @@ class DCGAN:
 
     def _search_batch(self, images, start, steps, learning_rate, residual, discrimination, prior):
         weights = Weights(residual, discrimination, prior, self.config.squared)
-        return search_latents(
-            self._decode, self._features_of, images, start, steps, learning_rate, weights
-        )
+        generator = networks.frozen_generator(self.averages["generator"])
+        features = networks.frozen_features(self.averages["discriminator"])
+        return search_latents(generator, features, images, start, steps, learning_rate, weights)
 
     def _measure_batch(self, images, z):
         squared = self.config.squared
@@ -426,16 +441,33 @@ class DCGAN:
         discriminator = self.averages["discriminator"]
         (real, fx), (fake, fg) = (discriminator(x, training=False) for x in (images, g))
         residual_map = ops.residual_map(images, g)
+        anomaly_map = ops.smooth(residual_map, MAP_BLUR * min(self.config.shape[:2]))
         return {
             "residual": ops.distance(images, g, squared),
             "discrimination": ops.distance(fx, fg, squared),
+            "linear": self._linear_residual(images),
+            "peak": tf.reduce_max(anomaly_map, axis=[1, 2]),
             "realism": real[:, 0],
             "reconstruction_realism": fake[:, 0],
             "z": z,
             "reconstruction": g,
             "residual_map": residual_map,
-            "anomaly_map": ops.smooth(residual_map, MAP_BLUR * min(self.config.shape[:2])),
+            "anomaly_map": anomaly_map,
         }
+
+    def _linear_residual(self, images):
+        """How far the linear skips alone, a PCA, are from each image: (b,).
+
+        The fourth power of the smoothed difference lets coherent local differences count.
+        """
+        if not (self.config.linear_skip and self.encoder):
+            return tf.zeros(tf.shape(images)[0])
+        layers = [net.get_layer(networks.SKIP) for net in (self.encoder, self.generator)]
+        z = layers[0](tf.reshape(images, (tf.shape(images)[0], -1)))[:, : self.config.z_dim]
+        g = tf.reshape(ops.clip(layers[1](z)), tf.shape(images))
+        blur = LINEAR_BLUR * min(self.config.shape[:2])
+        smoothed = [ops.smooth(d, blur) for d in tf.unstack(images - g, axis=-1)]
+        return tf.sqrt(tf.sqrt(ops.sum_per_image(tf.stack(smoothed, -1) ** 4)))
 
     # saving
 
@@ -489,6 +521,17 @@ class DCGAN:
         return model
 
 
+def _trust(seen, held_out) -> float:
+    """1 where held-out images are reconstructed as well as trained ones, 0 where far worse.
+
+    From the AUROC of one against the other, residuals (n,) and (m,): nothing but normal images.
+    """
+    ranks = rankdata(np.concatenate([seen, held_out]))
+    above = ranks[len(seen) :].sum() - len(held_out) * (len(held_out) + 1) / 2
+    overfit = above / (len(seen) * len(held_out)) - 0.5
+    return float(np.clip(1.0 - 5.0 * overfit, 0.0, 1.0))
+
+
 def has_checkpoint(folder: Path) -> bool:
     return tf.train.latest_checkpoint(folder) is not None
 
@@ -507,4 +550,4 @@ def resolve_precision(name: str) -> str:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         flags = set()
-    return "mixed_bfloat16" if flags & {"amx_bf16", "avx512_bf16"} else "float32"
+    return "mixed_bfloat16" if "amx_bf16" in flags else "float32"  # avx512_bf16 is no faster

@@ -35,6 +35,19 @@ class ConvTranspose(keras.layers.Layer):
         return (input_shape[0], *self.size, self.filters)
 
 
+def clip(x):
+    """To [-1, 1], the range of images."""
+    return tf.clip_by_value(x, -1.0, 1.0)
+
+
+@keras.saving.register_keras_serializable("anogan")
+class Clip(keras.layers.Layer):
+    """clip as a layer."""
+
+    def call(self, x):
+        return clip(x)
+
+
 def discriminator_loss(real_logits, fake_logits):
     """Cross entropy of D on real and generated images (Goodfellow et al. 2014, equation 1)."""
     return tf.reduce_mean(tf.nn.softplus(-real_logits)) + tf.reduce_mean(
@@ -113,8 +126,9 @@ def damage(images, seed):
     shift = tf.random.stateless_uniform([2], seeds[3], -reach, reach + 1, tf.int32)
     pasted = tf.roll(_others(images, seeds[4]), shift, axis=[1, 2])
     damaged = tf.where(part, tf.where(erased, _edge_value(images, seeds[5]), pasted), images)
-    change = tf.reduce_max(tf.abs(damaged - images), axis=[1, 2, 3], keepdims=True)
-    return tf.where(change > 0.25, damaged, tf.roll(images, h // 2, 1))
+    changed = tf.cast(tf.abs(damaged - images) > 0.25, tf.float32)
+    shows = tf.reduce_mean(changed, axis=[1, 2, 3], keepdims=True) > 0.01
+    return tf.where(shows, damaged, tf.roll(images, h // 2, 1))
 
 
 def _rectangle(b, h, w, seed):

@@ -22,7 +22,7 @@ from utils import atomic_file, save_image, tile, to_uint8, write_atomic
 
 PARTIAL = "scores.partial.csv"
 SCORES = "scores.csv"
-TERMS = ("residual", "discrimination", "realism")
+TERMS = ("residual", "discrimination", "peak", "realism")
 SHEET = 100  # images on the contact sheet
 GALLERY = 100  # of the most anomalous in the report; half as many of the least and the nearest
 KEPT = 500  # images of each label whose features and search losses are plotted

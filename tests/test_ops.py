@@ -47,20 +47,47 @@ def test_kl_is_zero_for_the_prior_and_half_the_square_of_the_mean():
     np.testing.assert_allclose(ops.kl_divergence(mean, tf.zeros((2, 2))), [0, 12.5])
 
 
-def test_damage_changes_one_rectangle_and_disturbance_the_whole(digits):
+def test_damage_shows_in_every_image_and_hangs_on_the_seed(digits):
     x = digits[0][:64].astype(np.float32) / 127.5 - 1
-    for planted, most in ((ops.damage, 0.5), (ops.disturb, 1.0)):
-        y = planted(tf.constant(x), tf.constant([1, 2])).numpy()
-        assert y.shape == x.shape and np.abs(y).max() <= 1
-        shown = ops.shows(y, x).numpy()
-        np.testing.assert_array_equal(shown, np.abs(y - x).max((1, 2, 3)) > 0.25)
-        assert shown.mean() > 0.5
-        touched = (y != x).any(-1)
-        assert touched.mean() < most
-        np.testing.assert_array_equal(y, planted(tf.constant(x), tf.constant([1, 2])))
-        assert (y != planted(tf.constant(x), tf.constant([1, 3])).numpy()).any()
-    rows, columns = np.where((ops.damage(x, tf.constant([1, 2])).numpy() != x).any(-1)[0])
-    assert np.ptp(rows) <= 4 / 7 * 16 and np.ptp(columns) <= 4 / 7 * 16
+    y = ops.damage(tf.constant(x), tf.constant([1, 2])).numpy()
+    assert y.shape == x.shape and np.abs(y).max() <= 1
+    changed = (np.abs(y - x) > 0.25).mean((1, 2, 3))
+    assert (changed > 0.01).all() and 0.05 < changed.mean() < 0.5
+    np.testing.assert_array_equal(y, ops.damage(tf.constant(x), tf.constant([1, 2])))
+    assert (y != ops.damage(tf.constant(x), tf.constant([1, 3])).numpy()).any()
+
+
+def test_damage_that_would_not_show_swaps_the_halves():
+    x = np.full((8, 16, 16, 1), -1, np.float32)
+    x[:, 12, 12] = 1.0  # alike: nothing that is pasted or erased changes a hundredth
+    y = ops.damage(tf.constant(x), tf.constant([1, 2])).numpy()
+    np.testing.assert_array_equal(y, np.roll(x, 8, 1))
+
+
+def test_smoothing_is_scipys_gaussian():
+    from scipy.ndimage import gaussian_filter
+
+    maps = np.random.default_rng(0).random((2, 20, 15)).astype(np.float32)
+    expected = [gaussian_filter(m, 1.5, mode="nearest", radius=4) for m in maps]
+    np.testing.assert_allclose(ops.smooth(tf.constant(maps), 1.5), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 16, 1), (30, 45, 3)])
+@pytest.mark.parametrize("name", ["default", "classic"])
+def test_frozen_nets_are_the_same_functions(name, size):
+    height, width, channels = size
+    config = preset(name, height=height, width=width, channels=channels, gf_dim=4, df_dim=4)
+    generator, discriminator = networks.generator(config), networks.discriminator(config)
+    rng = np.random.default_rng(0)
+    for net in (generator, discriminator):
+        net.set_weights([np.abs(w + 0.1 * rng.normal(size=w.shape)) for w in net.get_weights()])
+    z = rng.normal(size=(3, config.z_dim)).astype(np.float32)
+    images = generator(z, training=False)
+    frozen = networks.frozen_generator(generator)(tf.constant(z))
+    np.testing.assert_allclose(frozen, images, atol=1e-4)
+    features = networks.frozen_features(discriminator)(images)
+    expected = discriminator(images, training=False)[1]
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_search_finds_the_latent_of_a_linear_generator():
@@ -75,9 +102,9 @@ def test_search_finds_the_latent_of_a_linear_generator():
     z = tf.constant([[1.0, -0.5, 0.3], [0.2, 0.9, -1.4]])
     run = tf.function(search_latents)
     weights = Weights(1.0, 0.5, 0.0, True)
-    found, loss = run(generator, features, generator(z), tf.zeros((2, 3)), 300, 0.1, weights)
+    found, losses = run(generator, features, generator(z), tf.zeros((2, 3)), 300, 0.1, weights)
     np.testing.assert_allclose(found, z, atol=1e-2)
-    assert (loss.numpy() < 1e-2).all()
+    assert losses.shape == (2, 301) and (losses[:, -1].numpy() < 1e-2).all()
 
 
 def test_nearest_start_is_the_latent_of_the_closest_sample():
