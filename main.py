@@ -199,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
         "--test_epoch",
         type=natural,
         metavar="STEPS",
-        help="steps of the z search (gradient 100, hybrid 20)",
+        help="steps of the z search (gradient 50, hybrid 20)",
     )
     a(
         "--test_learning_rate",

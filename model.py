@@ -26,7 +26,7 @@ from utils import to_float, to_uint8, write_atomic
 ARRAYS = "images.npz"
 CALIBRATION = "calibration.json"
 SEARCHES = ("gradient", "encoder", "hybrid")
-STEPS = {"gradient": 100, "encoder": 0, "hybrid": 20}  # of the latent search, if none are given
+STEPS = {"gradient": 50, "encoder": 0, "hybrid": 20}  # of the latent search, if none are given
 LEARNING_RATE = 0.1  # of the latent search
 FIXED = 64  # latents whose images are followed through training
 POOL = 512  # fixed samples among which the search looks for its start
@@ -71,6 +71,7 @@ class DCGAN:
         self.generator = networks.generator(config, dtype)
         self.discriminator = networks.discriminator(config, dtype)
         self.encoder = networks.encoder(config, dtype) if config.encoder else None
+        self.linear = networks.linear_autoencoder(config) if config.linear_skip else None
         self.averages = dict(self._trained())
         if config.average_decay:
             for name, net in self._trained().items():
@@ -220,9 +221,9 @@ class DCGAN:
         if not len(self.held_out):
             self.held_out = held_out.read(np.arange(min(len(held_out), HELD_OUT)))[0]
             self.seen = rest.read(np.arange(min(len(rest), SEEN)))[0]
-            if self.config.linear_skip:
-                self._set_linear_skips(rest)
             self.first_images = to_uint8(self.generate(self.fixed_latents()))
+            if self.linear:
+                self._set_linear_skips(rest)
         self._calibrations = {}
         self._pool = None
         Training(self, rest, folder, sample_dir, log_dir, progress).run()
@@ -232,7 +233,8 @@ class DCGAN:
         some = np.linspace(0, len(images) - 1, min(len(images), SKIP_IMAGES), dtype=int)
         x = to_float(images.read(some)[0])
         nets = [[self._trained().get(k), self.averages.get(k)] for k in ("generator", "encoder")]
-        networks.set_linear_skips(x, self.config, *([n for n in pair if n] for pair in nets))
+        pairs = ([net for net in pair if net] for pair in nets)
+        networks.set_linear_skips(x, self.config, self.linear, *pairs)
 
     def update(self, x) -> dict:
         """One training step on a batch (b, h, w, c) in [-1, 1]; the losses, as tensors."""
@@ -369,7 +371,7 @@ class DCGAN:
                 mean, std = float(np.mean(found[name])), float(np.std(found[name]))
                 spreads[name] = (mean, max(std, 0.05 * abs(mean), 1e-6))
         trust = 1.0
-        if spreads and self.config.linear_skip and self.encoder:
+        if spreads and self.linear:
             seen = self._terms(to_float(self.seen), search, steps, learning_rate, 64, weights)
             trust = _trust(seen["residual"], found["residual"])
         scores = self._score(found, spreads, trust)
@@ -460,11 +462,9 @@ class DCGAN:
 
         The fourth power of the smoothed difference lets coherent local differences count.
         """
-        if not (self.config.linear_skip and self.encoder):
+        if not self.linear:
             return tf.zeros(tf.shape(images)[0])
-        layers = [net.get_layer(networks.SKIP) for net in (self.encoder, self.generator)]
-        z = layers[0](tf.reshape(images, (tf.shape(images)[0], -1)))[:, : self.config.z_dim]
-        g = tf.reshape(ops.clip(layers[1](z)), tf.shape(images))
+        g = self.linear(images)
         blur = LINEAR_BLUR * min(self.config.shape[:2])
         smoothed = [ops.smooth(d, blur) for d in tf.unstack(images - g, axis=-1)]
         return tf.sqrt(tf.sqrt(ops.sum_per_image(tf.stack(smoothed, -1) ** 4)))
@@ -486,6 +486,8 @@ class DCGAN:
 
     def _checkpoint(self) -> tf.train.Checkpoint:
         nets = {**self._trained(), **{f"{k}_average": n for k, n in self.averages.items()}}
+        if self.linear:
+            nets["linear"] = self.linear
         optimisers = {f"{name}_optimiser": o for name, o in self.optimisers.items()}
         return tf.train.Checkpoint(step=self.step, **nets, **optimisers)
 

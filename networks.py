@@ -7,12 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from config import Config
-from ops import Clip, ConvTranspose, clip
+from ops import ConvTranspose
 
 KERNEL = 5
 SMALLEST = 4  # no stage makes the shorter side smaller than this, pixels
 SKIP, FIRST_MAP = "linear_skip", "first_map"
 START_LOG_VARIANCE = -3.0  # of E's latents
+TANH_REACH = 0.97  # of white and black, whose exact values tanh cannot reach
 SLOPE = 0.2  # of LeakyReLU below zero
 WIDEST = 8  # channels grow up to this many times the first stage's
 
@@ -74,12 +75,10 @@ def generator(config: Config, dtype=None) -> keras.Model:
     if config.linear_skip:  # which is a good start: the rest begins small
         initializer = keras.initializers.RandomNormal(stddev=0.005)
     x = ConvTranspose(config.channels, KERNEL, sizes[0], initializer=initializer, dtype=dtype)(x)
-    x = keras.layers.Activation("tanh", dtype="float32")(x)
     if config.linear_skip:
         linear = _linear_skip(config.height * config.width * config.channels)(z)
         x = keras.layers.Add(dtype="float32")([x, keras.layers.Reshape(config.shape)(linear)])
-        x = Clip(dtype="float32")(x)
-    return keras.Model(z, x, name="generator")
+    return keras.Model(z, keras.layers.Activation("tanh", dtype="float32")(x), name="generator")
 
 
 def _linear_skip(units: int) -> keras.layers.Layer:
@@ -132,13 +131,21 @@ def encoder(config: Config, dtype=None) -> keras.Model:
     return keras.Model(image, keras.layers.Add(dtype="float32")([x, linear]), name="encoder")
 
 
-def set_linear_skips(images, config: Config, generators, encoders) -> None:
-    """Sets the skips of G and E to a principal component analysis of images (n, h, w, c).
+def linear_autoencoder(config: Config) -> keras.Model:
+    """A principal component analysis: images (b, h, w, c) -> their reconstructions."""
+    image = keras.Input(config.shape, name="image")
+    z = _linear_skip(config.z_dim)(keras.layers.Flatten()(image))
+    x = keras.layers.Dense(int(np.prod(config.shape)), trainable=False, name="back")(z)
+    return keras.Model(image, keras.layers.Reshape(config.shape)(x), name="linear")
 
-    images: float in [-1, 1]. E's becomes the whitened projection, with log variances of
-    START_LOG_VARIANCE; G's the way back. So training starts from PCA's reconstruction error
-    instead of from noise. With fewer images than latent dimensions
-    the remaining dimensions are left to the convolutions.
+
+def set_linear_skips(images, config: Config, autoencoder, generators, encoders) -> None:
+    """Sets the autoencoder and the skips of G and E to a PCA of images (n, h, w, c).
+
+    images: float in [-1, 1]. E's skip becomes the whitened projection, with log variances of
+    START_LOG_VARIANCE; G's the least-squares way back, before the tanh. So training starts near
+    PCA's reconstructions instead of from noise. With fewer images than latent dimensions the
+    remaining dimensions are left to the convolutions.
     """
     from sklearn.decomposition import PCA
 
@@ -146,15 +153,21 @@ def set_linear_skips(images, config: Config, generators, encoders) -> None:
     count = min(config.z_dim, len(x) - 1, x.shape[1])
     pca = PCA(count, svd_solver="randomized", random_state=config.seed).fit(x)
     spread = np.maximum(np.sqrt(pca.explained_variance_), 1e-6)
-    back = np.zeros((config.z_dim, x.shape[1]), np.float32)
-    back[:count] = pca.components_ * spread[:, None]
+    z = pca.transform(x) / spread
+    before_tanh = np.arctanh(TANH_REACH * x)
+    middle = before_tanh.mean(axis=0)
+    back, linear_back = np.zeros((2, config.z_dim, x.shape[1]), np.float32)
+    back[:count] = z.T @ (before_tanh - middle) / len(x)
+    linear_back[:count] = pca.components_ * spread[:, None]
     forth = np.zeros((x.shape[1], 2 * config.z_dim), np.float32)
     forth[:, :count] = pca.components_.T / spread
     shift = np.full(2 * config.z_dim, START_LOG_VARIANCE, np.float32)
     shift[: config.z_dim] = 0.0
     shift[:count] = -(pca.mean_ @ pca.components_.T) / spread
+    means = forth[:, : config.z_dim], shift[: config.z_dim]
+    autoencoder.set_weights([*means, linear_back, pca.mean_])
     for net in generators:
-        net.get_layer(SKIP).set_weights([back, pca.mean_])
+        net.get_layer(SKIP).set_weights([back, middle])
     for net in encoders:
         net.get_layer(SKIP).set_weights([forth, shift])
 
@@ -178,10 +191,10 @@ def frozen_generator(net: keras.Model):
                 x = tf.reshape(x, (-1, *net.get_layer(FIRST_MAP).target_shape))
             if layer is not stages[-1][0]:
                 x = tf.nn.relu(x)
-        x = tf.tanh(tf.cast(x, tf.float32))
-        if skip is None:
-            return x
-        return clip(x + tf.reshape(tf.matmul(z, skip[0]) + skip[1], tf.shape(x)))
+        x = tf.cast(x, tf.float32)
+        if skip is not None:
+            x += tf.reshape(tf.matmul(z, skip[0]) + skip[1], tf.shape(x))
+        return tf.tanh(x)
 
     linear = [layer for layer in net.layers if layer.name == SKIP]
     skip = [tf.convert_to_tensor(w) for w in linear[0].weights] if linear else None

@@ -35,19 +35,6 @@ class ConvTranspose(keras.layers.Layer):
         return (input_shape[0], *self.size, self.filters)
 
 
-def clip(x):
-    """To [-1, 1], the range of images."""
-    return tf.clip_by_value(x, -1.0, 1.0)
-
-
-@keras.saving.register_keras_serializable("anogan")
-class Clip(keras.layers.Layer):
-    """clip as a layer."""
-
-    def call(self, x):
-        return clip(x)
-
-
 def discriminator_loss(real_logits, fake_logits):
     """Cross entropy of D on real and generated images (Goodfellow et al. 2014, equation 1)."""
     return tf.reduce_mean(tf.nn.softplus(-real_logits)) + tf.reduce_mean(

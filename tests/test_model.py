@@ -104,7 +104,7 @@ def test_early_images_score_higher_than_present_ones(trained):
     early = trained.anomaly_detector(trained.first_images).score
     now = trained.anomaly_detector(trained.generate(trained.fixed_latents())).score
     assert np.median(early) > np.median(now)
-    assert (early > now).mean() > 0.8  # the first are samples of a PCA, not noise
+    assert (early > now).mean() > 0.9
 
 
 def test_a_continued_run_equals_the_unbroken_one(zeros, small, tmp_path):
