@@ -68,7 +68,7 @@ class Config:
 
     # training
     epochs: float = 0.0  # passes over the training images; 0: as many as `steps` take
-    steps: int = 1000  # batches, where epochs is 0
+    steps: int = 600  # batches, where epochs is 0
     batch_size: int = 64
     learning_rate: float = 5e-4  # of Adam, for all networks
     beta1: float = 0.5  # of Adam
