@@ -231,6 +231,8 @@ def anomaly_test(args, model) -> None:
                 indices, batch, model.anomaly_detector(batch, *search, args.test_batch_size)
             )
             bar.update(len(indices))
+        bar.close()
+        say("drawing pictures, plots and the report")
         metrics = results.finish()
     tell_skipped(images)
     tell_metrics(metrics)

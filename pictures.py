@@ -33,22 +33,23 @@ def show_image(axis, image, title: str) -> None:
 
 
 def detection_panel(path: Path, title: str, query, reconstruction, anomaly_map, threshold: float):
-    """Query, reconstruction, anomaly map, and the query with the part over the pixel threshold.
+    """Query, reconstruction, the query with the part over the pixel threshold, anomaly map.
 
     query, reconstruction (h, w, c) in [-1, 1]; anomaly_map (h, w), shown on the scale from 0 to
     twice the pixel threshold that all panels of a model share.
     """
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.4))  # placed by hand: several times as fast as a layout engine
     axes = figure.subplots(1, 4)
+    figure.subplots_adjust(0.01, 0.02, 0.95, 0.8, wspace=0.05)
     show_image(axes[0], query, "query")
     show_image(axes[1], reconstruction, "reconstruction G(z)")
-    shown = axes[2].imshow(anomaly_map, cmap=COLOURS, vmin=0, vmax=MAP_TOP * threshold)
-    axes[2].set_title("anomaly map", fontsize="small")
-    axes[2].set_axis_off()
-    figure.colorbar(shown, ax=axes[2], shrink=0.8)
-    show_image(axes[3], query, "outline over the pixel threshold")
+    shown = axes[3].imshow(anomaly_map, cmap=COLOURS, vmin=0, vmax=MAP_TOP * threshold)
+    axes[3].set_title("anomaly map", fontsize="small")
+    axes[3].set_axis_off()
+    figure.colorbar(shown, cax=figure.add_axes((0.955, 0.06, 0.01, 0.7)))
+    show_image(axes[2], query, "outline over the pixel threshold")
     if anomaly_map.max() > threshold:
-        axes[3].contour(anomaly_map, [threshold], colors="#D55E00", linewidths=1.5)
+        axes[2].contour(anomaly_map, [threshold], colors="#D55E00", linewidths=1.5)
     figure.suptitle(title.replace("$", r"\$"), fontsize="medium")
     save_figure(figure, path)
 

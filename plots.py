@@ -18,7 +18,7 @@ STYLES = {
     "normal, trained on": {"color": GREEN, "marker": "s"},
 }
 MOST = 4000  # points of one sort in a plot
-TSNE_MOST = 500  # images of one sort in the t-SNE
+TSNE_MOST = 300  # images of one sort in the t-SNE
 
 
 def write(folder: Path, test: dict) -> dict[str, Path]:
