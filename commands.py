@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -171,7 +172,8 @@ def train(args):
     else:
         config = new_config(args)
     images = training_images(args, config)
-    from model import DCGAN, has_checkpoint, resolve_precision  # slow: TensorFlow
+    import_tensorflow()
+    from model import DCGAN, has_checkpoint, resolve_precision
 
     precision = resolve_precision(args.precision)
     if has_checkpoint(folder):
@@ -196,6 +198,7 @@ def load(args):
     """The trained model that the flags mean."""
     folder = find_run(args)
     contradictions(args, Config.load(folder), free=("dataset", "seed"))
+    import_tensorflow()
     from model import DCGAN, resolve_precision
 
     changes = {} if args.lambda_ is None else {"lambda_": args.lambda_}
@@ -278,6 +281,20 @@ def visualize(args, model) -> None:
 def tell_skipped(images) -> None:
     if images.skipped:
         say(f"skipped {len(images.skipped)} unreadable files, the first: {images.skipped[0][0]}")
+
+
+def import_tensorflow() -> None:
+    """Slow, and without the lines that its libraries write about missing GPUs and the like."""
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def say(text: str) -> None:
