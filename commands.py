@@ -15,7 +15,9 @@ from config import FILE_NAME, FREE, Config, preset
 from errors import UserError
 from masks import Masks
 from results import Results, Threshold
-from utils import find_images, probe
+from utils import find_names, probe
+
+PROBED = 64  # images that are looked at to know whether they are grey or colour
 
 
 def settings(args) -> dict:
@@ -85,7 +87,8 @@ def new_config(args) -> Config:
             raise UserError("mnist images are grey: leave --channels out")
     else:
         folder = dataset_folder(args)
-        channels, white = probe(find_images(folder, args.input_fname_pattern))
+        names = data.thin(find_names(folder, args.input_fname_pattern), PROBED)
+        channels, white = probe([folder / name for name in names])
         found = {"channels": channels, "white": white}
     return preset(args.preset or "default", **{**found, **given})
 

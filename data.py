@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from errors import UserError
-from utils import ImageError, find_images, load_image, to_float, to_uint8
+from utils import ImageError, find_names, load_image, to_float, to_uint8
 
 MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
 NORMAL_FOLDERS = {"normal", "good"}
@@ -229,20 +229,29 @@ def image_folder(
     UserError, for it would count as one or the other and falsify the AUROC. limit: at most so
     many images, evenly spaced. UserError where there is no image.
     """
-    folder = Path(folder)
-    paths = _thin(find_images(folder, pattern, exclude), limit)
-    places = [path.relative_to(folder) for path in paths]
-    names = [os.fsencode(p.as_posix()).decode(errors="backslashreplace") for p in places]
-    labels, kinds = _labels(folder, places) if labelled else (None, None)
+    places = thin(find_names(folder, pattern, exclude), limit)
+    names = [_printable(place) for place in places]
+    labels, kinds = _labels(Path(folder), places) if labelled else (None, None)
     shape = (height, width, channels)
-    decode = functools.partial(
-        load_image, height=height, width=width, channels=channels, crop=crop, white=white
-    )
-    return ImageSet.from_files(paths, names, shape, decode, memory_limit, labels, kinds)
+    settings = {"height": height, "width": width, "channels": channels, "crop": crop}
+
+    def decode(place):
+        return load_image(Path(folder) / place, white=white, **settings)
+
+    return ImageSet.from_files(places, names, shape, decode, memory_limit, labels, kinds)
+
+
+def _printable(place: str) -> str:
+    """The place itself, or what can be shown of it if its name is not UTF-8."""
+    try:
+        place.encode()
+        return place
+    except UnicodeEncodeError:
+        return os.fsencode(place).decode(errors="backslashreplace")
 
 
 def _labels(folder, places):
-    kinds = [place.parts[0] if len(place.parts) > 1 else None for place in places]
+    kinds = [place.split("/")[0] if "/" in place else None for place in places]
     normal = [kind is not None and kind.lower() in NORMAL_FOLDERS for kind in kinds]
     if not any(normal):
         return None, None
@@ -315,7 +324,7 @@ def mnist(
     chosen = np.flatnonzero(labels == 0) if split == "train" else np.arange(len(digits))
     if not len(chosen):
         raise UserError(f"mnist has no image of --normal_class {normal_class}: it is from 0 to 9")
-    chosen = _thin(chosen, limit)
+    chosen = thin(chosen, limit)
     images = images[chosen]
     if images.shape[1:] != (height, width):
         images = [
@@ -360,7 +369,7 @@ def _visible(folder) -> bool:
     return any(path.name[0] != "." for path in folder.iterdir())
 
 
-def _thin(items, limit):
+def thin(items, limit):
     """At most `limit` of them, evenly spaced."""
     if not limit or limit >= len(items):
         return items

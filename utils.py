@@ -36,7 +36,12 @@ class ImageError(UserError):
 
 
 def find_images(folder, pattern: str | None = None, exclude=()) -> list[Path]:
-    """The images in a folder and its sub-folders, sorted by relative path.
+    """The images in a folder and its sub-folders: see find_names."""
+    return [Path(folder) / name for name in find_names(folder, pattern, exclude)]
+
+
+def find_names(folder, pattern: str | None = None, exclude=()) -> list[str]:
+    """The paths, relative to a folder, of the images in it and its sub-folders, sorted.
 
     pattern: for the file's name, as in a shell; none: any usual extension of an image. Hidden
     files and folders and the folders in `exclude` are left out. Links are followed, but no folder
@@ -65,13 +70,13 @@ def find_images(folder, pattern: str | None = None, exclude=()) -> list[Path]:
     if not found:
         wanted = f"file that matches {pattern!r}" if pattern else "image"
         raise UserError(f"{folder} holds no {wanted}: put images there or name another folder")
-    return [folder / name for name in sorted(found)]
+    return sorted(found)
 
 
-def _entries(folder) -> list[os.DirEntry]:
+def _entries(folder):
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            yield from entries
     except FileNotFoundError:
         raise UserError(f"{folder} does not exist: create it and put images there") from None
     except OSError as error:
@@ -171,16 +176,15 @@ def load_image(
         return _as_bytes(image, channels, white)
 
 
-def probe(paths, most: int = 64) -> tuple[int, int]:
-    """(channels, white) of image files, from at most `most` of them, evenly spaced.
+def probe(paths) -> tuple[int, int]:
+    """(channels, white) of image files.
 
     channels: 1 if every pixel is grey, else 3. white: for files of more than 8 bits, the first
     of 255, 1023, 4095, 16383, 65535, ... that no value exceeds (1 for floats up to 1); 65535
     where there is no such file. Files that cannot be read are ignored; UserError if none can.
     """
-    chosen = np.linspace(0, len(paths) - 1, min(len(paths), most)).astype(int)
     channels, white, failure = 0, 0, None
-    for path in [paths[i] for i in chosen]:
+    for path in paths:
         try:
             with _opened(path) as image:
                 image.draft("RGB", (256, 256))
@@ -195,7 +199,7 @@ def probe(paths, most: int = 64) -> tuple[int, int]:
             known = (4**k - 1 for k in itertools.count(4))
             white = max(white, 1 if floats and top <= 1 else next(v for v in known if v >= top))
     if not channels:
-        raise UserError(f"none of {len(chosen)} images can be read; the first: {failure}")
+        raise UserError(f"none of {len(paths)} images can be read; the first: {failure}")
     return channels, white or 65535
 
 

@@ -169,6 +169,56 @@ def test_held_out_images_are_not_trained_on(trained, zeros):
     assert len(trained.held_out) == round(0.1 * count)
 
 
+def test_linear_skips_start_from_principal_components(trained, zeros):
+    from sklearn.decomposition import PCA
+
+    seen = np.array([i for i in zeros[:-50] if not (i == trained.held_out).all((1, 2, 3)).any()])
+    x = to_float(seen).reshape(len(seen), -1)
+    pca = PCA(trained.config.z_dim, svd_solver="full").fit(x)
+    queries = to_float(zeros[-5:])
+    expected = pca.inverse_transform(pca.transform(queries.reshape(5, -1)))
+    found = trained.linear(queries).numpy().reshape(5, -1)
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_networks_are_trusted_as_far_as_they_generalise():
+    rng = np.random.default_rng(0)
+    seen, held_out = rng.normal(size=400), rng.normal(size=300)
+    assert model_module._trust(seen, held_out) > 0.8
+    assert 0.2 < model_module._trust(seen, held_out + 0.3) < 0.8
+    assert model_module._trust(seen, held_out + 2) == 0.0
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+def test_a_blank_image_is_no_normal_one(trained, value):
+    blank = np.full((1, 16, 16, 1), value, np.float32)
+    assert trained.anomaly_detector(blank).score[0] > trained.normal_scores().threshold(0.05)
+
+
+def test_anomaly_map_shows_where_a_part_was_erased(trained, zeros):
+    from masks import PixelMeasures
+
+    images, measured = zeros[-40:].copy(), PixelMeasures(trained.pixel_threshold())
+    images[:, 2:7, 4:10] = 0
+    for found, before, after in zip(
+        trained.anomaly_detector(images).anomaly_map, zeros[-40:], images, strict=True
+    ):
+        measured.add(found, (before != after).any(-1))
+    assert measured.measures()["pixel_auroc"] > 0.9
+
+
+def test_what_normal_images_score_is_kept_with_the_checkpoint(trained_folder, monkeypatch):
+    first = DCGAN.load(trained_folder)
+    scores, pixel = first.normal_scores(), first.pixel_threshold(0.1)
+    assert len(scores.scores) == len(first.held_out)
+    above = first.anomaly_detector(first.held_out).anomaly_map.max((1, 2)) > pixel
+    assert above.mean() < 0.2
+    again = DCGAN.load(trained_folder)
+    monkeypatch.setattr(again, "_terms", None)  # nothing is scored again
+    assert again.normal_scores().threshold(0.01) == scores.threshold(0.01)
+    assert again.pixel_threshold(0.1) == pixel
+
+
 def test_a_loaded_model_scores_as_the_saved_one(trained_folder, trained, queries):
     again = DCGAN.load(trained_folder)
     images = queries[0][:8]
