@@ -36,7 +36,8 @@ LINEAR_BLUR = 1 / 40  # of the linear residual, in shorter sides of the image
 MAP_BLUR = 1 / 28  # standard deviation of the map's Gaussian, in shorter sides of the image
 PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in shares of their spread
 TERMS = ("residual", "discrimination", "peak", "linear", "realism", "reconstruction_realism")
-SKIP_IMAGES = 4000  # training images of which the linear skips are a PCA, at most
+SKIP_IMAGES = 512, 4000  # training images of which the linear skips are a PCA, as many as
+SKIP_BYTES = 100 * 2**20  # fit into this memory as float32
 SEEN = 512  # so many of the training images are kept with the checkpoint, for plots
 
 
@@ -230,7 +231,9 @@ class DCGAN:
         return self
 
     def _set_linear_skips(self, images):
-        some = np.linspace(0, len(images) - 1, min(len(images), SKIP_IMAGES), dtype=int)
+        fitting = SKIP_BYTES // (4 * int(np.prod(self.config.shape)))
+        count = min(len(images), int(np.clip(fitting, *SKIP_IMAGES)))
+        some = np.linspace(0, len(images) - 1, count, dtype=int)
         x = to_float(images.read(some)[0])
         nets = [[self._trained().get(k), self.averages.get(k)] for k in ("generator", "encoder")]
         pairs = ([net for net in pair if net] for pair in nets)
@@ -285,7 +288,7 @@ class DCGAN:
         search's. Weights do not change; an image's result does not hang on the others.
         """
         search, steps = self._way(search, steps)
-        images = self._checked(images)
+        images = self._as_images(images)
         calibration = self._calibration(search, steps, learning_rate)
         found = self._terms(
             images, search, steps, learning_rate, batch_size, calibration["weights"]
@@ -314,8 +317,8 @@ class DCGAN:
 
     def features(self, images, batch_size: int = 256) -> np.ndarray:
         """D's features of images (n, h, w, c), uint8 or float in [-1, 1]: (n, d)."""
-        x = self._checked(images)
-        parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
+        x = self._as_images(images)
+        parts = [_float(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
         return np.concatenate([self._features(part).numpy() for part in parts])
 
     def _way(self, search, steps) -> tuple[str, int]:
@@ -329,11 +332,11 @@ class DCGAN:
             )
         return search, STEPS[search] if steps is None or search == "encoder" else steps
 
-    def _checked(self, images) -> np.ndarray:
+    def _as_images(self, images) -> np.ndarray:
         images = np.asarray(images)
         if images.shape[1:] != self.config.shape:
             raise UserError(f"images are {images.shape[1:]}, the model's are {self.config.shape}")
-        return to_float(images) if images.dtype == np.uint8 else images.astype(np.float32)
+        return images
 
     def _score(self, found: dict, spreads: dict, trust: float) -> np.ndarray:
         """The weighted sum of the terms (Schlegl et al. 2017, equation 7), (n,).
@@ -363,8 +366,8 @@ class DCGAN:
         if key in self._calibrations:
             return self._calibrations[key]
         weights = self._weights()
-        x = to_float(self.held_out)
-        found = self._terms(x, search, steps, learning_rate, 64, weights)
+        x, way = self.held_out, (search, steps, learning_rate, 64, weights, TERMS)
+        found = self._terms(x, *way)
         spreads = {}
         if self.config.standardised and len(x) > 1:
             for name in TERMS:
@@ -372,7 +375,7 @@ class DCGAN:
                 spreads[name] = (mean, max(std, 0.05 * abs(mean), 1e-6))
         trust = 1.0
         if spreads and self.linear:
-            seen = self._terms(to_float(self.seen), search, steps, learning_rate, 64, weights)
+            seen = self._terms(self.seen, *way)
             trust = _trust(seen["residual"], found["residual"])
         scores = self._score(found, spreads, trust)
         enough = len(scores) >= FEWEST
@@ -400,11 +403,11 @@ class DCGAN:
         spread = [max(2.0 * float(a.reshape(len(a), -1).var(axis=0).sum()), 1e-6) for a in (x, f)]
         return [(1 - lambda_) / spread[0], lambda_ / spread[1], PRIOR]
 
-    def _terms(self, x, search, steps, learning_rate, batch_size, weights) -> dict:
-        """Everything of a Detection but the score; x (n, h, w, c) float32."""
+    def _terms(self, x, search, steps, learning_rate, batch_size, weights, only=None) -> dict:
+        """Everything of a Detection but the score, or only these; x (n, h, w, c) uint8 or float."""
         parts = []
         for i in range(0, max(len(x), 1), batch_size):
-            batch = x[i : i + batch_size]
+            batch = _float(x[i : i + batch_size])
             size = batch_size if len(x) > batch_size else max(len(batch), 1)
             padded = np.zeros((size, *self.config.shape), np.float32)
             padded[: len(batch)] = batch
@@ -412,6 +415,7 @@ class DCGAN:
             if steps:
                 z, losses = self._search(padded, z, float(steps), learning_rate, *weights)
             found = {**self._measure(padded, z), "losses": losses}
+            found = {k: v for k, v in found.items() if not only or k in only}
             parts.append(
                 {k: None if v is None else v.numpy()[: len(batch)] for k, v in found.items()}
             )
@@ -521,6 +525,11 @@ class DCGAN:
         if path.exists():
             model._calibrations = json.loads(path.read_text())
         return model
+
+
+def _float(images) -> np.ndarray:
+    """uint8 or float images as float32 in [-1, 1]."""
+    return to_float(images) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def _trust(seen, held_out) -> float:
