@@ -7,6 +7,7 @@ import heapq
 import itertools
 import json
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,8 @@ class Results:
         self._most = _Best(max(pictures, GALLERY))
         self._least = _Best(max(pictures, GALLERY // 2))
         self._nearest = _Best(GALLERY // 2)
+        stems = Counter(name.rpartition(".")[0] for name in images.names) if save_maps else {}
+        self._shared_stems = {stem for stem, count in stems.items() if count > 1}
         self._features = {name: [] for name in (LABELS if known else ("images",))}
         self._losses, self._loss_labels = [], []
         self._pixels = PixelMeasures(pixel_threshold) if masks else None
@@ -123,8 +126,8 @@ class Results:
             if self.masks:
                 self._pixels.add(found.anomaly_map[i], self.masks.read(self.images.names[index]))
             if self.save_maps:
-                stem = self.folder / "maps" / Path(self.images.names[index]).with_suffix("")
-                save_map(stem, queries[i], found.anomaly_map[i], self.pixel_threshold)
+                place = self.folder / "maps" / self._stem(index)
+                save_map(place, queries[i], found.anomaly_map[i], self.pixel_threshold)
         self._file.flush()
         self._keep_for_plots(indices, queries, found)
 
@@ -134,6 +137,12 @@ class Results:
         label = "" if images.labels is None else LABELS[images.labels[index]]
         kind = "" if images.kinds is None else images.kinds[index]
         return images.names[index], label, kind
+
+    def _stem(self, index) -> str:
+        """The image's name without its ending, unless another image has the same."""
+        name = self.images.names[index]
+        stem = name.rpartition(".")[0] or name
+        return name if stem in self._shared_stems else stem
 
     def _keep_for_plots(self, indices, queries, found) -> None:
         labels = self._labels(indices)

@@ -14,7 +14,7 @@ from utils import save_image, tile, to_float, to_uint8
 
 CHECK_EVERY = 50  # steps between looks at losses and diversity
 GRIDS = 10  # sample grids over the run, besides the first and the last
-SAVE_SECONDS = 120.0  # between checkpoints
+SAVE_SECONDS = 30.0  # between checkpoints
 COLLAPSED = 0.05  # diversity of samples as a share of the training images'
 
 

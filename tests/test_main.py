@@ -246,6 +246,33 @@ def test_labels_come_from_a_csv_file(run, capsys):
     assert "labels.csv, line 2" in capsys.readouterr().err
 
 
+def test_maps_of_images_that_differ_in_the_ending_alone_do_not_overwrite_each_other(run, zeros):
+    for i, ending in enumerate(("png", "bmp")):
+        save(run / "mine" / f"a.{ending}", zeros[i])
+    save(run / "mine" / "b.1.png", zeros[2])
+    words = ["--dataset", "zeros", "--anomaly_test", "--test_dir", "mine", "--save_maps"]
+    assert main.main(words) == 0
+    names = {p.name for p in (run / "mine" / "test_result" / "maps").glob("*.npy")}
+    assert names == {"a.png.npy", "a.bmp.npy", "b.1.npy"}
+
+
+def test_a_model_without_held_out_images_scores_and_says_that_it_has_no_threshold(here, capsys):
+    words = ["--dataset", "zeros", "--epoch", "1", "--validation_share", "0", *NETS]
+    assert main.main([*words, "--train", "--anomaly_test"]) == 0
+    assert "no threshold" in capsys.readouterr().out
+    table = rows(here / "test_data" / "test_result" / "scores.csv")
+    assert len(table) == 12 and "is_anomaly" not in table[0]
+
+
+def test_labels_of_one_sort_are_scored_and_decided(run, capsys):
+    shutil.rmtree(run / "test_data" / "ones")
+    assert main.main(["--dataset", "zeros", "--anomaly_test"]) == 0
+    metrics = json.loads((run / "test_data" / "test_result" / "metrics.json").read_text())
+    assert "auroc" not in metrics and "false_positive_rate" in metrics["at_threshold"]
+    assert main.main(["--dataset", "zeros", "--anomaly_test", "--threshold_from", "f1"]) == 1
+    assert "--threshold_from f1 needs labels of both sorts" in capsys.readouterr().err
+
+
 def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys):
     for i in range(6):
         mask = np.zeros((16, 16), np.uint8)
