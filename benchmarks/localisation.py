@@ -112,7 +112,7 @@ def maps_of(model, pca, images) -> dict[str, np.ndarray]:
     residual = np.abs(flat - pca.inverse_transform(pca.transform(flat)))
     return {
         "anomaly map": found.anomaly_map,
-        "plain residual |x - G(z)|": found.residual_map,
+        "plain residual": found.residual_map,
         "PCA's residual": residual.reshape(images.shape).mean(-1),
     }
 
