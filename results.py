@@ -228,7 +228,7 @@ class Results:
                 if value is not None:
                     title += f", {'anomalous' if score > value else 'normal'}"
                 if share is not None:
-                    title += f"; {share[place]:.2%} of normal images score as high"
+                    title += f"; {100 * share[place]:.2g} % of normal images score as high"
                 stem = Path(file).with_suffix("").as_posix().replace("/", "_")
                 path = folder / f"{name}_{rank:02d}_{stem[-80:]}.png"
                 detection_panel(
