@@ -9,6 +9,7 @@ from scipy.stats import genpareto
 
 SHOWN = 10  # images above a score make their share a figure; below, the fitted tail speaks
 TAIL = 0.1  # share of the normal images to which the tail is fitted
+LEAST = 0.01  # of an image of the sample: no share of normal images is called smaller
 FEWEST = 5  # held-out normal images below which there is no automatic threshold
 BOOTSTRAP = 1000  # resamples for the interval of the AUROC
 LABELS = ("normal", "anomalous")
@@ -53,13 +54,16 @@ class NormalScores:
         return Tail(start, count / n, float(shape), max(float(scale), 1e-12))
 
     def share_above(self, scores) -> np.ndarray:
-        """The share of normal images that score as high or higher, in (0, 1]: (n,) -> (n,)."""
+        """The share of normal images that score as high or higher: (n,) -> (n,).
+
+        From 1 down to a hundredth of an image of the sample: a fit to so few defends no less.
+        """
         scores = np.asarray(scores, float)
         n = len(self.scores)
         counted = (n - np.searchsorted(self.scores, scores, side="left")) / n
         tail = self.tail
         fitted = tail.share * genpareto.sf(scores - tail.start, tail.shape, 0.0, tail.scale)
-        return np.where(counted >= self.shown, counted, np.clip(fitted, 1e-12, self.shown))
+        return np.where(counted >= self.shown, counted, np.clip(fitted, LEAST / n, self.shown))
 
     def threshold(self, target_fpr: float) -> float:
         """The score above which this share of normal images lies; target_fpr in (0, 1)."""

@@ -68,32 +68,39 @@ def _thin(places):
 
 
 def histogram(test, groups) -> Figure:
-    """Scores by label, each sort's area one, with the threshold."""
-    figure, axes = _axes("anomaly score", "share of its sort, per unit of score")
-    scores, shown = test["scores"], dict(groups)
-    low, high = np.quantile(scores, [0.001, 0.999])
-    if test["threshold"] is not None:
-        low, high = min(low, test["threshold"]), max(high, test["threshold"])
-    if test["normal"] is not None:
-        low = min(low, float(np.min(test["normal"])))
-    edges = np.linspace(low, max(high, low + 1e-6), 61)
-    for name, places in shown.items():
-        color = STYLES[name]["color"]
-        values = np.clip(scores[places], edges[0], edges[-1])
+    """Scores by label, each sort's bars adding up to one, with the threshold.
+
+    The axis is linear around normal scores and logarithmic far out, so that both can be seen.
+    """
+    figure, axes = _axes("anomaly score", "share of its sort")
+    normal = test["normal"]
+    typical = test["scores"] if normal is None else normal
+    middle = float(np.median(typical))
+    width = 3.0 * max(float(np.subtract(*np.quantile(typical, [0.9, 0.1]))), 1e-6)
+    known = [test["scores"], *([] if normal is None else [normal])]
+    known += [] if test["threshold"] is None else [[test["threshold"]]]
+    low, high = (f([f(values) for values in known]) for f in (np.min, np.max))
+    places = np.linspace(*np.arcsinh((np.array([low, high]) - middle) / width), 61)
+    edges = np.sinh(places) * width + middle
+    edges[0], edges[-1] = low, np.nextafter(high, np.inf)
+    for name, chosen in groups.items():
+        values, label = test["scores"][chosen], f"{name} ({len(chosen)})"
+        share = np.full(len(chosen), 1.0 / len(chosen))
         axes.hist(
-            values, edges, density=True, alpha=0.55, color=color, label=f"{name} ({len(places)})"
+            values, edges, weights=share, alpha=0.55, color=STYLES[name]["color"], label=label
         )
-    if test["normal"] is not None:
-        axes.hist(
-            np.clip(test["normal"], edges[0], edges[-1]),
-            edges,
-            density=True,
-            histtype="step",
-            color="black",
-            label=f"held-out normal ({len(test['normal'])})",
-        )
+    if normal is not None:
+        share, label = np.full(len(normal), 1.0 / len(normal)), f"held-out normal ({len(normal)})"
+        axes.hist(normal, edges, weights=share, histtype="step", color="black", label=label)
     if test["threshold"] is not None:
         axes.axvline(test["threshold"], color="black", linestyle="--", label="threshold")
+    axes.set_xscale(
+        "function",
+        functions=(
+            lambda x: np.arcsinh((x - middle) / width),
+            lambda y: np.sinh(y) * width + middle,
+        ),
+    )
     axes.legend(frameon=False)
     return figure
 
