@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from pathlib import Path
 
@@ -193,8 +194,20 @@ def train(args):
         say(f"nothing to do: trained to step {step} already; a larger --epoch goes on")
     else:
         say(f"trained to step {step}: model in {folder}, samples in {args.sample_dir}/{name}")
+        tell_fit(model.unexplained())
     tell_skipped(images)
     return model
+
+
+def tell_fit(unexplained) -> None:
+    """How well held-out normal images are reconstructed; a warning where the model is useless."""
+    if unexplained is None:
+        return
+    say(f"reconstructions leave {unexplained:.0%} of the variance of held-out normal images")
+    if unexplained >= 1:
+        logging.getLogger(__name__).warning(
+            "no better than the mean image: train longer (--epoch), or anew with another --seed"
+        )
 
 
 def load(args):

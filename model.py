@@ -321,6 +321,18 @@ class DCGAN:
         parts = [_float(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
         return np.concatenate([self._features(part).numpy() for part in parts])
 
+    def unexplained(self) -> float | None:
+        """The share of held-out images' variance that their reconstructions leave.
+
+        1 is no better than the mean image: collapse. None without encoder or held-out images.
+        """
+        if not self.encoder or not len(self.held_out):
+            return None
+        x, mean = _float(self.held_out), _float(self.seen).mean(axis=0)
+        parts = [x[i : i + 64] for i in range(0, len(x), 64)]
+        left = sum(float(((p - self._decode(self._encode(p))) ** 2).numpy().sum()) for p in parts)
+        return left / max(float(((x - mean) ** 2).sum()), 1e-6)
+
     def _way(self, search, steps) -> tuple[str, int]:
         """The search and its steps, with defaults; UserError where this model has none such."""
         search = search or ("encoder" if self.encoder else "gradient")

@@ -181,6 +181,15 @@ def test_linear_skips_start_from_principal_components(trained, zeros):
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
+def test_unexplained_variance_tells_a_fit_model_from_a_collapsed_one(trained_folder):
+    model = DCGAN.load(trained_folder)
+    assert 0 < model.unexplained() < 0.7
+    model.averages["generator"].set_weights(
+        [0 * w for w in model.averages["generator"].get_weights()]
+    )
+    assert model.unexplained() >= 1  # a grey image for all
+
+
 def test_networks_are_trusted_as_far_as_they_generalise():
     rng = np.random.default_rng(0)
     seen, held_out = rng.normal(size=400), rng.normal(size=300)
