@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 import data
 import pictures
+import workers
 from config import FILE_NAME, FREE, Config, preset
 from errors import UserError
 from masks import Masks
@@ -176,23 +177,23 @@ def train(args):
     else:
         config = new_config(args)
     images = training_images(args, config)
-    import_tensorflow()
+    team = connect(args)
     from model import DCGAN, has_checkpoint, resolve_precision
 
     precision = resolve_precision(args.precision)
     if has_checkpoint(folder):
-        model = DCGAN.load(folder, precision, **changes)
-        say(f"going on from step {int(model.step)} of {folder}")
+        model = DCGAN.load(folder, precision, team, **changes)
+        say(f"going on from step {model.steps_done} of {folder}", team)
     else:
-        model = DCGAN(config, precision)
+        model = DCGAN(config, precision, team)
     h, w, c = config.shape
-    say(f"training on {len(images)} images of {h} x {w} x {c} in {folder}, {precision}")
-    name, before = folder.name, int(model.step)
+    say(f"training on {len(images)} images of {h} x {w} x {c} in {folder}, {precision}", team)
+    name, before = folder.name, model.steps_done
     model.train(images, folder, Path(args.sample_dir) / name, Path(args.log_dir) / name)
-    step = int(model.step)
+    step = model.steps_done
     if step == before:
-        say(f"nothing to do: trained to step {step} already; a larger --epoch goes on")
-    else:
+        say(f"nothing to do: trained to step {step} already; a larger --epoch goes on", team)
+    elif team.chief:
         say(f"trained to step {step}: model in {folder}, samples in {args.sample_dir}/{name}")
         tell_fit(model.unexplained())
     tell_skipped(images)
@@ -214,16 +215,22 @@ def load(args):
     """The trained model that the flags mean."""
     folder = find_run(args)
     contradictions(args, Config.load(folder), free=("dataset", "seed"))
-    import_tensorflow()
+    team = connect(args)
     from model import DCGAN, resolve_precision
 
     changes = {} if args.lambda_ is None else {"lambda_": args.lambda_}
-    return DCGAN.load(folder, resolve_precision(args.precision), **changes)
+    return DCGAN.load(folder, resolve_precision(args.precision), team, **changes)
+
+
+def connect(args):
+    """The devices and machines of --strategy."""
+    import_tensorflow()
+    return workers.Workers(args.strategy)
 
 
 def anomaly_test(args, model) -> None:
     """Scores the test images and writes the results."""
-    images = test_images(args, model.config)
+    images, team = test_images(args, model.config), model.workers
     folder = result_folder(args)
     target_fpr = args.target_fpr or Threshold.target_fpr
     threshold = Threshold(args.threshold, target_fpr, args.threshold_from or Threshold.rule)
@@ -232,7 +239,7 @@ def anomaly_test(args, model) -> None:
     masks = Masks(args.mask_dir, model.config.crop, model.config.shape) if args.mask_dir else None
     if masks:
         masks.require(images)
-    say(f"scoring {len(images)} images")
+    say(f"scoring {len(images)} images", team)
     search = args.search, args.test_epoch, args.test_learning_rate
     results = Results(
         folder,
@@ -244,19 +251,24 @@ def anomaly_test(args, model) -> None:
         masks,
         args.save_maps,
     )
-    with results, tqdm(total=len(images), unit="img") as bar:
-        for indices, batch in images.batches(args.test_batch_size):
-            results.add(
-                indices, batch, model.anomaly_detector(batch, *search, args.test_batch_size)
-            )
+    results.settle()
+    mine = team.share(len(images), args.test_batch_size)
+    batches = images.subset(mine).batches(args.test_batch_size)
+    with results, tqdm(total=len(mine), unit="img", disable=not team.chief) as bar:
+        for indices, batch in batches:
+            found = model.anomaly_detector(batch, *search, args.test_batch_size)
+            results.add(indices + mine.start, batch, found)
             bar.update(len(indices))
         bar.close()
-        say("drawing pictures, plots and the report")
-        metrics = results.finish()
+        results.gather()
+        if team.chief:
+            say("drawing pictures, plots and the report")
+            metrics = results.finish()
     tell_skipped(images)
-    tell_metrics(metrics)
-    say(f"scores in {folder / 'scores.csv'}, pictures in {folder / 'pictures'}")
-    say(f"report: {folder / 'report.html'}")
+    if team.chief:
+        tell_metrics(metrics)
+        say(f"scores in {folder / 'scores.csv'}, pictures in {folder / 'pictures'}")
+        say(f"report: {folder / 'report.html'}")
 
 
 def tell_metrics(metrics) -> None:
@@ -313,20 +325,26 @@ def import_tensorflow() -> None:
         os.close(stderr)
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
+def say(text: str, team=None) -> None:
+    """A line for the user; of a team only the chief says it."""
+    if team is None or team.chief:
+        print(text, flush=True)
 
 
 def run(args) -> None:
     """What the switches ask for; without any, samples from the trained model."""
     if args.anomaly_test and not args.train:
         test_images(args, Config.load(find_run(args)))  # errors before TensorFlow's slow import
+    if args.strategy == "multiworker":
+        workers.task()
     model = train(args) if args.train else load(args)
     if args.anomaly_test:
         anomaly_test(args, model)
-    if args.visualize:
-        visualize(args, model)
-    if not (args.train or args.anomaly_test or args.visualize):
-        path = Path(args.sample_dir) / model.folder.name / "samples.png"
-        pictures.samples(path, model, args.generate_test_images, args.seed)
-        say(f"{args.generate_test_images} samples in {path}")
+    if model.workers.chief:
+        if args.visualize:
+            visualize(args, model)
+        if not (args.train or args.anomaly_test or args.visualize):
+            path = Path(args.sample_dir) / model.folder.name / "samples.png"
+            pictures.samples(path, model, args.generate_test_images, args.seed)
+            say(f"{args.generate_test_images} samples in {path}")
+    model.workers.wait()  # a worker that leaves early looks lost

@@ -102,9 +102,13 @@ class ImageSet:
             if pending:
                 yield from _as_batch(*pending.result())
 
-    def stream(self, batch_size: int, seed: int = 0, first_step: int = 0):
+    def stream(
+        self, batch_size: int, seed: int = 0, first_step: int = 0, shares=range(1), of: int = 1
+    ):
         """An endless tf.data.Dataset of shuffled float32 batches (batch_size, h, w, c) in [-1, 1].
 
+        shares: which of the `of` equal shares of each batch to deliver, one after the other, as
+        elements of their own: share i is images i, i + of, i + 2 of, … of the batch.
         Each epoch is a permutation that depends on seed and epoch alone, and batches run on over
         its end: batch k is the same in every run, also in one that begins at first_step = k.
         A broken file's place is taken by another image, drawn for it once and for all.
@@ -116,25 +120,29 @@ class ImageSet:
         self._stand_in(0)  # raises here if all are broken: within tf.data it would be a traceback
         order = functools.lru_cache(4)(lambda epoch: _permutation(n, seed, epoch))
 
-        def batch(step):
-            epochs, places = np.divmod(step * batch_size + np.arange(batch_size), n)
+        size = batch_size // of
+
+        def batch(element):
+            step, i = divmod(int(element), len(shares))
+            wanted = np.arange(batch_size)[shares[i] :: of]
+            epochs, places = np.divmod((first_step + step) * batch_size + wanted, n)
             parts = [order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
             indices = np.concatenate(parts)
             images, good = self._source.read(self._indices[indices])
             if good.all():
                 return images
-            full = np.empty((batch_size, *self.shape), np.uint8)
+            full = np.empty((size, *self.shape), np.uint8)
             full[good] = images
             full[~good] = [self._stand_in(i) for i in indices[~good]]
             return full
 
-        def tensor(step):
-            images = tf.numpy_function(batch, [step], tf.uint8, stateful=False)
-            images = tf.ensure_shape(images, (batch_size, *self.shape))
+        def tensor(element):
+            images = tf.numpy_function(batch, [element], tf.uint8, stateful=False)
+            images = tf.ensure_shape(images, (size, *self.shape))
             return tf.cast(images, tf.float32) / 127.5 - 1
 
-        steps = tf.data.Dataset.range(first_step, tf.int64.max)
-        return steps.map(tensor, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+        elements = tf.data.Dataset.counter()
+        return elements.map(tensor, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
     def _stand_in(self, index) -> np.ndarray:
         for i in _permutation(len(self), int(index)):

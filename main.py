@@ -15,6 +15,7 @@ import sys
 
 from config import PRESETS, Config
 from errors import UserError
+from workers import STRATEGIES, lost, start_anew
 
 EXAMPLES = """examples:
   python download.py mnist                                     fetch real images
@@ -176,6 +177,12 @@ def parser() -> argparse.ArgumentParser:
     )
     a("--seed", type=natural, metavar="N", help=f"of everything random ({DEFAULT.seed})")
     a(
+        "--strategy",
+        choices=STRATEGIES,
+        default="none",
+        help="mirrored: all GPUs; multiworker: the machines in TF_CONFIG; scoring, too (none)",
+    )
+    a(
         "--precision",
         choices=("auto", "float32", "mixed_bfloat16"),
         default="auto",
@@ -281,7 +288,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import commands  # slow: only when the arguments are good
 
-        commands.run(args)
+        try:
+            commands.run(args)
+        except Exception as error:
+            if args.strategy != "multiworker" or not lost(error):
+                raise
+            start_anew()
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

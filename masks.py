@@ -81,6 +81,12 @@ class PixelMeasures:
             self.regions += np.bincount(inside, minlength=BINS) / len(inside)
         self.region_count += count
 
+    def __iadd__(self, other: PixelMeasures) -> PixelMeasures:
+        """Takes over what another one of the same unit has gathered."""
+        for name in ("normal", "anomalous", "regions", "region_count"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
     def measures(self) -> dict:
         """JSON-ready; empty where no pixel or every pixel is anomalous."""
         if not (self.normal.any() and self.anomalous.any()):

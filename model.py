@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from errors import UserError
 from search import Weights, nearest_start, search_latents
 from training import Training
 from utils import to_float, to_uint8, write_atomic
+from workers import Workers
 
 ARRAYS = "images.npz"
 CALIBRATION = "calibration.json"
@@ -64,11 +66,26 @@ class DCGAN:
     DCGAN(config).train(images); DCGAN.load(folder).anomaly_detector(images).
     """
 
-    def __init__(self, config: Config, precision: str = "float32"):
-        """precision: "float32" or "mixed_bfloat16" (weights, losses and scores stay float32)."""
+    def __init__(self, config: Config, precision: str = "float32", workers: Workers | None = None):
+        """precision: "float32" or "mixed_bfloat16" (weights, losses and scores stay float32).
+
+        workers: the devices and machines to train on, of which all build the same model.
+        """
         self.config = config
+        self.workers = workers or Workers()
+        with self.workers.strategy.scope():
+            self._variables(keras.DTypePolicy(precision))
+        self.held_out = np.zeros((0, *config.shape), np.uint8)
+        self.seen = self.held_out  # some of the images trained on
+        self.first_images = None  # what G drew for the fixed latents before training
+        self.folder = None
+        self._calibrations = {}
+        self._pool = None
+        self._functions()
+
+    def _variables(self, dtype):
+        config = self.config
         keras.utils.set_random_seed(config.seed)
-        dtype = keras.DTypePolicy(precision)
         self.generator = networks.generator(config, dtype)
         self.discriminator = networks.discriminator(config, dtype)
         self.encoder = networks.encoder(config, dtype) if config.encoder else None
@@ -84,14 +101,8 @@ class DCGAN:
                 config.learning_rate, config.beta1, config.beta2
             )
             self.optimisers[name].build(net.trainable_variables)
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.held_out = np.zeros((0, *config.shape), np.uint8)
-        self.seen = self.held_out  # some of the images trained on
-        self.first_images = None  # what G drew for the fixed latents before training
-        self.folder = None
-        self._calibrations = {}
-        self._pool = None
-        self._functions()
+        once = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=once)
 
     def _trained(self) -> dict[str, keras.Model]:
         nets = {"generator": self.generator, "discriminator": self.discriminator}
@@ -102,8 +113,8 @@ class DCGAN:
         images = tf.TensorSpec(shape, tf.float32)
         latents = tf.TensorSpec((None, self.config.z_dim), tf.float32)
         scalar = tf.TensorSpec((), tf.float32)
-        self._train_step = tf.function(self._one_step, input_signature=[images], autograph=False)
-        self._penalty_step = tf.function(self._one_penalty_step, input_signature=[images])
+        self._train_step = tf.function(self._step_everywhere, autograph=False)
+        self._penalty_step = tf.function(self._penalty_everywhere, autograph=False)
         self._generate = tf.function(self._decode, input_signature=[latents])
         self._features = tf.function(self._features_of, input_signature=[images])
         self._search = tf.function(
@@ -127,6 +138,21 @@ class DCGAN:
         outputs = self.discriminator(tf.concat(batches, 0), training=True)
         return list(zip(*(tf.split(o, sizes) for o in outputs), strict=True))
 
+    def _step_everywhere(self, x):
+        """One training step on all devices, x the global batch; the losses over all of it."""
+        strategy = self.workers.strategy
+        losses = strategy.run(self._one_step, (x,))
+        if self.config.average_decay:
+            self._follow()
+        values = strategy.reduce("MEAN", losses, axis=None)
+        return dict(zip(self._loss_names(), tf.unstack(values), strict=True))
+
+    def _penalty_everywhere(self, x):
+        self.workers.strategy.run(self._one_penalty_step, (x,))
+
+    def _loss_names(self) -> tuple[str, ...]:
+        return ("d_loss", "g_loss", *(("reconstruction", "kl") if self.encoder else ()))
+
     def _one_step(self, x):
         """One update of G, D and E from the same forward pass; x (b, h, w, c) in [-1, 1].
 
@@ -134,19 +160,23 @@ class DCGAN:
         are E's, whose images must come close to x in pixels and in D's features (the izi_f
         loss of Schlegl et al. 2019, section 2.2); the pixel and feature weights follow the
         errors themselves (the optimal-variance decoder of Rybkin et al. 2021).
+
+        x is this device's share of the global batch. Means and random numbers are the global
+        batch's, so that the step does not hang on the number of devices.
         """
         config = self.config
         seeds = self._seeds(3)
+        context = tf.distribute.get_replica_context()
+        share = ops.Share(context.replica_id_in_sync_group, context.num_replicas_in_sync)
         b = tf.shape(x)[0]
         half = b // 2
-        z = tf.random.stateless_normal([b, config.z_dim], seeds[0])
-        damaged = ops.damage(x, seeds[1])
+        z = share.draw(tf.random.stateless_normal, [b, config.z_dim], seeds[0])
+        damaged = ops.damage(x, seeds[1], share)
         pixels = float(np.prod(config.shape))
-        losses = {}
         with tf.GradientTape(persistent=True) as tape:
             if self.encoder:
                 # E learns to undo damage, so that an anomaly is not drawn again.
-                whole = tf.random.stateless_uniform([half, 1, 1, 1], seeds[2]) < 0.5
+                whole = share.draw(tf.random.stateless_uniform, [half, 1, 1, 1], seeds[2]) < 0.5
                 seen = tf.where(whole, x[:half], damaged[:half]) if config.damage else x[:half]
                 mean, log_variance = tf.split(self.encoder(seen, training=True), 2, axis=1)
                 log_variance = tf.clip_by_value(log_variance, -8.0, 4.0)
@@ -158,28 +188,30 @@ class DCGAN:
             if rest:
                 d_loss += tf.reduce_mean(tf.nn.softplus(rest[0][0]))
             g_loss = ops.generator_loss(fake)
-            losses.update(d_loss=d_loss, g_loss=g_loss)
+            losses = [d_loss, g_loss]
             if self.encoder:
                 r = tf.reduce_mean(ops.distance(x[:half], g[:half], True)) / pixels
                 f = tf.reduce_mean(ops.distance(tf.stop_gradient(fx[:half]), fg[:half], True))
                 kl = tf.reduce_mean(ops.kl_divergence(mean, log_variance))
-                e_loss = 0.5 * (r / tf.stop_gradient(r) + f / tf.stop_gradient(f))
+                means = tf.stop_gradient(tf.stack([r, f]))
+                if share.count > 1:
+                    means = context.all_reduce("MEAN", means)
+                e_loss = 0.5 * (r / means[0] + f / means[1])
                 e_loss += 2.0 * config.kl_weight * kl / pixels
                 g_loss += e_loss
-                losses.update(reconstruction=r, kl=kl)
+                losses += [r, kl]
         for name, loss in (("discriminator", d_loss), ("generator", g_loss)):
             self._apply(name, tape, loss)
         if self.encoder:
             self._apply("encoder", tape, e_loss)
-        if config.average_decay:
-            self._follow()
         self.step.assign_add(1)
-        return losses
+        return tf.stack(losses)
 
     def _apply(self, name, tape, loss):
         variables = self._trained()[name].trainable_variables
+        share = 1.0 / self.workers.replicas  # Keras adds the devices' gradients up
         gradients = [
-            tf.zeros_like(v) if g is None else g  # D's last bias has none in the penalty
+            tf.zeros_like(v) if g is None else g * share  # D's last bias has none in the penalty
             for g, v in zip(tape.gradient(loss, variables), variables, strict=True)
         ]
         self.optimisers[name].apply_gradients(zip(gradients, variables, strict=True))
@@ -190,7 +222,12 @@ class DCGAN:
         rate = 1.0 - tf.minimum(self.config.average_decay, (1.0 + step) / (10.0 + step))
         for name, net in self._trained().items():
             for mine, theirs in zip(self.averages[name].weights, net.weights, strict=True):
-                mine.assign(mine + (theirs - mine) * rate if theirs.trainable else theirs)
+                share = rate if theirs.trainable else 1.0
+                self.workers.strategy.extended.update(
+                    mine.value,
+                    lambda a, b, share=share: a.assign(a + (b - a) * share),
+                    (theirs.value,),
+                )
 
     def _one_penalty_step(self, x):
         """The gradient penalty's own update of D, every R1_EVERY steps."""
@@ -225,10 +262,48 @@ class DCGAN:
             self.first_images = to_uint8(self.generate(self.fixed_latents()))
             if self.linear:
                 self._set_linear_skips(rest)
+        self._settle(images)
         self._calibrations = {}
         self._pool = None
         Training(self, rest, folder, sample_dir, log_dir, progress).run()
         return self
+
+    def _settle(self, images):
+        """Before the first step: all workers have the same images, settings, and weights."""
+        team, batch = self.workers, self.config.batch_size
+        if team.replicas > 1 and batch % (2 * team.replicas):
+            raise UserError(
+                f"--batch_size {batch} cannot be shared out among {team.replicas} devices: "
+                f"give a multiple of {2 * team.replicas}"
+            )
+        if team.count == 1:
+            return
+        team.agree(
+            {
+                "images": crc32("\n".join(images.names).encode()),
+                "settings": crc32(repr(self.config).encode()),
+            }
+        )
+        for kind in (np.float32, np.int64):
+            some = [v for v in self._state() if np.issubdtype(v.numpy().dtype, kind)]
+            flat = np.concatenate([np.ravel(v.numpy()).astype(kind) for v in some])
+            flat, start = team.from_chief(flat), 0
+            for v in some:
+                size = int(np.prod(v.shape))
+                v.assign(flat[start : start + size].reshape(v.shape))
+                start += size
+
+    def _state(self) -> list:
+        """All variables of a checkpoint."""
+        nets = [*self._trained().values(), *self.averages.values()]
+        nets += [self.linear] if self.linear else []
+        found = [v for net in nets for v in net.weights]
+        found += [v for optimiser in self.optimisers.values() for v in optimiser.variables]
+        return [*found, self.step]
+
+    def scoring_variables(self) -> list:
+        """The variables that decide scores."""
+        return [v for net in self.averages.values() for v in net.weights]
 
     def _set_linear_skips(self, images):
         fitting = SKIP_BYTES // (4 * int(np.prod(self.config.shape)))
@@ -240,10 +315,30 @@ class DCGAN:
         networks.set_linear_skips(x, self.config, self.linear, *pairs)
 
     def update(self, x) -> dict:
-        """One training step on a batch (b, h, w, c) in [-1, 1]; the losses, as tensors."""
-        if self.config.r1_weight and int(self.step) % R1_EVERY == 0:
+        """One training step on a batch (b, h, w, c) in [-1, 1]; the losses, as tensors.
+
+        With several devices the batch is a tf.distribute value, see `batches`.
+        """
+        if self.config.r1_weight and self.steps_done % R1_EVERY == 0:
             self._penalty_step(x)
         return self._train_step(x)
+
+    def batches(self, images: ImageSet):
+        """An endless iterator of what update takes, from the step that this model has reached."""
+        config, first = self.config, self.steps_done
+
+        def pipeline(context):
+            devices = context.num_replicas_in_sync // context.num_input_pipelines
+            share = range(context.num_replicas_in_sync)[context.input_pipeline_id * devices :]
+            return images.stream(
+                config.batch_size, config.seed, first, share[:devices], len(share) + share.start
+            )
+
+        return iter(self.workers.strategy.distribute_datasets_from_function(pipeline))
+
+    @property
+    def steps_done(self) -> int:
+        return int(self.step.numpy())
 
     # sampling
 
@@ -374,7 +469,7 @@ class DCGAN:
         for too few); peaks: of each one's anomaly map.
         """
         lambda_ = self.config.lambda_  # part of what the search minimises
-        key = f"{search} {steps} {learning_rate} lambda {lambda_} step {int(self.step)}"
+        key = f"{search} {steps} {learning_rate} lambda {lambda_} step {self.steps_done}"
         if key in self._calibrations:
             return self._calibrations[key]
         weights = self._weights()
@@ -399,7 +494,7 @@ class DCGAN:
             "tail": list(NormalScores(scores).tail) if enough else None,
             "peaks": found["peak"].astype(float).tolist(),
         }
-        if self.folder:
+        if self.folder and self.workers.chief:
             text = json.dumps(self._calibrations, indent=1)
             write_atomic(self.folder / CALIBRATION, text + "\n")
         return self._calibrations[key]
@@ -498,7 +593,7 @@ class DCGAN:
             np.savez_compressed(packed, **arrays)
             write_atomic(folder / ARRAYS, packed.getvalue())
         self.config.save(folder)
-        self._manager.save(checkpoint_number=int(self.step))
+        self._manager.save(checkpoint_number=self.steps_done)
 
     def _checkpoint(self) -> tf.train.Checkpoint:
         nets = {**self._trained(), **{f"{k}_average": n for k, n in self.averages.items()}}
@@ -508,7 +603,9 @@ class DCGAN:
         return tf.train.Checkpoint(step=self.step, **nets, **optimisers)
 
     @classmethod
-    def load(cls, folder: Path, precision: str = "float32", **changes) -> DCGAN:
+    def load(
+        cls, folder: Path, precision: str = "float32", workers: Workers | None = None, **changes
+    ) -> DCGAN:
         """A run's model as last saved; changes: settings of config.FREE for going on with it.
 
         Raises UserError where the folder holds no run, or one that is damaged.
@@ -518,7 +615,7 @@ class DCGAN:
         latest = tf.train.latest_checkpoint(folder)
         if latest is None:
             raise UserError(f"{folder} holds no checkpoint yet: train the model first (--train)")
-        model = cls(config, precision)
+        model = cls(config, precision, workers)
         try:
             model._checkpoint().restore(latest).assert_existing_objects_matched()
             with np.load(folder / ARRAYS) as arrays:

@@ -34,7 +34,12 @@ def stage_widths(first: int, stages: int) -> list[int]:
 
 def _batch_norm(config: Config, dtype) -> keras.layers.Layer:
     # The short runs of a laptop need moving averages that follow within some hundred steps.
-    return keras.layers.BatchNormalization(momentum=config.norm_momentum, epsilon=1e-5, dtype=dtype)
+    return keras.layers.BatchNormalization(
+        momentum=config.norm_momentum,
+        epsilon=1e-5,
+        synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
+        dtype=dtype,
+    )
 
 
 def _initializer(config: Config, otherwise):

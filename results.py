@@ -6,10 +6,12 @@ import csv
 import heapq
 import itertools
 import json
+import pickle
 import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -17,11 +19,13 @@ import decision
 import plots
 import report
 from decision import LABELS, NormalScores
+from errors import UserError
 from masks import Masks, PixelMeasures
 from pictures import detection_panel, save_map, shown_map
 from utils import atomic_file, save_image, tile, to_uint8, write_atomic
 
-PARTIAL = "scores.partial.csv"
+PARTIAL = "scores.partial{}.csv"  # with several workers, and a part of the results, of each
+PART = "worker{}.part"
 SCORES = "scores.csv"
 TERMS = ("residual", "discrimination", "peak", "realism")
 SHEET = 100  # images on the contact sheet
@@ -88,6 +92,9 @@ class Results:
         else:
             self.near = self.threshold.value
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.workers = model.workers
+        worker = self.workers.index
+        self._partial = self.folder / PARTIAL.format(f"{worker}" if worker else "")
         self.indices: list[int] = []
         self.columns = {name: [] for name in ("score", *TERMS)}
         self._most = _Best(max(pictures, GALLERY))
@@ -96,11 +103,11 @@ class Results:
         stems = Counter(name.rpartition(".")[0] for name in images.names) if save_maps else {}
         self._shared_stems = {stem for stem, count in stems.items() if count > 1}
         self._features = {name: [] for name in (LABELS if known else ("images",))}
-        self._losses, self._loss_labels = [], []
+        self._losses = {name: [] for name in self._features}
         self._pixels = PixelMeasures(pixel_threshold) if masks else None
 
     def __enter__(self):
-        self._file = open(self.folder / PARTIAL, "w", newline="", encoding="utf-8")  # noqa: SIM115
+        self._file = open(self._partial, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._rows = csv.writer(self._file)
         self._rows.writerow(("file", "label", "kind", "score", *TERMS))
         return self
@@ -147,13 +154,86 @@ class Results:
     def _keep_for_plots(self, indices, queries, found) -> None:
         labels = self._labels(indices)
         for i, name in enumerate(self._features):
-            room = KEPT - sum(len(f) for f in self._features[name])
-            chosen = np.flatnonzero(labels == i)[:room]
+            chosen = np.flatnonzero(labels == i)[: self._room(name)]
             if len(chosen):
-                self._features[name].append(self.model.features(queries[chosen]))
-                if found.losses is not None:
-                    self._losses.append(found.losses[chosen])
-                    self._loss_labels.append(labels[chosen])
+                losses = None if found.losses is None else found.losses[chosen]
+                self._keep(name, self.model.features(queries[chosen]), losses)
+
+    def _room(self, name) -> int:
+        return KEPT - sum(len(f) for f in self._features[name])
+
+    def _keep(self, name, features, losses) -> None:
+        room = self._room(name)
+        self._features[name].append(features[:room])
+        if losses is not None:
+            self._losses[name].append(losses[:room])
+
+    # several workers
+
+    def settle(self) -> None:
+        """Before scoring: all workers have the same images and model, and see this folder."""
+        if self.workers.count == 1:
+            return
+        images, model = self.images, self.model
+        self.workers.agree(
+            {
+                "images": crc32("\n".join(images.names).encode()),
+                "labels": crc32(b"" if images.labels is None else images.labels.tobytes()),
+                "model": crc32(b"".join(v.numpy().tobytes() for v in model.scoring_variables())),
+            }
+        )
+        for old in self.folder.glob(PART.format("*")):
+            old.unlink(missing_ok=True)
+        self.workers.wait()
+        if self.workers.chief:
+            write_atomic(self.folder / PART.format(0), "")
+        self.workers.wait()
+        seen = np.zeros(self.workers.count, np.int64)
+        seen[self.workers.index] = (self.folder / PART.format(0)).exists()
+        missing = np.flatnonzero(self.workers.total(seen) == 0)
+        if len(missing):
+            raise UserError(
+                f"worker {missing[0]} does not see {self.folder} of worker 0: "
+                "put --test_result_dir where all machines see it"
+            )
+
+    def gather(self) -> None:
+        """After scoring: the chief takes over what the other workers have found."""
+        if self.workers.count == 1:
+            return
+        if not self.workers.chief:
+            part = self.indices, self.columns, self._best(), self._features, self._losses
+            part += self._pixels, self.images.skipped
+            write_atomic(self.folder / PART.format(self.workers.index), pickle.dumps(part))
+        self.workers.wait()
+        if not self.workers.chief:
+            self._partial.unlink()
+            return
+        for worker in range(1, self.workers.count):
+            path = self.folder / PART.format(worker)
+            self._absorb(*pickle.loads(path.read_bytes()))
+            path.unlink()
+        (self.folder / PART.format(0)).unlink()
+
+    def _best(self) -> tuple[_Best, ...]:
+        return self._most, self._least, self._nearest
+
+    def _absorb(self, indices, columns, best, features, losses, pixels, skipped) -> None:
+        """Another worker's part, whose images come after all that are here."""
+        before = len(self.indices)
+        self.indices += indices
+        for name, column in self.columns.items():
+            column += columns[name]
+        for mine, theirs in zip(self._best(), best, strict=True):
+            for key, (place, *picture) in theirs.in_order():
+                mine.offer(key, (place + before, *picture))
+        for name, parts in features.items():
+            for i, part in enumerate(parts):
+                self._keep(name, part, losses[name][i] if losses[name] else None)
+        if pixels:
+            self._pixels += pixels
+        known = {name for name, _ in self.images.skipped}
+        self.images.skipped.extend(s for s in skipped if s[0] not in known)
 
     def _labels(self, indices):
         known = self.images.labels is not None
@@ -213,7 +293,7 @@ class Results:
                 if share is not None:
                     row.append(f"{share[place]:.4g}")
                 rows.writerow(row)
-        (self.folder / PARTIAL).unlink()
+        self._partial.unlink()
 
     def _pictures(self, value, share) -> None:
         folder = self.folder / "pictures"
@@ -248,6 +328,7 @@ class Results:
         folder = self.folder / "plots"
         shutil.rmtree(folder, ignore_errors=True)
         features = {name: np.concatenate(f) for name, f in self._features.items() if f}
+        losses = list(self._losses.values())
         if len(self.model.seen):
             features["normal, trained on"] = self.model.features(self.model.seen[:KEPT])
         test = {
@@ -258,9 +339,11 @@ class Results:
             "threshold": value,
             "normal": None if self.normal is None else self.normal.scores,
             "features": features,
-            "losses": np.concatenate(self._losses).T if self._losses else None,
+            "losses": np.concatenate(sum(losses, [])).T if any(losses) else None,
             "loss_labels": (
-                np.concatenate(self._loss_labels) if self._losses and labels is not None else None
+                np.repeat([0, 1], [sum(map(len, part)) for part in losses])
+                if any(losses) and labels is not None
+                else None
             ),
             "metrics": metrics,
         }
@@ -301,7 +384,7 @@ class Results:
             facts["skipped, unreadable"] = f"{metrics['skipped']}"
         config = self.model.config
         facts["model"] = (
-            f"trained {int(self.model.step)} steps on {config.height} x {config.width} pixels"
+            f"trained {self.model.steps_done} steps on {config.height} x {config.width} pixels"
         )
         if "auroc" in metrics:
             low, high = metrics["auroc_interval"]
@@ -336,6 +419,10 @@ class _Best:
             heapq.heappush(self.heap, entry)
         elif key > self.heap[0][0]:
             heapq.heapreplace(self.heap, entry)
+
+    def in_order(self) -> list:
+        """(key, picture) in the order in which they were offered."""
+        return [(key, picture) for key, _, picture in sorted(self.heap, key=lambda e: -e[1])]
 
     def ranked(self) -> list:
         return [picture for *_, picture in sorted(self.heap, reverse=True)]

@@ -27,10 +27,12 @@ class Training:
 
     def __init__(self, model, images, folder, sample_dir, log_dir, progress):
         """model: a DCGAN; images: the ImageSet to train on; folders may be None: not written."""
-        self.model, self.images, self.progress = model, images, progress
-        self.folder = Path(folder) if folder else None
-        self.sample_dir = Path(sample_dir) if sample_dir else None
-        self.writer = tf.summary.create_file_writer(str(log_dir)) if log_dir else None
+        self.model, self.images = model, images
+        mine = model.workers.chief  # to write and to show
+        self.progress = progress and mine
+        self.folder = Path(folder) if folder and mine else None
+        self.sample_dir = Path(sample_dir) if sample_dir and mine else None
+        self.writer = tf.summary.create_file_writer(str(log_dir)) if log_dir and mine else None
         self.total = model.config.total_steps(len(images))
         some = images.read(np.linspace(0, len(images) - 1, min(len(images), 256), dtype=int))[0]
         self.spread = float(to_float(some).std(axis=0).mean())
@@ -38,11 +40,11 @@ class Training:
     def run(self) -> None:
         """Trains; saves regularly, at the end, and when stopped by Ctrl-C or SIGTERM."""
         model, config = self.model, self.model.config
-        step = int(model.step)
+        step = model.steps_done
         if step == 0:
             self._grid(0)
             self._save()
-        batches = iter(self.images.stream(config.batch_size, config.seed, first_step=step))
+        batches = model.batches(self.images)
         saved = time.monotonic()
         every = max(1, self.total // GRIDS)
         bar = tqdm(

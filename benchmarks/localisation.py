@@ -97,7 +97,7 @@ def model_of(name, train, folder):
 
     if (folder / "config.json").exists() and has_checkpoint(folder):
         model = DCGAN.load(folder)
-        if int(model.step) >= model.config.total_steps(len(train)):
+        if model.steps_done >= model.config.total_steps(len(train)):
             return model
     else:
         h, w, c = train.shape

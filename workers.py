@@ -1,0 +1,154 @@
+"""Several devices and machines: TensorFlow's strategies, and what the workers settle together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+
+from errors import UserError
+
+STRATEGIES = ("none", "mirrored", "multiworker")
+EXAMPLE = (
+    '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
+RESTARTS = "ANOGAN_RESTARTS"  # environment: how often in a row this worker started anew
+MOST_RESTARTS = 10
+LONG = 120.0  # seconds after which a start counts as a success
+STARTED = time.monotonic()
+
+
+def task() -> tuple[int, int]:
+    """(this worker's index, number of workers) from TF_CONFIG; UserError if it says neither."""
+    remedy = f"set it on each machine, with its own index: TF_CONFIG='{EXAMPLE}'"
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        raise UserError(
+            f"--strategy multiworker needs the environment variable TF_CONFIG: {remedy}"
+        )
+    try:
+        config = json.loads(text)
+        workers, index = config["cluster"]["worker"], int(config["task"]["index"])
+        kinds = {*config["cluster"], config["task"]["type"]}
+        ports = [int(address.rsplit(":", 1)[1]) for address in workers]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"TF_CONFIG cannot be read ({reason}): {remedy}") from None
+    if kinds != {"worker"}:
+        raise UserError(f"TF_CONFIG may only speak of workers, worker 0 is the chief: {remedy}")
+    if not 0 <= index < len(workers) or not all(0 < port < 65536 for port in ports):
+        raise UserError(f"TF_CONFIG: index {index} of workers {', '.join(workers)}: {remedy}")
+    return index, len(workers)
+
+
+class Workers:
+    """This process among those that work together; alone unless the strategy is multiworker.
+
+    strategy: of tf.distribute; index, count: of the processes; devices: that this one computes
+    on; replicas: devices in all. Worker 0, the chief, owns checkpoints, samples, logs, results.
+    """
+
+    def __init__(self, name: str = "none"):
+        """name: of STRATEGIES; multiworker waits until all workers of TF_CONFIG are there."""
+        import tensorflow as tf
+
+        self.index, self.count = task() if name == "multiworker" else (0, 1)
+        if name == "none":
+            self.strategy = tf.distribute.get_strategy()
+        elif name == "mirrored":
+            self.strategy = tf.distribute.MirroredStrategy()
+        elif name == "multiworker":
+            self.strategy = _connect(self.index, self.count)
+        else:
+            raise UserError(f"strategy must be one of {', '.join(STRATEGIES)}, not {name}")
+        self.replicas = self.strategy.num_replicas_in_sync
+        self.devices = self.replicas // self.count
+
+    @property
+    def chief(self) -> bool:
+        return self.index == 0
+
+    def share(self, count: int, unit: int) -> range:
+        """This worker's part of `count` items, in runs that begin at multiples of `unit`."""
+        units = -(-count // unit)
+        first, last = (units * i // self.count * unit for i in (self.index, self.index + 1))
+        return range(min(first, count), min(last, count))
+
+    def total(self, values):
+        """The sum of all workers' NumPy arrays of one shape, on each; waits for the last."""
+        if self.count == 1:
+            return values
+        import tensorflow as tf
+
+        def add(x):
+            context = tf.distribute.get_replica_context()
+            first = tf.equal(context.replica_id_in_sync_group % self.devices, 0)
+            return context.all_reduce("SUM", x * tf.cast(first, x.dtype))
+
+        found = tf.function(lambda x: self.strategy.run(add, (x,)))(tf.constant(values))
+        return self.strategy.experimental_local_results(found)[0].numpy()
+
+    def wait(self) -> None:
+        """Until all workers are here."""
+        import numpy as np
+
+        self.total(np.zeros(1, np.int64))
+
+    def from_chief(self, values):
+        """The chief's array, of the same shape as this worker's."""
+        return self.total(values if self.chief else values * 0)
+
+    def agree(self, numbers: dict[str, int]) -> None:
+        """UserError, on all workers, unless they all come with the chief's numbers."""
+        import numpy as np
+
+        mine = np.array(list(numbers.values()), np.int64)
+        differ = np.zeros((self.count, len(mine)), np.int64)
+        differ[self.index] = mine != self.from_chief(mine)
+        for worker, row in enumerate(self.total(differ)):
+            if row.any():
+                what = ", ".join(name for name, bad in zip(numbers, row, strict=True) if bad)
+                raise UserError(
+                    f"worker {worker} differs from worker 0 in {what}: "
+                    "start all with the same flags, images and versions"
+                )
+
+
+def _connect(index: int, count: int):
+    """The strategy of all workers; while it waits for them, Ctrl-C ends the process at once."""
+    import tensorflow as tf
+
+    print(f"worker {index} of {count}: waiting for the others", file=sys.stderr, flush=True)
+    old = {s: signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:  # the port is taken, a host unknown
+        raise UserError(f"the workers of TF_CONFIG cannot be reached: {error}") from None
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    print(f"worker {index} of {count}: all are there", file=sys.stderr, flush=True)
+    return strategy
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another worker is gone."""
+    import tensorflow as tf
+
+    kinds = tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError
+    return isinstance(error, kinds)
+
+
+def start_anew() -> None:
+    """This very command again, in place of this process: it waits for the lost worker."""
+    restarts = 0 if time.monotonic() - STARTED > LONG else int(os.environ.get(RESTARTS, 0))
+    if restarts >= MOST_RESTARTS:
+        raise UserError("a worker was lost again and again: see its own messages")
+    os.environ[RESTARTS] = str(restarts + 1)
+    text = "another worker was lost: starting again, from the last checkpoint, when it is back"
+    print(text, file=sys.stderr, flush=True)
+    time.sleep(1.0)
+    os.execv(sys.executable, sys.orig_argv)
