@@ -67,6 +67,15 @@ class Workers:
         self.replicas = self.strategy.num_replicas_in_sync
         self.devices = self.replicas // self.count
 
+        def add(x):
+            context = tf.distribute.get_replica_context()
+            first = tf.equal(context.replica_id_in_sync_group % self.devices, 0)
+            return context.all_reduce("SUM", x * tf.cast(first, x.dtype))
+
+        self._total = tf.function(
+            lambda x: self.strategy.run(add, (x,)), autograph=False, reduce_retracing=True
+        )
+
     @property
     def chief(self) -> bool:
         return self.index == 0
@@ -83,12 +92,7 @@ class Workers:
             return values
         import tensorflow as tf
 
-        def add(x):
-            context = tf.distribute.get_replica_context()
-            first = tf.equal(context.replica_id_in_sync_group % self.devices, 0)
-            return context.all_reduce("SUM", x * tf.cast(first, x.dtype))
-
-        found = tf.function(lambda x: self.strategy.run(add, (x,)))(tf.constant(values))
+        found = self._total(tf.constant(values))
         return self.strategy.experimental_local_results(found)[0].numpy()
 
     def wait(self) -> None:
