@@ -253,7 +253,7 @@ def anomaly_test(args, model) -> None:
     )
     results.settle()
     mine = team.share(len(images), args.test_batch_size)
-    batches = images.subset(mine).batches(args.test_batch_size)
+    batches = images.subset(mine).batches(args.test_batch_size * team.devices)
     with results, tqdm(total=len(mine), unit="img", disable=not team.chief) as bar:
         for indices, batch in batches:
             found = model.anomaly_detector(batch, *search, args.test_batch_size)

@@ -112,16 +112,16 @@ class DCGAN:
         shape = (None, *self.config.shape)
         images = tf.TensorSpec(shape, tf.float32)
         latents = tf.TensorSpec((None, self.config.z_dim), tf.float32)
-        scalar = tf.TensorSpec((), tf.float32)
         self._train_step = tf.function(self._step_everywhere, autograph=False)
         self._penalty_step = tf.function(self._penalty_everywhere, autograph=False)
         self._generate = tf.function(self._decode, input_signature=[latents])
         self._features = tf.function(self._features_of, input_signature=[images])
-        self._search = tf.function(
-            self._search_batch, input_signature=[images, latents, *[scalar] * 5]
-        )
-        self._encode = tf.function(self._encode_batch, input_signature=[images])
-        self._measure = tf.function(self._measure_batch, input_signature=[images, latents])
+        # XLA gains on a GPU and loses on a CPU, whose convolutions it does without oneDNN.
+        jit = bool(tf.config.list_logical_devices("GPU"))
+        shared_out = self.workers.shared_out
+        self._search = shared_out(self._search_batch, jit_compile=jit, reduce_retracing=True)
+        self._encode = shared_out(self._encode_batch, reduce_retracing=True)
+        self._measure = shared_out(self._measure_batch, reduce_retracing=True)
 
     # training
 
@@ -511,16 +511,21 @@ class DCGAN:
         return [(1 - lambda_) / spread[0], lambda_ / spread[1], PRIOR]
 
     def _terms(self, x, search, steps, learning_rate, batch_size, weights, only=None) -> dict:
-        """Everything of a Detection but the score, or only these; x (n, h, w, c) uint8 or float."""
-        parts = []
-        for i in range(0, max(len(x), 1), batch_size):
-            batch = _float(x[i : i + batch_size])
-            size = batch_size if len(x) > batch_size else max(len(batch), 1)
+        """Everything of a Detection but the score, or only these; x (n, h, w, c) uint8 or float.
+
+        batch_size: of each device.
+        """
+        parts, devices = [], self.workers.devices
+        weights = [np.float32(w) for w in (learning_rate, *weights)]
+        together = batch_size * devices
+        for i in range(0, max(len(x), 1), together):
+            batch = _float(x[i : i + together])
+            size = together if len(x) > together else -(-max(len(batch), 1) // devices) * devices
             padded = np.zeros((size, *self.config.shape), np.float32)
             padded[: len(batch)] = batch
             z, losses = self._start(padded, search), None
             if steps:
-                z, losses = self._search(padded, z, float(steps), learning_rate, *weights)
+                z, losses = self._search(padded, z, steps, *weights)
             found = {**self._measure(padded, z), "losses": losses}
             found = {k: v for k, v in found.items() if not only or k in only}
             parts.append(
@@ -533,7 +538,7 @@ class DCGAN:
 
     def _start(self, batch, search):
         if search != "gradient":
-            return tf.convert_to_tensor(self._encode(batch))
+            return self._encode(batch)
         if self._pool is None:
             z = self.fixed_latents(POOL)
             self._pool = tf.constant(z), tf.constant(self.generate(z))
@@ -542,8 +547,8 @@ class DCGAN:
     def _encode_batch(self, images):
         return self.averages["encoder"](images, training=False)[:, : self.config.z_dim]
 
-    def _search_batch(self, images, start, steps, learning_rate, residual, discrimination, prior):
-        weights = Weights(residual, discrimination, prior, self.config.squared)
+    def _search_batch(self, images, start, steps, learning_rate, *weights):
+        weights = Weights(*weights, squared=self.config.squared)
         generator = networks.frozen_generator(self.averages["generator"])
         features = networks.frozen_features(self.averages["discriminator"])
         return search_latents(generator, features, images, start, steps, learning_rate, weights)

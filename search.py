@@ -37,7 +37,7 @@ def search_latents(generator, features, images, start, steps, learning_rate, wei
     """Adam on z, each image by itself, weights frozen (Schlegl et al. 2017, section 2.2).
 
     generator: z (b, z_dim) -> images; features: images -> (b, n); images (b, h, w, c) in
-    [-1, 1]; start (b, z_dim); steps: scalar; learning_rate: scalar, falls to zero by a cosine.
+    [-1, 1]; start (b, z_dim); steps: int; learning_rate: scalar, falls to zero by a cosine.
     The loss is a sum over images, so no image changes another's gradient, and Adam works
     element by element with moments that start at zero: batch-mates do not meet.
     Returns the best z seen (b, z_dim) and the loss at each step and at the end (b, steps + 1).
@@ -56,7 +56,6 @@ def search_latents(generator, features, images, start, steps, learning_rate, wei
         better = loss < best_loss
         return tf.where(better[:, None], z, best_z), tf.where(better, loss, best_loss)
 
-    steps = tf.cast(steps, tf.int32)
     z = best_z = start
     m = v = tf.zeros_like(start)
     best_loss = tf.fill([tf.shape(start)[0]], float("inf"))
@@ -69,9 +68,7 @@ def search_latents(generator, features, images, start, steps, learning_rate, wei
         losses = losses.write(i, loss)
         best_z, best_loss = keep_better(z, loss, best_z, best_loss)
         t = tf.cast(i + 1, tf.float32)
-        rate = (
-            learning_rate * 0.5 * (1.0 + tf.cos(3.14159265 * (t - 1.0) / tf.cast(steps, t.dtype)))
-        )
+        rate = learning_rate * 0.5 * (1.0 + tf.cos(3.14159265 * (t - 1.0) / steps))
         m = BETA1 * m + (1.0 - BETA1) * gradient
         v = BETA2 * v + (1.0 - BETA2) * gradient**2
         z -= rate * (m / (1.0 - BETA1**t)) / (tf.sqrt(v / (1.0 - BETA2**t)) + EPSILON)

@@ -76,6 +76,41 @@ class Workers:
             lambda x: self.strategy.run(add, (x,)), autograph=False, reduce_retracing=True
         )
 
+    def shared_out(self, function, **options):
+        """A function of arrays as a tf.function with these options; rows over local devices.
+
+        function: takes tensors whose rows it treats each by itself, then other arguments as it
+        likes; returns tensors with the same number of rows. With several devices in this process
+        each computes as many rows, so their number must be a multiple of the devices'.
+        """
+        import numpy as np
+        import tensorflow as tf
+
+        graph = tf.function(function, **options)
+        if self.devices == 1:
+            return graph
+        everywhere = tf.function(lambda arguments: self.strategy.run(graph, arguments))
+
+        def call(*arguments):
+            split = [
+                self._spread(np.split(np.asarray(a), self.devices)) if np.ndim(a) else a
+                for a in arguments
+            ]
+            found = everywhere(tuple(split))
+            return tf.nest.map_structure(
+                lambda v: tf.concat(self.strategy.experimental_local_results(v), 0), found
+            )
+
+        return call
+
+    def _spread(self, pieces):
+        """Arrays, one for each device of this process, as a value of tf.distribute."""
+        import tensorflow as tf
+
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(pieces[context.replica_id_in_sync_group % self.devices])
+        )
+
     @property
     def chief(self) -> bool:
         return self.index == 0

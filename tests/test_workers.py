@@ -1,0 +1,281 @@
+"""Several devices and machines give what one gives: logical CPUs, and processes on loopback."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import workers
+from errors import UserError
+from masks import PixelMeasures
+
+ROOT = Path(__file__).resolve().parent.parent
+TWO_CPUS = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+"""
+MAIN = "import sys, training; training.SAVE_SECONDS = 1.0; import main; sys.exit(main.main())"
+CURVE = """
+import sys
+import numpy as np
+from config import preset
+from data import ImageSet
+from model import DCGAN
+from workers import Workers
+
+strategy, images, kind, out = sys.argv[1:]
+small = dict(height=16, width=16, channels=1, z_dim=8, gf_dim=8, df_dim=8, batch_size=16)
+model = DCGAN(preset(kind, **small), workers=Workers(strategy))
+images = ImageSet.from_array(np.load(images))
+model.config = __import__("dataclasses").replace(model.config, steps=1)
+model.train(images, progress=False)
+rest, _ = images.split(model.config.validation_share, model.config.seed)
+batches, curve = model.batches(rest), []
+for _ in range(20):
+    curve.append([float(v) for v in model.update(next(batches)).values()])
+weights = np.concatenate([np.ravel(v.numpy()) for v in model._state()])
+if model.workers.chief:
+    np.savez(out, curve=curve, weights=weights, replicas=model.workers.replicas)
+model.workers.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, zeros, digits):
+    """A folder with images to train on, to score, one of them broken, and zeros as an array."""
+    root = tmp_path_factory.mktemp("team")
+    images, labels = digits
+    groups = {
+        "data/zeros": zeros[:-50],
+        "test_data/normal": zeros[-30:],
+        "test_data/odd": images[labels != 0][::60][:21],
+    }
+    for name, group in groups.items():
+        (root / name).mkdir(parents=True)
+        for i, image in enumerate(group):
+            Image.fromarray(image[..., 0]).save(root / name / f"{i:03d}.png")
+    (root / "test_data" / "odd" / "0070.png").write_bytes(b"no image")
+    np.save(root / "zeros.npy", zeros)
+    return root
+
+
+def start(cwd, code, arguments, index=None, ports=()):
+    """A Python process, one of a team if it has an index; its lines go to a file in cwd."""
+    variables = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    variables.pop("TF_CONFIG", None)
+    if index is not None:
+        task = {"type": "worker", "index": index}
+        cluster = {"worker": [f"localhost:{port}" for port in ports]}
+        variables["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+    with (cwd / f"worker{index or 0}.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=cwd, env=variables, stdout=log, stderr=log,
+        )  # fmt: skip
+
+
+def free_ports():
+    sockets = [socket.socket() for _ in range(2)]
+    for s in sockets:
+        s.bind(("localhost", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def finish(cwd, *processes):
+    """(exit code, lines) of each process."""
+    try:
+        codes = [p.wait(240) for p in processes]
+    finally:
+        for p in processes:
+            p.kill()
+    return [(code, (cwd / f"worker{i}.log").read_text()) for i, code in enumerate(codes)]
+
+
+def team(cwd, code, arguments, others=None):
+    """Two workers; the second one may have arguments of its own."""
+    ports = free_ports()
+    first = start(cwd, code, arguments, 0, ports)
+    return finish(cwd, first, start(cwd, code, others or arguments, 1, ports))
+
+
+def curve(folders, tmp_path, strategy, kind, preamble=""):
+    arguments = [strategy, folders / "zeros.npy", kind, tmp_path / "found.npz"]
+    if strategy == "multiworker":
+        found = team(tmp_path, CURVE, arguments)
+    else:
+        found = finish(tmp_path, start(tmp_path, preamble + CURVE, arguments))
+    assert all(code == 0 for code, _ in found), found
+    with np.load(tmp_path / "found.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module", params=["default", "classic"])
+def single(request, folders, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("single")
+    return request.param, curve(folders, folder, "none", request.param)
+
+
+@pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
+def test_two_devices_train_as_one_with_the_same_global_batch(folders, tmp_path, strategy, single):
+    kind, one = single
+    two = curve(folders, tmp_path, strategy, kind, TWO_CPUS)
+    assert (one["replicas"], two["replicas"]) == (1, 2)
+    assert np.ptp(one["curve"][:, 0]) > 0.1
+    np.testing.assert_allclose(two["curve"], one["curve"], rtol=5e-4, atol=5e-4)
+    # Adam makes a step of a gradient's rounding error where a weight has no influence.
+    close = np.isclose(two["weights"], one["weights"], rtol=1e-3, atol=1e-4)
+    assert close.mean() > 0.999
+
+
+@pytest.mark.parametrize("search", ["encoder", "gradient"])
+def test_two_workers_write_the_files_that_one_writes(folders, trained_folder, tmp_path, search):
+    flags = ["--dataset", "zeros", "--checkpoint_dir", trained_folder.parent, "--anomaly_test"]
+    flags += ["--test_dir", folders / "test_data", "--test_batch_size", 8, "--save_maps"]
+    flags += ["--search", search, "--test_epoch", 4, "--test_result_dir"]
+    calls = ([*flags, tmp_path / "one"], [*flags, tmp_path / "two"])
+    alone = finish(tmp_path, start(tmp_path, MAIN, calls[0]))
+    both = team(tmp_path, MAIN, [*calls[1], "--strategy", "multiworker"])
+    assert [code for code, _ in alone + both] == [0, 0, 0], (alone, both)
+    one, two = (
+        {p.relative_to(tmp_path / n).as_posix(): p for p in (tmp_path / n).rglob("*.*")}
+        for n in ("one", "two")
+    )
+    assert set(one) == set(two)
+    assert "skipped 1 unreadable" in both[0][1] and "AUROC" not in both[1][1]
+    for name in one:
+        if not name.endswith((".svg", ".html")):
+            assert one[name].read_bytes() == two[name].read_bytes(), name
+
+
+def test_two_local_devices_score_as_one(folders, trained_folder, tmp_path):
+    flags = ["--dataset", "zeros", "--checkpoint_dir", trained_folder.parent, "--anomaly_test"]
+    flags += ["--test_dir", folders / "test_data", "--test_batch_size", 8]
+    flags += ["--search", "gradient", "--test_epoch", 4, "--test_result_dir"]
+    found = finish(tmp_path, start(tmp_path, MAIN, [*flags, tmp_path / "one"]))
+    two = [*flags, tmp_path / "two", "--strategy", "mirrored"]
+    found += finish(tmp_path, start(tmp_path, TWO_CPUS + MAIN, two))
+    assert [code for code, _ in found] == [0, 0], found
+    one, two = ((tmp_path / n / "scores.csv").read_text() for n in ("one", "two"))
+    assert one == two and one.count("\n") == 52
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_worker_comes_back_and_both_go_on_from_the_checkpoint(folders, tmp_path, victim):
+    shutil.copytree(folders / "data", tmp_path / "data")
+    flags = ["--dataset", "zeros", "--train", "--epoch", 60, "--batch_size", 16, "--z_dim", 8]
+    flags += ["--gf_dim", 8, "--df_dim", 8, "--strategy", "multiworker"]
+    ports, run = free_ports(), tmp_path / "checkpoints" / "zeros"
+    team = [start(tmp_path, MAIN, flags, i, ports) for i in (0, 1)]
+    try:
+        deadline = time.monotonic() + 120
+        while not any(p.name != "ckpt-0.index" for p in run.glob("ckpt-*.index")):
+            assert time.monotonic() < deadline and all(p.poll() is None for p in team)
+            time.sleep(0.1)
+        team[victim].send_signal(signal.SIGKILL)
+        team[victim].wait()
+        before = len((tmp_path / f"worker{1 - victim}.log").read_text())
+        team[victim] = start(tmp_path, MAIN, flags, victim, ports)
+    except BaseException:
+        for p in team:
+            p.kill()
+        raise
+    found = finish(tmp_path, *team)
+    assert [code for code, _ in found] == [0, 0], found
+    assert "another worker was lost" in found[1 - victim][1][before:]
+    assert "going on from step" in found[0][1] and "going on from step 0 " not in found[0][1]
+    count = len(list((folders / "data" / "zeros").glob("*.png")))
+    total = round(0.9 * count) * 60 // 16
+    assert f"trained to step {total}" in found[0][1] or (run / f"ckpt-{total}.index").exists()
+
+
+def test_workers_with_different_images_are_refused_on_both_sides(folders, tmp_path):
+    for i, count in enumerate((60, 64)):
+        shutil.copytree(folders / "data", tmp_path / str(i))
+        for path in sorted((tmp_path / str(i) / "zeros").glob("*.png"))[count:]:
+            path.unlink()
+    flags = ["--dataset", "zeros", "--train", "--gf_dim", 4, "--df_dim", 4, "--z_dim", 4]
+    flags += ["--batch_size", 16, "--strategy", "multiworker", "--data_dir"]
+    found = team(tmp_path, MAIN, [*flags, tmp_path / "0"], [*flags, tmp_path / "1"])
+    for code, lines in found:
+        assert code == 1 and "error: worker 1 differs from worker 0 in images" in lines
+        assert "Traceback" not in lines
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused_with_a_remedy(folders, tmp_path):
+    flags = ["--dataset", "zeros", "--train", "--batch_size", 18, "--strategy", "mirrored"]
+    flags += ["--data_dir", folders / "data"]
+    [(code, lines)] = finish(tmp_path, start(tmp_path, TWO_CPUS + MAIN, flags))
+    assert code == 1 and "--batch_size 18" in lines and "multiple of 4" in lines
+    assert "Traceback" not in lines
+
+
+CLUSTER = '"cluster": {"worker": ["localhost:1", "localhost:2"]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        "{}",
+        "{%s}" % CLUSTER,
+        '{%s, "task": {"type": "worker", "index": 2}}' % CLUSTER,
+        '{%s, "task": {"type": "worker", "index": "x"}}' % CLUSTER,
+        '{%s, "task": {"type": "chief", "index": 0}}' % CLUSTER,
+        '{"cluster": {"worker": ["localhost"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["localhost:0"]}, "task": {"type": "worker", "index": 0}}',
+    ],
+)
+def test_a_bad_tf_config_is_one_line_with_an_example(monkeypatch, text):
+    if text is None:
+        monkeypatch.delenv("TF_CONFIG", raising=False)
+    else:
+        monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UserError, match="TF_CONFIG.*host0:12345") as error:
+        workers.task()
+    assert "\n" not in str(error.value)
+
+
+def test_tf_config_tells_index_and_count(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{%s, "task": {"type": "worker", "index": 1}}' % CLUSTER)
+    assert workers.task() == (1, 2)
+
+
+@pytest.mark.parametrize("count, unit", [(0, 4), (3, 4), (17, 4), (1000, 64), (64, 64)])
+@pytest.mark.parametrize("members", [1, 2, 3, 16])
+def test_shares_of_the_files_are_all_files_in_order_and_begin_at_batches(count, unit, members):
+    alone = workers.Workers()
+    found = []
+    for alone.index in range(members):
+        alone.count = members
+        found.append(alone.share(count, unit))
+    assert [i for share in found for i in share] == list(range(count))
+    assert all(share.start % unit == 0 for share in found if share)
+    units = [-(-len(share) // unit) for share in found]
+    assert max(units) - min(units) <= 1
+
+
+def test_pixel_measures_of_two_parts_add_up():
+    rng = np.random.default_rng(0)
+    maps, masks = rng.uniform(0, 2, (6, 9, 9)), rng.uniform(size=(6, 9, 9)) < 0.1
+    whole, *parts = (PixelMeasures(0.5) for _ in range(3))
+    for i, (anomaly_map, mask) in enumerate(zip(maps, masks, strict=True)):
+        whole.add(anomaly_map, mask)
+        parts[i % 2].add(anomaly_map, mask)
+    parts[0] += parts[1]
+    assert parts[0].measures() == pytest.approx(whole.measures())
