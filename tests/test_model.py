@@ -286,6 +286,34 @@ def test_a_search_that_needs_an_encoder_is_refused_without_one(small):
         model.anomaly_detector(np.zeros((1, 16, 16, 1), np.uint8), "hybrid")
 
 
+@pytest.mark.parametrize("search", SEARCHES)
+def test_scores_are_those_of_a_plain_float32_reference(trained, queries, search):
+    from scipy.stats import spearmanr
+
+    from benchmarks.agreement import reference
+
+    images, labels = queries
+    plain, found = (
+        reference(trained, images, search),
+        trained.anomaly_detector(images, search).score,
+    )
+    assert spearmanr(plain, found)[0] > 0.999
+    assert abs(roc_auc_score(labels, plain) - roc_auc_score(labels, found)) < 0.002
+
+
+def test_search_compiled_by_xla_finds_the_same_latents(trained, queries):
+    import tensorflow as tf
+
+    x = to_float(queries[0][:6])
+    start, weights = trained._start(x, "hybrid"), [np.float32(w) for w in trained._weights()]
+    way = x, start, 5, np.float32(0.1), *weights
+    z, losses = trained._search(*way)
+    compiled = tf.function(trained._search_batch, jit_compile=True)
+    for mine, theirs in zip((z, losses), compiled(*way), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-3)
+    assert losses.shape == (6, 6)
+
+
 def test_bfloat16_scores_agree_in_rank_with_float32(trained_folder, queries):
     from scipy.stats import spearmanr
 

@@ -222,7 +222,11 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_with_a_remedy(folders, tmp
     assert "Traceback" not in lines
 
 
-CLUSTER = '"cluster": {"worker": ["localhost:1", "localhost:2"]}'
+def config_of(workers, **task):
+    return json.dumps({"cluster": {"worker": workers}, "task": task})
+
+
+TWO = ["localhost:1", "localhost:2"]
 
 
 @pytest.mark.parametrize(
@@ -233,12 +237,12 @@ CLUSTER = '"cluster": {"worker": ["localhost:1", "localhost:2"]}'
         "{",
         "[]",
         "{}",
-        "{%s}" % CLUSTER,
-        '{%s, "task": {"type": "worker", "index": 2}}' % CLUSTER,
-        '{%s, "task": {"type": "worker", "index": "x"}}' % CLUSTER,
-        '{%s, "task": {"type": "chief", "index": 0}}' % CLUSTER,
-        '{"cluster": {"worker": ["localhost"]}, "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"worker": ["localhost:0"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["localhost:1"]}}',
+        config_of(TWO, type="worker", index=2),
+        config_of(TWO, type="worker", index="x"),
+        config_of(TWO, type="chief", index=0),
+        config_of(["localhost"], type="worker", index=0),
+        config_of(["localhost:0"], type="worker", index=0),
     ],
 )
 def test_a_bad_tf_config_is_one_line_with_an_example(monkeypatch, text):
@@ -252,7 +256,7 @@ def test_a_bad_tf_config_is_one_line_with_an_example(monkeypatch, text):
 
 
 def test_tf_config_tells_index_and_count(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", '{%s, "task": {"type": "worker", "index": 1}}' % CLUSTER)
+    monkeypatch.setenv("TF_CONFIG", config_of(TWO, type="worker", index=1))
     assert workers.task() == (1, 2)
 
 
