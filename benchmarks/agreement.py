@@ -4,8 +4,9 @@ python benchmarks/agreement.py [--data_dir data] [--images 1000]
 
 Trains with the default settings, then scores official test images with the tool in float32 and in
 mixed_bfloat16, and with a reference: the Keras networks as trained, nothing folded, one eager
-gradient tape a step, Adam of Keras on z. Prints rank correlation and the difference of AUROC.
-Writes results/agreement.json.
+gradient tape a step, Adam of Keras on z. Prints rank correlation and AUROC; and when images
+converge: after which share of the search's steps an image's loss is within 1 % of its last, on
+average, and for how many that is so halfway. Writes results/agreement.json.
 """
 
 from __future__ import annotations
@@ -86,16 +87,23 @@ def main() -> None:
         images, _ = test.read(np.linspace(0, len(test) - 1, args.images).astype(int))
         labels = test.labels[np.linspace(0, len(test) - 1, args.images).astype(int)]
         models = {name: DCGAN.load(folder, name) for name in ("float32", "mixed_bfloat16")}
-        print("| search | precision | rank correlation | AUROC | reference's AUROC |\n|-|-|-|-|-|")
+        head = "search | precision | rank correlation | AUROC | reference's | steps | halfway"
+        print(f"| {head} |\n|-|-|-|-|-|-|-|")
         for search in SEARCHES:
             plain = reference(models["float32"], images, search)
             for name, model in models.items():
-                scores = model.anomaly_detector(images, search).score
+                detection = model.anomaly_detector(images, search)
+                scores = detection.score
                 found = {
                     "rank_correlation": float(spearmanr(scores, plain)[0]),
                     "auroc": float(roc_auc_score(labels, scores)),
                     "reference_auroc": float(roc_auc_score(labels, plain)),
                 }
+                if detection.losses is not None:
+                    best = np.minimum.accumulate(detection.losses, axis=1)
+                    near = best <= 1.01 * best[:, -1:]  # of what the search ends with
+                    found["steps_to_converge"] = float(near.argmax(1).mean() / STEPS[search])
+                    found["converged_halfway"] = float(near[:, STEPS[search] // 2].mean())
                 results[f"{search} {name}"] = found
                 numbers = " | ".join(f"{v:.5f}" for v in found.values())
                 print(f"| {search} | {name} | {numbers} |", flush=True)

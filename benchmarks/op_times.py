@@ -39,8 +39,10 @@ def operation_seconds(work) -> Counter:
         for line in plane.lines:
             for event in line.events:
                 name, _, kind = plane.event_metadata[event.metadata_id].name.partition(":")
-                if kind and "::" not in name + ":" + kind:
-                    found[kind.split("#")[0]] += event.duration_ps / 1e12 / ROUNDS
+                if kind and "::" not in name + ":" + kind and not kind.startswith(" __"):
+                    found[kind.split("#")[0].replace("_MklNative", "oneDNN ")] += (
+                        event.duration_ps / 1e12 / ROUNDS
+                    )
     return found
 
 
