@@ -57,6 +57,15 @@ def test_damage_shows_in_every_image_and_hangs_on_the_seed(digits):
     assert (y != ops.damage(tf.constant(x), tf.constant([1, 3])).numpy()).any()
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_shares_of_a_batch_are_damaged_as_the_whole_batch_is(digits, count):
+    x = tf.constant(digits[0][:16] / 127.5 - 1, tf.float32)
+    whole = ops.damage(x, [3, 4])
+    for i in range(count):
+        share = ops.damage(x[i::count], [3, 4], ops.Share(i, count))
+        np.testing.assert_array_equal(share, whole[i::count])
+
+
 def test_damage_that_would_not_show_swaps_the_halves():
     x = np.full((8, 16, 16, 1), -1, np.float32)
     x[:, 12, 12] = 1.0  # alike: nothing that is pasted or erased changes a hundredth
