@@ -233,6 +233,15 @@ def test_stream_goes_on_where_an_unbroken_one_would_be(broken, limit, first_step
     assert [numbers(b) for b in resumed] == [numbers(b) for b in whole[first_step:]]
 
 
+def test_shares_of_the_stream_make_up_its_batches(broken, limit):
+    images = load(broken, **limit)
+    whole = images.stream(8, seed=1, first_step=5)
+    parts = [iter(images.stream(8, 1, 5, shares, 4)) for shares in (range(0, 2), range(2, 4))]
+    for batch in whole.take(9):
+        for i in range(4):
+            np.testing.assert_array_equal(next(parts[i // 2]), batch[i::4])
+
+
 def test_resumed_stream_decodes_nothing_of_what_it_skips(folder, decoded):
     take(load(folder, memory_limit=0), 1, first_step=10**9)
     assert len(decoded) < 200
@@ -419,12 +428,3 @@ def test_mnist_labels_of_another_file_are_an_error(digits):
     (digits / "mnist/t10k-labels-idx1-ubyte").write_bytes(idx(np.arange(19)))
     with pytest.raises(UserError, match="20 images but 19 labels: .* download.py mnist"):
         mnist(digits, "test")
-
-
-def test_shares_of_the_stream_make_up_its_batches(digits):
-    images = ImageSet.from_array(digits[0][:50])
-    whole = images.stream(8, seed=1, first_step=5)
-    parts = [iter(images.stream(8, 1, 5, shares, 4)) for shares in (range(0, 2), range(2, 4))]
-    for batch in whole.take(9):
-        for i in range(4):
-            np.testing.assert_array_equal(next(parts[i // 2]), batch[i::4])
