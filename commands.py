@@ -20,6 +20,7 @@ from results import Results, Threshold
 from utils import find_names, probe
 
 PROBED = 64  # images that are looked at to know whether they are grey or colour
+TEST_DIR = "test_data"
 
 
 def settings(args) -> dict:
@@ -139,13 +140,13 @@ def training_images(args, config: Config):
 
 
 def test_images(args, config: Config):
-    """The ImageSet to score: mnist's own test images, or those in --test_dir."""
-    if config.dataset == "mnist":
+    """The ImageSet to score: those in --test_dir; for mnist, if none is given, its own."""
+    if config.dataset == "mnist" and not args.test_dir:
         classes = (config.normal_class, config.anomaly_class)
         images = data.mnist(args.data_dir, "test", *classes, config.height, config.width)
     else:
         images = data.image_folder(
-            args.test_dir,
+            args.test_dir or TEST_DIR,
             args.input_fname_pattern,
             *config.shape,
             crop=config.crop,
@@ -162,7 +163,7 @@ def test_images(args, config: Config):
 
 
 def result_folder(args) -> Path:
-    return Path(args.test_result_dir or Path(args.test_dir) / "test_result")
+    return Path(args.test_result_dir or Path(args.test_dir or TEST_DIR) / "test_result")
 
 
 def train(args):

@@ -193,7 +193,6 @@ def parser() -> argparse.ArgumentParser:
     a = group.add_argument
     a(
         "--test_dir",
-        default="test_data",
         metavar="DIR",
         help="the images to score (test_data; mnist: its own test images)",
     )
@@ -245,7 +244,7 @@ def parser() -> argparse.ArgumentParser:
         help="of runs, or of one run (checkpoints)",
     )
     a("--sample_dir", default="samples", metavar="DIR", help="for samples (samples)")
-    a("--test_result_dir", metavar="DIR", help="for results (TEST_DIR/test_result)")
+    a("--test_result_dir", metavar="DIR", help="for results (test_result in --test_dir)")
     a("--log_dir", default="logs", metavar="DIR", help="for TensorBoard (logs)")
     return p
 
@@ -268,8 +267,8 @@ def check(p: argparse.ArgumentParser, args) -> None:
         p.error("--threshold and --target_fpr or --threshold_from exclude each other: give one")
     if args.target_fpr and by_labels:
         p.error("--target_fpr is for the threshold from held-out images, not from labels")
-    if is_mnist and (args.labels or args.mask_dir):
-        p.error("--labels and --mask_dir are for image folders, not for --dataset mnist")
+    if is_mnist and not args.test_dir and (args.labels or args.mask_dir):
+        p.error("--labels and --mask_dir are for image folders: name yours with --test_dir")
     for flag in ("target_fpr", "threshold", "threshold_from", "labels", "mask_dir", "save_maps"):
         if getattr(args, flag) and not args.anomaly_test:
             p.error(f"--{flag} is for scoring: add --anomaly_test")

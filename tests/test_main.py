@@ -192,6 +192,17 @@ def test_unlabelled_images_get_scores_and_no_metrics(run, capsys):
     assert "AUROC" not in out and "of 3 images are called anomalous" in out
 
 
+def test_a_model_of_mnist_scores_a_folder_that_is_named(run, zeros, capsys):
+    config = run / "checkpoints" / "zeros" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dataset": "mnist"}))
+    save(run / "mine" / "a.png", zeros[0])
+    words = ["--dataset", "mnist", "--checkpoint_dir", "checkpoints/zeros", "--anomaly_test"]
+    assert main.main(words) == 1
+    assert "python download.py mnist" in capsys.readouterr().err
+    assert main.main([*words, "--test_dir", "mine"]) == 0
+    assert [r["file"] for r in rows(run / "mine/test_result/scores.csv")] == ["a.png"]
+
+
 def test_every_image_gets_a_decision_that_follows_from_the_threshold(run, capsys):
     words = ["--dataset", "zeros", "--anomaly_test", "--target_fpr", "0.2"]
     assert main.main(words) == 0
