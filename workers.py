@@ -116,9 +116,12 @@ class Workers:
         return self.index == 0
 
     def share(self, count: int, unit: int) -> range:
-        """This worker's part of `count` items, in runs that begin at multiples of `unit`."""
+        """This worker's part of `count` items, in runs that begin at multiples of `unit`.
+
+        Where there are fewer runs than workers the chief has one, for its progress bar.
+        """
         units = -(-count // unit)
-        first, last = (units * i // self.count * unit for i in (self.index, self.index + 1))
+        first, last = (-(-units * i // self.count) * unit for i in (self.index, self.index + 1))
         return range(min(first, count), min(last, count))
 
     def total(self, values):

@@ -272,6 +272,7 @@ def test_shares_of_the_files_are_all_files_in_order_and_begin_at_batches(count, 
     assert all(share.start % unit == 0 for share in found if share)
     units = [-(-len(share) // unit) for share in found]
     assert max(units) - min(units) <= 1
+    assert units[0] == max(units)
 
 
 def test_pixel_measures_of_two_parts_add_up():
