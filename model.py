@@ -301,6 +301,11 @@ class DCGAN:
         found += [v for optimiser in self.optimisers.values() for v in optimiser.variables]
         return [*found, self.step]
 
+    def finite(self) -> bool:
+        """Whether no variable of a checkpoint is NaN or infinite."""
+        some = [v for v in self._state() if tf.as_dtype(v.dtype).is_floating]
+        return bool(tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in some]))
+
     def scoring_variables(self) -> list:
         """The variables that decide scores."""
         return [v for net in self.averages.values() for v in net.weights]

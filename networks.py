@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from config import Config
-from ops import ConvTranspose
+from ops import BatchNorm, Conv, ConvTranspose, conv_transpose, convolution
 
 KERNEL = 5
 SMALLEST = 4  # no stage makes the shorter side smaller than this, pixels
@@ -34,9 +34,9 @@ def stage_widths(first: int, stages: int) -> list[int]:
 
 def _batch_norm(config: Config, dtype) -> keras.layers.Layer:
     # The short runs of a laptop need moving averages that follow within some hundred steps.
-    return keras.layers.BatchNormalization(
+    return BatchNorm(
         momentum=config.norm_momentum,
-        epsilon=1e-5,
+        epsilon=1.001e-5,  # the fused operation's smallest
         synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
         dtype=dtype,
     )
@@ -98,14 +98,8 @@ def _convolutions(config: Config, x, filters: int, batch_norm, dtype) -> list:
     stages = []
     count = len(stage_sizes(config.height, config.width)) - 1
     for i, width in enumerate(stage_widths(filters, count)):
-        x = keras.layers.Conv2D(
-            width,
-            KERNEL,
-            2,
-            "same",
-            kernel_initializer=_initializer(config, keras.initializers.HeNormal),
-            dtype=dtype,
-        )(x)
+        initializer = _initializer(config, keras.initializers.HeNormal)
+        x = Conv(width, KERNEL, kernel_initializer=initializer, dtype=dtype)(x)
         if batch_norm and i > 0:
             x = _batch_norm(config, dtype)(x)
         x = keras.layers.LeakyReLU(SLOPE, dtype=dtype)(x)
@@ -181,16 +175,15 @@ def frozen_generator(net: keras.Model):
     """G in inference mode as plain operations, batch norm folded into the weights: z -> images.
 
     The same function as net(z, training=False), of the weights at the time of the call; faster
-    where it is called often, as in the latent search.
+    where it is called often, as in the latent search. Computes in the net's precision.
     """
     stages = _folded(net.layers)
 
     def generate(z):
-        x = z
+        x = tf.cast(z, stages[0][1].dtype)
         for layer, kernel, bias in stages:
             if isinstance(layer, ConvTranspose):
-                shape = (tf.shape(x)[0], *layer.size, layer.filters)
-                x = tf.nn.conv2d_transpose(x, kernel, shape, strides=2) + bias
+                x = conv_transpose(x, kernel, layer.size) + bias
             else:
                 x = tf.matmul(x, kernel) + bias
                 x = tf.reshape(x, (-1, *net.get_layer(FIRST_MAP).target_shape))
@@ -211,9 +204,9 @@ def frozen_features(net: keras.Model):
     stages = _folded(net.layers[:-1])
 
     def features(images):
-        x = images
+        x = tf.cast(images, stages[0][1].dtype)
         for _, kernel, bias in stages:
-            x = tf.nn.leaky_relu(tf.nn.conv2d(x, kernel, 2, "SAME") + bias, SLOPE)
+            x = tf.nn.leaky_relu(convolution(x, kernel) + bias, SLOPE)
         return tf.cast(tf.reshape(x, (tf.shape(x)[0], -1)), tf.float32)
 
     return features
@@ -240,4 +233,6 @@ def _folded(layers) -> list:
             kernel = tf.convert_to_tensor(layer.kernel)
             bias = layer.bias if getattr(layer, "use_bias", True) else 0.0
             stages.append((layer, kernel, tf.convert_to_tensor(bias)))
-    return stages
+    return [
+        (layer, *(tf.cast(w, layer.compute_dtype) for w in weights)) for layer, *weights in stages
+    ]

@@ -7,13 +7,87 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+FEW = 4  # channels, of images
+
+
+def convolution(x, kernel):
+    """Stride-2 "SAME" convolution: (b, h, w, n), (5, 5, n, m) -> (b, h / 2, w / 2, m), rounded up.
+
+    It and conv_transpose are each other's gradient.
+    """
+
+    @tf.custom_gradient
+    def apply(x, kernel):
+        def gradient(dy):
+            return conv_transpose(dy, kernel, x.shape[1:3]), _to_kernel(x, kernel, dy)
+
+        return tf.nn.conv2d(x, kernel, 2, "SAME"), gradient
+
+    return apply(x, kernel)
+
+
+def conv_transpose(x, kernel, size):
+    """Stride-2 transposed convolution to (height, width): (b, h, w, m), (5, 5, n, m) -> (b, *size, n).
+
+    The gradient of `convolution`, so sizes are met on the way back, odd ones too. Of few channels
+    n, those of images, it's a 3x3 convolution to 4 n channels, one for each place in a 2x2 square of
+    the result: the same sums, but libraries are slow where so few channels are the innermost axis.
+    """
+
+    @tf.custom_gradient
+    def apply(x, kernel):
+        def gradient(dy):
+            return convolution(dy, kernel), _to_kernel(dy, kernel, x)
+
+        return _from_squares(tf.nn.conv2d(x, _of_squares(kernel), 1, "SAME")), gradient
+
+    if kernel.shape[2] <= FEW and size[0] % 2 == size[1] % 2 == 0:
+        return apply(x, kernel)
+    shape = (tf.shape(x)[0], *size, kernel.shape[2])
+    return tf.nn.conv2d_transpose(x, kernel, shape, strides=2)
+
+
+def _to_kernel(x, kernel, dy):
+    """The convolution's gradient towards its kernel."""
+    return tf.raw_ops.Conv2DBackpropFilter(
+        input=x,
+        filter_sizes=kernel.shape,
+        out_backprop=dy,
+        strides=[1, 2, 2, 1],
+        padding="SAME",
+    )
+
+
+def _of_squares(kernel):
+    """conv_transpose's kernel (5, 5, n, m) as (3, 3, m, 4 n): to each 2x2 square's places."""
+    n, m = kernel.shape[2:]
+    # row p of a square at row i gets row j of x by row 2 (i - j) + p + 1 of the kernel
+    kernel = tf.reshape(tf.pad(kernel, [[1, 0], [1, 0], [0, 0], [0, 0]]), (3, 2, 3, 2, n, m))
+    kernel = tf.reverse(kernel, [0, 2])
+    return tf.reshape(tf.transpose(kernel, (0, 2, 5, 1, 3, 4)), (3, 3, m, 4 * n))
+
+
+def _from_squares(x):
+    """(b, h, w, 4 n) -> (b, 2 h, 2 w, n); several times faster than tf.nn.depth_to_space."""
+    h, w, n = x.shape[1], x.shape[2], x.shape[3] // 4
+    x = tf.transpose(tf.reshape(x, (-1, h, w, 2, 2, n)), (0, 1, 3, 2, 4, 5))
+    return tf.reshape(x, (-1, 2 * h, 2 * w, n))
+
+
+@keras.saving.register_keras_serializable("anogan")
+class Conv(keras.layers.Conv2D):
+    """5x5 stride-2 convolution."""
+
+    def __init__(self, filters, kernel_size=5, **kwargs):
+        super().__init__(filters, kernel_size, strides=2, padding="same", **kwargs)
+
+    def convolution_op(self, inputs, kernel):
+        return convolution(inputs, tf.convert_to_tensor(kernel))
+
 
 @keras.saving.register_keras_serializable("anogan")
 class ConvTranspose(keras.layers.Layer):
-    """Stride-2 transposed convolution to an exact (height, width), odd sizes too.
-
-    It's the gradient of a stride-2 "SAME" convolution, so D's sizes are met on the way back.
-    """
+    """Stride-2 transposed convolution to an exact (height, width), see conv_transpose."""
 
     def __init__(self, filters, kernel, size, use_bias=True, initializer=None, **kwargs):
         super().__init__(**kwargs)
@@ -29,12 +103,37 @@ class ConvTranspose(keras.layers.Layer):
             self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
     def call(self, x):
-        shape = (tf.shape(x)[0], *self.size, self.filters)
-        x = tf.nn.conv2d_transpose(x, tf.convert_to_tensor(self.kernel), shape, strides=2)
+        x = conv_transpose(x, tf.convert_to_tensor(self.kernel), self.size)
         return x + tf.convert_to_tensor(self.bias) if self.use_bias else x
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], *self.size, self.filters)
+
+
+@keras.saving.register_keras_serializable("anogan")
+class BatchNorm(keras.layers.BatchNormalization):
+    """Keras's, by TensorFlow's fused operation where the batch is all on one device."""
+
+    def call(self, inputs, training=None):
+        if training and self.synchronized:
+            return super().call(inputs, training=True)
+        averages = self.moving_mean, self.moving_variance
+        known = [[], []] if training else [tf.convert_to_tensor(a) for a in averages]
+        y, *found, _, _, _ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=known[0],
+            variance=known[1],
+            epsilon=self.epsilon,
+            is_training=bool(training),
+        )
+        if training:
+            count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
+            found[1] *= (count - 1.0) / count  # which the operation takes for an unbiased estimate
+            for average, value in zip(averages, found, strict=True):
+                average.assign(average * self.momentum + value * (1.0 - self.momentum))
+        return y
 
 
 def discriminator_loss(real_logits, fake_logits):

@@ -107,8 +107,8 @@ class Training:
         """Raises TrainingFailed if a loss is not finite or all samples look the same."""
         bad = [k for k, v in losses.items() if not np.isfinite(v)]
         samples = self.model.generate(self.model.fixed_latents())
-        if not np.isfinite(samples).all():
-            bad.append("samples")
+        if not (self.model.finite() and np.isfinite(samples).all()):
+            bad.append("weights")
         kept = f"the last good checkpoint in {self.folder} is kept" if self.folder else "stopped"
         if bad:
             raise TrainingFailed(

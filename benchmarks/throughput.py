@@ -155,6 +155,8 @@ def torch_twin(ours: Ours, autocast: bool):
 
     kinds = {
         "ConvTranspose": Up,
+        "Conv": Down,
+        "BatchNorm": norm,
         "Conv2D": Down,
         "BatchNormalization": norm,
         "Dense": dense,
