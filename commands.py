@@ -253,11 +253,12 @@ def anomaly_test(args, model) -> None:
         args.save_maps,
     )
     results.settle()
-    mine = team.share(len(images), args.test_batch_size)
-    batches = images.subset(mine).batches(args.test_batch_size * team.devices)
+    batch_size = min(args.test_batch_size, len(images))
+    mine = team.share(len(images), batch_size)
+    batches = images.subset(mine).batches(batch_size * team.devices)
     with results, tqdm(total=len(mine), unit="img", disable=not team.chief) as bar:
         for indices, batch in batches:
-            found = model.anomaly_detector(batch, *search, args.test_batch_size)
+            found = model.anomaly_detector(batch, *search, batch_size)
             results.add(indices + mine.start, batch, found)
             bar.update(len(indices))
         bar.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -71,7 +72,7 @@ class DCGAN:
 
         workers: the devices and machines to train on, of which all build the same model.
         """
-        self.config = config
+        self.config, self.precision = config, precision
         self.workers = workers or Workers()
         with self.workers.strategy.scope():
             self._variables(keras.DTypePolicy(precision))
@@ -131,12 +132,11 @@ class DCGAN:
         return tf.unstack(tf.random.experimental.stateless_split(seed, count))
 
     def _discriminate(self, *batches):
-        """D's logits and features for each batch; one pass unless batch norm would mix them."""
-        if self.config.d_batch_norm:
-            return [self.discriminator(b, training=True) for b in batches]
-        sizes = [tf.shape(b)[0] for b in batches]
+        """D's (logits, features) for each batch; one pass unless batch norm would mix them."""
+        if self.config.d_batch_norm or len(batches) == 1:
+            return [self.discriminator(batch, training=True) for batch in batches]
         outputs = self.discriminator(tf.concat(batches, 0), training=True)
-        return list(zip(*(tf.split(o, sizes) for o in outputs), strict=True))
+        return list(zip(*(tf.split(o, len(batches)) for o in outputs), strict=True))
 
     def _step_everywhere(self, x):
         """One training step on all devices, x the global batch; the losses over all of it."""
@@ -171,7 +171,7 @@ class DCGAN:
         b = tf.shape(x)[0]
         half = b // 2
         z = share.draw(tf.random.stateless_normal, [b, config.z_dim], seeds[0])
-        damaged = ops.damage(x, seeds[1], share)
+        damaged = ops.damage(x, seeds[1], share) if config.damage else None
         pixels = float(np.prod(config.shape))
         with tf.GradientTape(persistent=True) as tape:
             if self.encoder:
@@ -182,37 +182,47 @@ class DCGAN:
                 log_variance = tf.clip_by_value(log_variance, -8.0, 4.0)
                 z = tf.concat([mean + tf.exp(log_variance / 2) * z[:half], z[half:]], 0)
             g = self.generator(z, training=True)
-            batches = (x, g, damaged) if config.damage else (x, g)
-            (real, fx), (fake, fg), *rest = self._discriminate(*batches)
+            first, second = tf.split(g, [half, b - half])
+            (real, fx), *rest = self._discriminate(*([x, damaged] if config.damage else [x]))
+            # Passes of D as small as the gradients need: only the first half has a loss of features.
+            fakes = [g] if config.d_batch_norm else [first, second]
+            fakes = [self.discriminator(part, training=True) for part in fakes]
+            fake, fg = tf.concat([logits for logits, _ in fakes], 0), fakes[0][1]
             d_loss = ops.discriminator_loss(real, fake)
             if rest:
                 d_loss += tf.reduce_mean(tf.nn.softplus(rest[0][0]))
             g_loss = ops.generator_loss(fake)
-            losses = [d_loss, g_loss]
             if self.encoder:
-                r = tf.reduce_mean(ops.distance(x[:half], g[:half], True)) / pixels
+                r = tf.reduce_mean(ops.distance(x[:half], first, True)) / pixels
                 f = tf.reduce_mean(ops.distance(tf.stop_gradient(fx[:half]), fg[:half], True))
                 kl = tf.reduce_mean(ops.kl_divergence(mean, log_variance))
                 means = tf.stop_gradient(tf.stack([r, f]))
                 if share.count > 1:
                     means = context.all_reduce("MEAN", means)
-                e_loss = 0.5 * (r / means[0] + f / means[1])
-                e_loss += 2.0 * config.kl_weight * kl / pixels
-                g_loss += e_loss
-                losses += [r, kl]
-        for name, loss in (("discriminator", d_loss), ("generator", g_loss)):
-            self._apply(name, tape, loss)
+                likeness = 0.5 * (r / means[0] + f / means[1])
+                prior = 2.0 * config.kl_weight * kl / pixels
+        # Backward through D once for each loss, and from there on through G.
+        self._apply("discriminator", tape.gradient(d_loss, self._weights_of("discriminator")))
+        towards, losses = tape.gradient(g_loss, g), [d_loss, g_loss]
         if self.encoder:
-            self._apply("encoder", tape, e_loss)
+            from_e = tape.gradient(likeness, g)
+            towards += from_e
+            ends, starts = [g, prior], [from_e, tf.ones_like(prior)]
+            self._apply("encoder", tape.gradient(ends, self._weights_of("encoder"), starts))
+            losses = [d_loss, g_loss + likeness + prior, r, kl]
+        self._apply("generator", tape.gradient(g, self._weights_of("generator"), towards))
         self.step.assign_add(1)
         return tf.stack(losses)
 
-    def _apply(self, name, tape, loss):
-        variables = self._trained()[name].trainable_variables
+    def _weights_of(self, name) -> list:
+        return self._trained()[name].trainable_variables
+
+    def _apply(self, name, gradients):
+        variables = self._weights_of(name)
         share = 1.0 / self.workers.replicas  # Keras adds the devices' gradients up
         gradients = [
             tf.zeros_like(v) if g is None else g * share  # D's last bias has none in the penalty
-            for g, v in zip(tape.gradient(loss, variables), variables, strict=True)
+            for g, v in zip(gradients, variables, strict=True)
         ]
         self.optimisers[name].apply_gradients(zip(gradients, variables, strict=True))
 
@@ -234,7 +244,7 @@ class DCGAN:
         with tf.GradientTape() as tape:
             penalty = ops.gradient_penalty(self.discriminator, x)
             loss = 0.5 * R1_EVERY * self.config.r1_weight * penalty
-        self._apply("discriminator", tape, loss)
+        self._apply("discriminator", tape.gradient(loss, self._weights_of("discriminator")))
         return penalty
 
     def train(
@@ -282,6 +292,7 @@ class DCGAN:
             {
                 "images": crc32("\n".join(images.names).encode()),
                 "settings": crc32(repr(self.config).encode()),
+                "precision": crc32(self.precision.encode()),
             }
         )
         for kind in (np.float32, np.int64):
@@ -377,7 +388,7 @@ class DCGAN:
         search: str | None = None,
         steps: int | None = None,
         learning_rate: float = LEARNING_RATE,
-        batch_size: int = 64,
+        batch_size: int | None = None,
     ) -> Detection:
         """Scores images by how far the nearest image that G can draw is from each.
 
@@ -385,11 +396,14 @@ class DCGAN:
         z from the nearest of some fixed samples (Schlegl et al. 2017, section 2.2), "encoder"
         takes z = E(x) (Schlegl et al. 2019), "hybrid" starts the gradient search there; the
         default is the encoder where there is one. steps and learning_rate are the gradient
-        search's. Weights do not change; an image's result does not hang on the others.
+        search's. batch_size: images at once on each device, fewer are filled up; as many as there
+        are, up to 64, if it is not given. Weights do not change; an image's result does not hang on
+        the others, and not by a bit on where in batches of one size it is.
         """
         search, steps = self._way(search, steps)
         images = self._as_images(images)
         calibration = self._calibration(search, steps, learning_rate)
+        batch_size = batch_size or _batch_size(images)
         found = self._terms(
             images, search, steps, learning_rate, batch_size, calibration["weights"]
         )
@@ -475,11 +489,17 @@ class DCGAN:
         """
         lambda_ = self.config.lambda_  # part of what the search minimises
         key = f"{search} {steps} {learning_rate} lambda {lambda_} step {self.steps_done}"
+        key += f" {self.precision}"
         if key in self._calibrations:
             return self._calibrations[key]
         weights = self._weights()
-        x, way = self.held_out, (search, steps, learning_rate, 64, weights, TERMS)
-        found = self._terms(x, *way)
+        x = self.held_out
+
+        def terms_of(images):
+            size = _batch_size(images)
+            return self._terms(images, search, steps, learning_rate, size, weights, TERMS)
+
+        found = terms_of(x)
         spreads = {}
         if self.config.standardised and len(x) > 1:
             for name in TERMS:
@@ -487,8 +507,7 @@ class DCGAN:
                 spreads[name] = (mean, max(std, 0.05 * abs(mean), 1e-6))
         trust = 1.0
         if spreads and self.linear:
-            seen = self._terms(self.seen, *way)
-            trust = _trust(seen["residual"], found["residual"])
+            trust = _trust(terms_of(self.seen)["residual"], found["residual"])
         scores = self._score(found, spreads, trust)
         enough = len(scores) >= FEWEST
         self._calibrations[key] = {
@@ -518,15 +537,13 @@ class DCGAN:
     def _terms(self, x, search, steps, learning_rate, batch_size, weights, only=None) -> dict:
         """Everything of a Detection but the score, or only these; x (n, h, w, c) uint8 or float.
 
-        batch_size: of each device.
+        batch_size: of each device, always of this size, for other sizes round otherwise.
         """
-        parts, devices = [], self.workers.devices
+        parts, together = [], batch_size * self.workers.devices
         weights = [np.float32(w) for w in (learning_rate, *weights)]
-        together = batch_size * devices
         for i in range(0, max(len(x), 1), together):
             batch = _float(x[i : i + together])
-            size = together if len(x) > together else -(-max(len(batch), 1) // devices) * devices
-            padded = np.zeros((size, *self.config.shape), np.float32)
+            padded = np.zeros((together, *self.config.shape), np.float32)
             padded[: len(batch)] = batch
             z, losses = self._start(padded, search), None
             if steps:
@@ -587,8 +604,8 @@ class DCGAN:
             return tf.zeros(tf.shape(images)[0])
         g = self.linear(images)
         blur = LINEAR_BLUR * min(self.config.shape[:2])
-        smoothed = [ops.smooth(d, blur) for d in tf.unstack(images - g, axis=-1)]
-        return tf.sqrt(tf.sqrt(ops.sum_per_image(tf.stack(smoothed, -1) ** 4)))
+        fourth = tf.square(tf.square(ops.smooth(images - g, blur)))
+        return tf.sqrt(tf.sqrt(ops.sum_per_image(fourth)))
 
     # saving
 
@@ -651,6 +668,10 @@ def _float(images) -> np.ndarray:
     return to_float(images) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
+def _batch_size(images) -> int:
+    return min(max(len(images), 1), 64)
+
+
 def _trust(seen, held_out) -> float:
     """1 where held-out images are reconstructed as well as trained ones, 0 where far worse.
 
@@ -677,7 +698,9 @@ def resolve_precision(name: str) -> str:
         ]
         return "mixed_bfloat16" if major >= 8 else "float32"
     try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
+        words = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
-        flags = set()
-    return "mixed_bfloat16" if "amx_bf16" in flags else "float32"  # avx512_bf16 is no faster
+        words = set()
+    # Intel's avx512_bf16 multiplies no faster than float32, AMD's twice as fast.
+    units = "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= words
+    return "mixed_bfloat16" if units else "float32"

@@ -180,6 +180,7 @@ class Results:
                 "images": crc32("\n".join(images.names).encode()),
                 "labels": crc32(b"" if images.labels is None else images.labels.tobytes()),
                 "model": crc32(b"".join(v.numpy().tobytes() for v in model.scoring_variables())),
+                "precision": crc32(model.precision.encode()),
             }
         )
         for old in self.folder.glob(PART.format("*")):

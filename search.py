@@ -29,7 +29,7 @@ def nearest_start(images, pool_z, pool_images):
     x = tf.reshape(images, (tf.shape(images)[0], -1))
     g = tf.reshape(pool_images, (tf.shape(pool_images)[0], -1))
     # ||x - g||^2 without the ||x||^2 that all share
-    distances = tf.reduce_sum(g**2, axis=1) - 2.0 * tf.matmul(x, g, transpose_b=True)
+    distances = tf.reduce_sum(tf.square(g), axis=1) - 2.0 * tf.matmul(x, g, transpose_b=True)
     return tf.gather(pool_z, tf.argmin(distances, axis=1))
 
 
@@ -49,7 +49,7 @@ def search_latents(generator, features, images, start, steps, learning_rate, wei
         return (
             weights.residual * ops.distance(images, g, weights.squared)
             + weights.discrimination * ops.distance(target, features(g), weights.squared)
-            + weights.prior * tf.reduce_sum(z**2, axis=1)
+            + weights.prior * tf.reduce_sum(tf.square(z), axis=1)
         )
 
     def keep_better(z, loss, best_z, best_loss):
@@ -70,7 +70,7 @@ def search_latents(generator, features, images, start, steps, learning_rate, wei
         t = tf.cast(i + 1, tf.float32)
         rate = learning_rate * 0.5 * (1.0 + tf.cos(3.14159265 * (t - 1.0) / steps))
         m = BETA1 * m + (1.0 - BETA1) * gradient
-        v = BETA2 * v + (1.0 - BETA2) * gradient**2
+        v = BETA2 * v + (1.0 - BETA2) * tf.square(gradient)
         z -= rate * (m / (1.0 - BETA1**t)) / (tf.sqrt(v / (1.0 - BETA2**t)) + EPSILON)
     loss = loss_of(z)
     best_z, _ = keep_better(z, loss, best_z, best_loss)
