@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -41,6 +40,7 @@ PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in shares o
 TERMS = ("residual", "discrimination", "peak", "linear", "realism", "reconstruction_realism")
 SKIP_IMAGES = 512, 4000  # training images of which the linear skips are a PCA, as many as
 SKIP_BYTES = 100 * 2**20  # fit into this memory as float32
+CPU_INFO = Path("/proc/cpuinfo")
 SEEN = 512  # so many of the training images are kept with the checkpoint, for plots
 
 
@@ -184,7 +184,7 @@ class DCGAN:
             g = self.generator(z, training=True)
             first, second = tf.split(g, [half, b - half])
             (real, fx), *rest = self._discriminate(*([x, damaged] if config.damage else [x]))
-            # Passes of D as small as the gradients need: only the first half has a loss of features.
+            # Passes as small as the gradients need: only the first half has a loss of features.
             fakes = [g] if config.d_batch_norm else [first, second]
             fakes = [self.discriminator(part, training=True) for part in fakes]
             fake, fg = tf.concat([logits for logits, _ in fakes], 0), fakes[0][1]
@@ -698,7 +698,7 @@ def resolve_precision(name: str) -> str:
         ]
         return "mixed_bfloat16" if major >= 8 else "float32"
     try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
+        words = set(CPU_INFO.read_text().split())
     except OSError:
         words = set()
     # Intel's avx512_bf16 multiplies no faster than float32, AMD's twice as fast.

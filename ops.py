@@ -29,11 +29,11 @@ def convolution(x, kernel):
 
 
 def conv_transpose(x, kernel, size):
-    """Stride-2 transposed convolution to (height, width): (b, h, w, m), (5, 5, n, m) -> (b, *size, n).
+    """Stride-2 transposed convolution to size: (b, h, w, m), (5, 5, n, m) -> (b, *size, n).
 
-    The gradient of `convolution`, so sizes are met on the way back, odd ones too. Of few channels
-    n, those of images, it's a 3x3 convolution to 4 n channels, one for each place in a 2x2 square of
-    the result: the same sums, but libraries are slow where so few channels are the innermost axis.
+    The gradient of `convolution`, so sizes are met on the way back, odd ones too. Where channels n
+    are few, as those of images, it's a 3x3 convolution to 4 n channels, one for each place in a
+    2x2 square of the result: the same sums, but libraries are slow at so few innermost values.
     """
 
     @tf.custom_gradient
@@ -62,7 +62,13 @@ def _to_kernel(x, kernel, dy):
             strides=[1, 1, 1, 1],
             dilations=[1, 2, 2, 1],
             padding="EXPLICIT",
-            explicit_paddings=[0, 0, *(p for both, first in pads for p in (first, both - first)), 0, 0],
+            explicit_paddings=[
+                0,
+                0,
+                *(p for both, first in pads for p in (first, both - first)),
+                0,
+                0,
+            ],
         )
         return tf.transpose(found, (1, 2, 0, 3))
     return tf.raw_ops.Conv2DBackpropFilter(

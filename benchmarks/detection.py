@@ -69,13 +69,14 @@ def pca_auroc(train, test) -> float:
 def one_run(train, test, seed: int, searches, settings: dict) -> dict:
     """Trains once and scores the test images in each way; times in seconds."""
     from config import preset
-    from model import DCGAN
+    from model import DCGAN, resolve_precision
 
     height, width, channels = train.shape
     config = preset("default", height=height, width=width, channels=channels, seed=seed, **settings)
-    started = time.monotonic()
-    model = DCGAN(config).train(train, progress=False)
-    found = {"train_seconds": time.monotonic() - started, "searches": {}}
+    started, precision = time.monotonic(), resolve_precision("auto")
+    model = DCGAN(config, precision).train(train, progress=False)
+    seconds = time.monotonic() - started
+    found = {"precision": precision, "train_seconds": seconds, "searches": {}}
     images = read_all(test)
     for search in searches:
         started = time.monotonic()

@@ -46,9 +46,7 @@ def _down(layer):
 
 
 def _norm(layer):
-    made = nn.BatchNorm2d(
-        layer.gamma.shape[0], eps=layer.epsilon, momentum=1 - layer.momentum
-    )
+    made = nn.BatchNorm2d(layer.gamma.shape[0], eps=layer.epsilon, momentum=1 - layer.momentum)
     made.weight.data = torch.tensor(layer.gamma.numpy())
     made.bias.data = torch.tensor(layer.beta.numpy())
     made.running_mean = torch.tensor(layer.moving_mean.numpy())

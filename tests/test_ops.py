@@ -1,5 +1,6 @@
 """Layers, losses and planted damage against hand-computed cases."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,15 +11,72 @@ from config import preset
 from search import Weights, nearest_start, search_latents
 
 
-def test_transposed_convolution_is_the_gradient_of_the_convolution(digits):
-    """<conv(x), y> = <x, transposed(y)>, for an odd size, too."""
-    x = tf.constant(np.random.default_rng(0).normal(size=(2, 7, 9, 3)), tf.float32)
-    layer = ops.ConvTranspose(3, 5, (7, 9), use_bias=False, initializer="glorot_normal")
-    y = tf.constant(np.random.default_rng(1).normal(size=(2, 4, 5, 6)), tf.float32)
-    back = layer(y)
-    forth = tf.nn.conv2d(x, tf.convert_to_tensor(layer.kernel), 2, "SAME")
-    assert back.shape == x.shape
-    np.testing.assert_allclose(tf.reduce_sum(forth * y), tf.reduce_sum(x * back), rtol=1e-4)
+def both_convolutions(size, channels, dtype=tf.float32):
+    """(x, kernel, y): y as large as a convolution of x."""
+    rng, (h, w) = np.random.default_rng(0), size
+    shapes = (3, h, w, channels), (5, 5, channels, 6), (3, (h + 1) // 2, (w + 1) // 2, 6)
+    return [tf.constant(rng.normal(size=shape), dtype) for shape in shapes]
+
+
+SIZES = [(8, 12), (7, 9), (6, 7), (40, 38)]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+@pytest.mark.parametrize("size", SIZES)
+def test_convolutions_and_their_gradients_are_tensorflows(size, channels):
+    x, kernel, y = both_convolutions(size, channels)
+    pairs = [
+        (ops.convolution, lambda x, k: tf.nn.conv2d(x, k, 2, "SAME"), x),
+        (
+            lambda y, k: ops.conv_transpose(y, k, size),
+            lambda y, k: tf.nn.conv2d_transpose(y, k, x.shape, 2),
+            y,
+        ),
+    ]
+    for mine, plain, start in pairs:
+        found = []
+        for function in (mine, plain):
+            with tf.GradientTape() as outer:
+                outer.watch([start, kernel])
+                with tf.GradientTape() as inner:
+                    inner.watch(start)
+                    result = function(start, kernel)
+                    loss = tf.reduce_sum(tf.sin(result))
+                penalty = tf.reduce_sum(tf.square(inner.gradient(loss, start)))
+            found.append([result, *outer.gradient([loss, penalty], [start, kernel])])
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_kernel_gradients_in_bfloat16_are_those_of_float32(size):
+    x, kernel, y = both_convolutions(size, 8)
+    exact = ops._to_kernel(x, kernel, y)
+    rough = ops._to_kernel(*(tf.cast(t, tf.bfloat16) for t in (x, kernel, y)))
+    error = np.abs(tf.cast(rough, tf.float32) - exact).mean()
+    assert rough.dtype == tf.bfloat16 and error < 0.01 * np.abs(exact).mean()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_is_keras(training):
+    x = tf.constant(np.random.default_rng(0).normal(2, 3, (4, 3, 3, 5)), tf.float32)
+    layers = [
+        kind(momentum=0.9, epsilon=1.001e-5)
+        for kind in (ops.BatchNorm, keras.layers.BatchNormalization)
+    ]
+    for layer in layers:
+        layer.build(x.shape)
+        layer.set_weights([np.linspace(0.5, 1.5, 5) + i for i in range(4)])
+    found = []
+    for layer in layers:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=training)
+            loss = tf.reduce_sum(tf.sin(y))
+        wanted = [x, layer.gamma.value, layer.beta.value]
+        found.append([y, *tape.gradient(loss, wanted), *layer.get_weights()])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_distance_sums_absolutes_or_squares_of_each_image():
@@ -97,6 +155,24 @@ def test_frozen_nets_are_the_same_functions(name, size):
     features = networks.frozen_features(discriminator)(images)
     expected = discriminator(images, training=False)[1]
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_nets_compute_in_the_precision_of_the_nets():
+    """Else the search would be in float32 whatever the user or the hardware asked for."""
+    config = preset("default", height=16, width=16, channels=1, gf_dim=4, df_dim=4)
+    for precision in ("float32", "bfloat16"):
+        policy = "mixed_bfloat16" if precision == "bfloat16" else precision
+
+        def run(z, policy=policy):
+            dtype = keras.DTypePolicy(policy)
+            images = networks.frozen_generator(networks.generator(config, dtype))(z)
+            return networks.frozen_features(networks.discriminator(config, dtype))(images)
+
+        with tf.Graph().as_default() as graph:
+            run(tf.zeros((2, config.z_dim)))
+        kinds = {"Conv2D", "Conv2DBackpropInput"}
+        computed = {op.outputs[0].dtype.name for op in graph.get_operations() if op.type in kinds}
+        assert computed == {precision}
 
 
 def test_search_finds_the_latent_of_a_linear_generator():

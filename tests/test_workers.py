@@ -201,16 +201,18 @@ def test_a_killed_worker_comes_back_and_both_go_on_from_the_checkpoint(folders, 
     assert (run / f"ckpt-{total}.index").exists()
 
 
-def test_workers_with_different_images_are_refused_on_both_sides(folders, tmp_path):
+def test_workers_with_different_images_and_precision_are_refused_on_both_sides(folders, tmp_path):
     for i, count in enumerate((60, 64)):
         shutil.copytree(folders / "data", tmp_path / str(i))
         for path in sorted((tmp_path / str(i) / "zeros").glob("*.png"))[count:]:
             path.unlink()
     flags = ["--dataset", "zeros", "--train", "--gf_dim", 4, "--df_dim", 4, "--z_dim", 4]
     flags += ["--batch_size", 16, "--strategy", "multiworker", "--data_dir"]
-    found = team(tmp_path, MAIN, [*flags, tmp_path / "0"], [*flags, tmp_path / "1"])
+    first = [*flags, tmp_path / "0", "--precision", "float32"]
+    second = [*flags, tmp_path / "1", "--precision", "mixed_bfloat16"]
+    found = team(tmp_path, MAIN, first, second)
     for code, lines in found:
-        assert code == 1 and "error: worker 1 differs from worker 0 in images" in lines
+        assert code == 1 and "error: worker 1 differs from worker 0 in images, precision:" in lines
         assert "Traceback" not in lines
 
 
