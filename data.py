@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import gzip
+import itertools
 import logging
 import os
 import threading
@@ -20,6 +21,7 @@ from utils import ImageError, find_names, load_image, to_float, to_uint8
 
 MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
 NORMAL_FOLDERS = {"normal", "good"}
+DECODED_TOGETHER = 8  # images
 DECODERS = ThreadPoolExecutor(os.cpu_count(), "decode")  # shared: as many threads as cores at most
 
 
@@ -166,17 +168,23 @@ class _Source:
     def read(self, indices):
         """uint8 images (m, h, w, c) of those that are good, and which ones are (n,)."""
         if self.images is None:
-            decoded = list(DECODERS.map(self._decode, indices))
+            decoded = list(self._decoded(indices))
             good = np.array([image is not None for image in decoded], bool)
             images = np.array([image for image in decoded if image is not None], np.uint8)
             return images.reshape(-1, *self.shape), good
         missing = np.unique(indices[~self.known[indices]])
-        for i, image in zip(missing, DECODERS.map(self._decode, missing), strict=True):
+        for i, image in zip(missing, self._decoded(missing), strict=True):
             if image is not None:
                 self.images[i] = image
             self.known[i] = True
         good = ~self.broken[indices]
         return self.images[indices[good]], good
+
+    def _decoded(self, indices):
+        """Yields each image, or None; some at a time to a thread, for handing over costs, too."""
+        parts = np.array_split(indices, -(-len(indices) // DECODED_TOGETHER) or 1)
+        decode = self._decode
+        return itertools.chain(*DECODERS.map(lambda part: [decode(i) for i in part], parts))
 
     def _decode(self, i):
         """Image i, or None where it is broken, which is said once."""
@@ -244,7 +252,7 @@ def image_folder(
     settings = {"height": height, "width": width, "channels": channels, "crop": crop}
 
     def decode(place):
-        return load_image(Path(folder) / place, white=white, **settings)
+        return load_image(os.path.join(folder, place), white=white, **settings)
 
     return ImageSet.from_files(places, names, shape, decode, memory_limit, labels, kinds)
 

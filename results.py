@@ -8,6 +8,7 @@ import itertools
 import json
 import pickle
 import shutil
+from array import array
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,8 @@ class Results:
         self.workers = model.workers
         worker = self.workers.index
         self._partial = self.folder / PARTIAL.format(f"{worker}" if worker else "")
-        self.indices: list[int] = []
-        self.columns = {name: [] for name in ("score", *TERMS)}
+        self.indices = array("q")
+        self.columns = {name: array("d") for name in ("score", *TERMS)}
         self._most = _Best(max(pictures, GALLERY))
         self._least = _Best(max(pictures, GALLERY // 2))
         self._nearest = _Best(GALLERY // 2)

@@ -203,12 +203,19 @@ def probe(paths) -> tuple[int, int]:
     return channels, white or 65535
 
 
+COMMON = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # tried before Pillow's other formats
+
+
 @contextlib.contextmanager
 def _opened(path):
     """A Pillow image; whatever Pillow raises in the block becomes an ImageError."""
     Image.init()  # so that no thread sees a half-filled list of formats
     try:
-        with Image.open(path) as image:
+        try:
+            image = Image.open(path, formats=COMMON)
+        except UnidentifiedImageError:
+            image = Image.open(path)
+        with image:
             yield image
     except (UserError, MemoryError):
         raise

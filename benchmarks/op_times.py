@@ -2,8 +2,8 @@
 
 python benchmarks/op_times.py [--size 64x64x3]
 
-"before" is the straightforward TensorFlow version (Keras networks as trained, mixed_bfloat16,
-batch norm as layers), "after" what the tool does on this machine. --preset classic for both.
+"before" is the straightforward TensorFlow version (TensorFlow's and Keras' own layers,
+mixed_bfloat16), "after" what the tool does on this machine. --preset classic for both.
 Writes results/op_times.json.
 """
 
@@ -17,7 +17,9 @@ from pathlib import Path
 
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
-from throughput import HERE, SIZES, Ours
+from throughput import HERE, SIZES, Ours, Plain
+
+from model import resolve_precision
 
 ROUNDS = 3
 
@@ -50,9 +52,9 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--size", choices=SIZES, default="64x64x3")
     size = p.parse_args().size
-    ours, plain = Ours(size), Ours(size, "mixed_bfloat16")
+    ours, plain = Ours(size, resolve_precision("auto")), Plain(size)
     jobs = {
-        "search, before": plain.plain_search,
+        "search, before": plain.search,
         "search, after": ours.search,
         "training, before": plain.train,
         "training, after": ours.train,

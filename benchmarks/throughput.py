@@ -3,39 +3,49 @@
 python benchmarks/throughput.py [--torch] [--faces data/celebA] [--rounds 5]
 
 Every measurement is taken in turn, --rounds times over, so that drift of the machine cancels;
-medians are printed, beside this machine's matrix product rate in the same run. --torch adds the
-same networks in PyTorch (pip install -r benchmarks/requirements-torch.txt), with the same weights:
-both must compute the same function before anything is timed. Writes results/throughput.json.
+medians are printed, beside this machine's matrix product rates in the same run. The tool computes
+in the precision that --precision auto chooses here; "plain TensorFlow" is the same networks in
+mixed_bfloat16 with TensorFlow's and Keras' own layers. --torch adds the same networks in PyTorch
+(pip install -r benchmarks/requirements-torch.txt), with the same weights: both must compute the
+same function before anything is timed. Writes results/throughput.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import data  # noqa: E402
 import networks  # noqa: E402
+import ops  # noqa: E402
 from config import preset  # noqa: E402
-from model import DCGAN  # noqa: E402
+from model import DCGAN, resolve_precision  # noqa: E402
 from search import Weights, search_latents  # noqa: E402
 
 SIZES = {"28x28x1": (28, 28, 1), "64x64x3": (64, 64, 3)}
+WIDTHS = 64, 16  # channels next to the image: of the classic preset, of the default one
 BATCH = 64
 SEARCH_BATCH = {"28x28x1": 256, "64x64x3": 64}
-SEARCH_STEPS = 5
+TRAIN_STEPS, SEARCH_STEPS = 4, 20
 WEIGHTS = Weights(0.9, 0.1, 0.0, False)  # the paper's
+PYTORCH = {"PyTorch float32": False, "PyTorch bfloat16 autocast": True}
+PLAIN = "plain TensorFlow"
 
 
 def operations(model) -> dict[str, float]:
@@ -57,207 +67,76 @@ def operations(model) -> dict[str, float]:
 
 
 class Ours:
-    """The tool itself with --preset classic."""
+    """The tool itself, networks of --preset classic."""
 
-    def __init__(self, size, precision="float32"):
+    def __init__(self, size, precision: str, width: int = 64):
         h, w, c = SIZES[size]
-        config = preset("classic", height=h, width=w, channels=c)
+        config = preset("classic", height=h, width=w, channels=c, gf_dim=width, df_dim=width)
         self.model = model = DCGAN(config, precision)
-        self.size = size
         rng = np.random.default_rng(0)
         self.x = tf.constant(rng.uniform(-1, 1, (BATCH, h, w, c)), tf.float32)
         n = SEARCH_BATCH[size]
         self.queries = tf.constant(rng.uniform(-1, 1, (n, h, w, c)), tf.float32)
         self.z = tf.constant(rng.normal(size=(n, config.z_dim)), tf.float32)
         model.update(self.x)  # builds; the weights are those of one step, BN's averages moved
+        self._search = tf.function(self._search_graph)
 
-        @tf.function
-        def frozen(x, z):
-            g = networks.frozen_generator(model.averages["generator"])
-            f = networks.frozen_features(model.averages["discriminator"])
-            return search_latents(g, f, x, z, SEARCH_STEPS, 0.1, WEIGHTS)[0]
+    def _nets(self):
+        nets = self.model.averages
+        return (
+            networks.frozen_generator(nets["generator"]),
+            networks.frozen_features(nets["discriminator"]),
+        )
 
-        @tf.function
-        def plain(x, z):
-            features = model._features_of
-            return search_latents(model._decode, features, x, z, SEARCH_STEPS, 0.1, WEIGHTS)[0]
-
-        self.frozen, self.plain = frozen, plain
+    def _search_graph(self, x, z):
+        return search_latents(*self._nets(), x, z, SEARCH_STEPS, 0.1, WEIGHTS)[0]
 
     def train(self):
-        for _ in range(4):
+        for _ in range(TRAIN_STEPS):
             loss = self.model.update(self.x)
         float(loss["d_loss"])
-        return 4 * BATCH
+        return TRAIN_STEPS * BATCH
 
     def search(self):
-        self.frozen(self.queries, self.z).numpy()
-        return len(self.z) * SEARCH_STEPS
-
-    def plain_search(self):
-        self.plain(self.queries, self.z).numpy()
+        self._search(self.queries, self.z).numpy()
         return len(self.z) * SEARCH_STEPS
 
 
-def torch_twin(ours: Ours, autocast: bool):
-    """The same networks in PyTorch, channels last, with ours' weights: train() and search()."""
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
+class Plain(Ours):
+    """The same networks as one writes them down: TensorFlow's and Keras' own layers."""
 
-    torch.set_num_threads(os.cpu_count())
-    model = ours.model
+    def __init__(self, size, width: int = 64):
+        with self.layers():
+            super().__init__(size, "mixed_bfloat16", width)
+            self.train(), self.search()  # traced with these layers
 
-    class Up(nn.Module):
-        """Transposed convolution cut to TensorFlow's SAME size."""
+    def _nets(self):
+        return self.model._decode, self.model._features_of
 
-        def __init__(self, layer):
-            super().__init__()
-            kernel = torch.tensor(layer.kernel.numpy()).permute(3, 2, 0, 1)
-            self.kernel = nn.Parameter(kernel.contiguous())
-            self.bias = nn.Parameter(torch.tensor(layer.bias.numpy())) if layer.use_bias else None
-            self.size = layer.size
+    @staticmethod
+    def layers():
+        def transpose(x, kernel, size):
+            shape = (tf.shape(x)[0], *size, kernel.shape[2])
+            return tf.nn.conv2d_transpose(x, kernel, shape, 2)
 
-        def forward(self, x):
-            y = F.conv_transpose2d(x, self.kernel, self.bias, stride=2)
-            # TensorFlow pads its convolution (k - 2 + odd) in all, the smaller half first
-            starts = [(5 - 2 + side % 2) // 2 for side in self.size]
-            return y[:, :, starts[0] :, starts[1] :][:, :, : self.size[0], : self.size[1]]
+        stack = contextlib.ExitStack()
+        plain = lambda x, kernel: tf.nn.conv2d(x, kernel, 2, "SAME")  # noqa: E731
+        stack.enter_context(mock.patch.multiple(ops, convolution=plain, conv_transpose=transpose))
+        normal = keras.layers.BatchNormalization
+        stack.enter_context(mock.patch.object(networks, "BatchNorm", normal))
+        return stack
 
-    class Down(nn.Module):
-        def __init__(self, layer):
-            super().__init__()
-            kernel = torch.tensor(layer.kernel.numpy()).permute(3, 2, 0, 1)
-            self.kernel = nn.Parameter(kernel.contiguous())
-            self.bias = nn.Parameter(torch.tensor(layer.bias.numpy()))
 
-        def forward(self, x):
-            pads = []
-            for side in (x.shape[3], x.shape[2]):
-                total = 5 - 2 + side % 2
-                pads += [total // 2, total - total // 2]
-            return F.conv2d(F.pad(x, pads), self.kernel, self.bias, stride=2)
+def twin_of(ours: Ours, size, width, autocast: bool):
+    """The same networks in PyTorch, with ours' weights, once both are seen to be one function."""
+    from torch_twin import Twin
 
-    def norm(layer):
-        made = nn.BatchNorm2d(layer.gamma.shape[0], eps=layer.epsilon)
-        made.weight.data = torch.tensor(layer.gamma.numpy())
-        made.bias.data = torch.tensor(layer.beta.numpy())
-        made.running_mean = torch.tensor(layer.moving_mean.numpy())
-        made.running_var = torch.tensor(layer.moving_variance.numpy())
-        return made
-
-    def dense(layer):
-        made = nn.Linear(*layer.kernel.shape, bias=layer.use_bias)
-        made.weight.data = torch.tensor(layer.kernel.numpy()).T.contiguous()
-        if layer.use_bias:
-            made.bias.data = torch.tensor(layer.bias.numpy())
-        return made
-
-    kinds = {
-        "ConvTranspose": Up,
-        "Conv": Down,
-        "BatchNorm": norm,
-        "Conv2D": Down,
-        "BatchNormalization": norm,
-        "Dense": dense,
-        "ReLU": lambda layer: nn.ReLU(),
-        "LeakyReLU": lambda layer: nn.LeakyReLU(networks.SLOPE),
-        "Activation": lambda layer: nn.Tanh(),
-    }
-
-    def chain(net):
-        made = [(layer, kinds.get(type(layer).__name__)) for layer in net.layers]
-        return [(layer.name, kind(layer)) for layer, kind in made if kind]
-
-    h, w, channels = model.averages["generator"].get_layer(networks.FIRST_MAP).target_shape
-
-    class Generator(nn.Module):
-        def __init__(self):
-            super().__init__()
-            first, *rest = [m for _, m in chain(model.averages["generator"])]
-            self.first, self.rest = first, nn.Sequential(*rest)
-
-        def forward(self, z):
-            x = self.first(z).view(-1, h, w, channels).permute(0, 3, 1, 2)  # channels last
-            return self.rest(x)
-
-    class Discriminator(nn.Module):
-        def __init__(self):
-            super().__init__()
-            *stages, last = [m for _, m in chain(model.averages["discriminator"])]
-            self.stages, self.last = nn.Sequential(*stages), last
-
-        def features(self, x):
-            return self.stages(x).permute(0, 2, 3, 1).flatten(1)
-
-        def forward(self, x):
-            f = self.features(x)
-            return self.last(f), f
-
-    last = torch.channels_last
-    generator = Generator().to(memory_format=last)
-    discriminator = Discriminator().to(memory_format=last)
-    as_torch = lambda x: torch.tensor(x.numpy()).permute(0, 3, 1, 2)  # noqa: E731
-    queries, x, z = as_torch(ours.queries), as_torch(ours.x), torch.tensor(ours.z.numpy())
-    context = lambda: torch.autocast("cpu", torch.bfloat16, enabled=autocast)  # noqa: E731
-    rates = model.config.learning_rate, (model.config.beta1, model.config.beta2)
-    optimisers = [
-        torch.optim.Adam(net.parameters(), rates[0], rates[1]) for net in (generator, discriminator)
-    ]
-
-    class Twin:
-        def check(self):
-            """Raises where the two frameworks do not compute the same function."""
-            generator.eval(), discriminator.eval()
-            with torch.no_grad():
-                g = generator(z[:8])
-                f = discriminator.features(g)
-            mine = model._decode(ours.z[:8])
-            np.testing.assert_allclose(g.permute(0, 2, 3, 1).numpy(), mine, atol=1e-4)
-            np.testing.assert_allclose(f.numpy(), model._features_of(mine), rtol=1e-3, atol=1e-3)
-
-        def train(self):
-            generator.train(), discriminator.train()
-            for _ in range(4):
-                with context():
-                    g = generator(torch.randn(BATCH, z.shape[1]))
-                    real, fake = discriminator(x)[0], discriminator(g)[0]
-                    d_loss = F.softplus(-real).mean() + F.softplus(fake).mean()
-                    g_loss = F.softplus(-fake).mean()
-                nets = list(generator.parameters()), list(discriminator.parameters())
-                grads = (
-                    torch.autograd.grad(g_loss, nets[0], retain_graph=True),
-                    torch.autograd.grad(d_loss, nets[1]),
-                )
-                for optimiser, net, gradients in zip(optimisers, nets, grads, strict=True):
-                    for parameter, gradient in zip(net, gradients, strict=True):
-                        parameter.grad = gradient
-                    optimiser.step()
-            return 4 * BATCH
-
-        def search(self):
-            generator.eval(), discriminator.eval()
-            for net in (generator, discriminator):
-                net.requires_grad_(False)
-            latent = z.clone().requires_grad_(True)
-            optimiser = torch.optim.Adam([latent], 0.1, (0.9, 0.99))
-            with torch.no_grad(), context():
-                target = discriminator.features(queries)
-            for _ in range(SEARCH_STEPS):
-                optimiser.zero_grad()
-                with context():
-                    g = generator(latent)
-                    f = discriminator.features(g)
-                residual = (queries - g).abs().sum((1, 2, 3))
-                loss = WEIGHTS.residual * residual
-                loss = loss + WEIGHTS.discrimination * (target - f).abs().sum(1)
-                loss.float().sum().backward()
-                optimiser.step()
-            for net in (generator, discriminator):
-                net.requires_grad_(True)
-            return len(z) * SEARCH_STEPS
-
-    return Twin()
+    exact = Ours(size, "float32", width)
+    for name, net in exact.model.averages.items():
+        net.set_weights(ours.model.averages[name].get_weights())
+    twin = Twin(exact.model, ours.x, ours.queries, ours.z, WEIGHTS, autocast)
+    twin.check()
+    return twin
 
 
 def matrix_rate(dtype) -> float:
@@ -290,70 +169,72 @@ def timed(work) -> float:
 
 
 def main(args) -> dict:
+    precision = resolve_precision("auto")
     measurements, counts = {}, {}
-    for size in SIZES:
-        ours = Ours(size)
-        counts[size] = operations(ours.model)
-        measurements[f"search {size}: this tool"] = ours.search
-        measurements[f"search {size}: plain TensorFlow"] = ours.plain_search
-        measurements[f"training {size}: this tool"] = ours.train
-        if args.torch:
-            for name, autocast in (("float32", False), ("bfloat16 autocast", True)):
-                twin = torch_twin(ours, autocast)
-                twin.check()
-                measurements[f"search {size}: PyTorch {name}"] = twin.search
-                measurements[f"training {size}: PyTorch {name}"] = twin.train
-        default = DCGAN(
-            preset(
-                "default", height=ours.x.shape[1], width=ours.x.shape[2], channels=ours.x.shape[3]
-            )
-        )
-        images = np.zeros((1024, *SIZES[size]), np.uint8)
-        measurements[f"encoder scoring {size}: this tool, default networks"] = (
-            lambda model=default, images=images: len(
+    for width in WIDTHS:
+        for size in SIZES:
+            nets = f"{size}, {width} channels"
+            ours = Ours(size, precision, width)
+            counts[nets] = operations(ours.model)
+            racers = {"this tool": ours, PLAIN: Plain(size, width)}
+            for name, racer in racers.items():
+                measurements[f"search {nets}: {name}"] = racer.search
+                measurements[f"training {nets}: {name}"] = racer.train
+            for name, autocast in PYTORCH.items() if args.torch else ():
+                twin = twin_of(ours, size, width, autocast)
+                measurements[f"search {nets}: {name}"] = partial(twin.search, SEARCH_STEPS)
+                measurements[f"training {nets}: {name}"] = partial(twin.train, TRAIN_STEPS)
+    for size, (h, w, c) in SIZES.items():
+        model = DCGAN(preset("default", height=h, width=w, channels=c), precision)
+        images = np.zeros((1024, h, w, c), np.uint8)
+        x = tf.constant(np.random.default_rng(0).uniform(-1, 1, (BATCH, h, w, c)), tf.float32)
+        measurements[f"encoder scoring {size}: this tool, default"] = (
+            lambda model=model, images=images: len(
                 model.anomaly_detector(images, batch_size=256).score
             )
         )
-        measurements[f"training {size}: this tool, default networks"] = (
-            lambda model=default, x=ours.x: [model.update(x) for _ in range(4)] and 4 * BATCH
+        measurements[f"training {size}: this tool, default"] = lambda model=model, x=x: (
+            float([model.update(x) for _ in range(16)][-1]["d_loss"]) and 16 * BATCH
         )
     found = {name: [] for name in measurements}
     found |= {"matrix product float32": [], "matrix product bfloat16": []}
     for work in measurements.values():
         work()  # builds graphs
-    for _ in range(args.rounds):
+    for i in range(args.rounds):
         for name, work in measurements.items():
             found[name].append(timed(work))
         found["matrix product float32"].append(matrix_rate(tf.float32))
         found["matrix product bfloat16"].append(matrix_rate(tf.bfloat16))
         if args.faces:
             found.setdefault("input pipeline, 178x218 JPEG", []).append(pipeline_rate(args.faces))
+        print(f"round {i + 1} of {args.rounds}", file=sys.stderr, flush=True)
     medians = {name: statistics.median(values) for name, values in found.items()}
-    return {"operations": counts, "medians": medians}
+    return {"precision": precision, "operations": counts, "medians": medians}
 
 
 def table(result) -> str:
     medians = result["medians"]
     lines = ["| what | images (or img-steps) a second |", "|-|-|"]
     lines += [f"| {name} | {value:,.0f} |" for name, value in medians.items()]
-    peak = medians["matrix product float32"]
+    kind = "bfloat16" if "bfloat16" in result["precision"] else "float32"
+    peak = medians[f"matrix product {kind}"]
     lines += ["", "| ratio | |", "|-|-|"]
-    for size, count in result["operations"].items():
-        mine = medians[f"search {size}: this tool"]
+    for nets, count in result["operations"].items():
+        mine = medians[f"search {nets}: this tool"]
         # forward and the gradient towards the input, through G and D
         share = mine * 2 * sum(count.values()) / 1e9 / peak
-        lines.append(f"| search {size}: share of the float32 matrix rate | {share:.2f} |")
+        lines.append(f"| search {nets}: share of the {kind} matrix rate | {share:.2f} |")
         for job in ("search", "training"):
-            for other in ("plain TensorFlow", "PyTorch float32", "PyTorch bfloat16 autocast"):
-                theirs = medians.get(f"{job} {size}: {other}")
+            for other in (PLAIN, *PYTORCH):
+                theirs = medians.get(f"{job} {nets}: {other}")
                 if theirs:
-                    ratio = medians[f"{job} {size}: this tool"] / theirs
-                    lines.append(f"| {job} {size}: this tool / {other} | {ratio:.2f} |")
+                    ratio = medians[f"{job} {nets}: this tool"] / theirs
+                    lines.append(f"| {job} {nets}: this tool / {other} | {ratio:.2f} |")
     pipeline = medians.get("input pipeline, 178x218 JPEG")
     if pipeline:
-        for kind in ("", ", default networks"):
-            ratio = pipeline / medians[f"training 64x64x3: this tool{kind}"]
-            lines.append(f"| input pipeline / training step 64x64x3{kind} | {ratio:.1f} |")
+        for nets in (f"64x64x3, {WIDTHS[0]} channels: this tool", "64x64x3: this tool, default"):
+            ratio = pipeline / medians[f"training {nets}"]
+            lines.append(f"| input pipeline / training {nets} | {ratio:.1f} |")
     return "\n".join(lines)
 
 

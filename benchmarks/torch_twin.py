@@ -155,8 +155,8 @@ class Twin:
         expected = model.averages["discriminator"](mine, training=False)[0]
         np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-3, atol=1e-3)
 
-    def train(self, steps: int) -> None:
-        """So many steps of the DCGAN."""
+    def train(self, steps: int) -> int:
+        """So many steps of the DCGAN; images times steps."""
         self.generator.train(), self.discriminator.train()
         nets = [list(net.parameters()) for net in (self.generator, self.discriminator)]
         for _ in range(steps):
@@ -174,9 +174,10 @@ class Twin:
                 for parameter, gradient in zip(net, found, strict=True):
                     parameter.grad = gradient
                 optimiser.step()
+        return len(self.x) * steps
 
-    def search(self, steps: int) -> None:
-        """So many steps of Adam on the latents of all queries."""
+    def search(self, steps: int) -> int:
+        """So many steps of Adam on the latents of all queries; images times steps."""
         for net in (self.generator, self.discriminator):
             net.eval().requires_grad_(False)
         latent = self.z.clone().requires_grad_(True)
@@ -194,3 +195,4 @@ class Twin:
             optimiser.step()
         for net in (self.generator, self.discriminator):
             net.requires_grad_(True)
+        return len(self.z) * steps

@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import os
 import threading
 
 import numpy as np
@@ -62,7 +63,8 @@ def decoded(monkeypatch):
     """The files that were decoded, in order."""
     seen = []
     real = data.load_image
-    monkeypatch.setattr(data, "load_image", lambda p, **k: seen.append(p.name) or real(p, **k))
+    name_of = os.path.basename
+    monkeypatch.setattr(data, "load_image", lambda p, **k: seen.append(name_of(p)) or real(p, **k))
     return seen
 
 

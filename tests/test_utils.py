@@ -132,6 +132,7 @@ def png16(pixels):
         ("a.ppm", {}, 0),
         ("a.webp", {"lossless": True}, 0),
         ("a.jpg", {"quality": 98, "subsampling": 0}, 20),
+        ("a.tga", {}, 0),  # found only by Pillow's whole list
     ],
 )
 def test_colour_comes_out_of_every_format_as_it_went_in(tmp_path, name, options, most):
