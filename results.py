@@ -416,11 +416,13 @@ class _Best:
         self.ticket = itertools.count()  # ties never compare images
 
     def offer(self, key: float, picture) -> None:
-        entry = (key, -next(self.ticket), picture)
-        if len(self.heap) < self.count:
-            heapq.heappush(self.heap, entry)
-        elif key > self.heap[0][0]:
-            heapq.heapreplace(self.heap, entry)
+        """picture: (place, arrays of one image …), copied, for a view keeps its whole batch."""
+        if len(self.heap) == self.count and key <= self.heap[0][0]:
+            return
+        place, *arrays = picture
+        entry = (key, -next(self.ticket), (place, *map(np.copy, arrays)))
+        add = heapq.heappush if len(self.heap) < self.count else heapq.heapreplace
+        add(self.heap, entry)
 
     def in_order(self) -> list:
         """(key, picture) in the order in which they were offered."""
