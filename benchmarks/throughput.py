@@ -227,6 +227,8 @@ def table(result) -> str:
         mine = medians[f"search {nets}: this tool"]
         # forward and the gradient towards the input, through G and D
         share = mine * 2 * sum(count.values()) / 1e9 / peak
+        forward = ", ".join(f"{name} {ops / 1e6:,.0f}" for name, ops in count.items())
+        lines.append(f"| {nets}: million operations an image forward | {forward} |")
         lines.append(f"| search {nets}: share of the {kind} matrix rate | {share:.2f} |")
         for job in ("search", "training"):
             for other in (PLAIN, *PYTORCH):
