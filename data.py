@@ -184,7 +184,9 @@ class _Source:
         """Yields each image, or None; some at a time to a thread, for handing over costs, too."""
         parts = np.array_split(indices, -(-len(indices) // DECODED_TOGETHER) or 1)
         decode = self._decode
-        return itertools.chain(*DECODERS.map(lambda part: [decode(i) for i in part], parts))
+        return itertools.chain.from_iterable(
+            DECODERS.map(lambda part: [decode(i) for i in part], parts)
+        )
 
     def _decode(self, i):
         """Image i, or None where it is broken, which is said once."""

@@ -186,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         choices=("auto", "float32", "mixed_bfloat16"),
         default="auto",
-        help="auto: bfloat16 where the hardware has matrix units for it (auto)",
+        help="auto: bfloat16 where the hardware is faster at it (auto)",
     )
 
     group = p.add_argument_group("scoring")

@@ -397,8 +397,8 @@ class DCGAN:
         takes z = E(x) (Schlegl et al. 2019), "hybrid" starts the gradient search there; the
         default is the encoder where there is one. steps and learning_rate are the gradient
         search's. batch_size: images at once on each device, fewer are filled up; as many as there
-        are, up to 64, if it is not given. Weights do not change; an image's result does not hang on
-        the others, and not by a bit on where in batches of one size it is.
+        are in all, up to 64, if it is not given. Weights do not change; an image's result does
+        not hang on the others, and on a CPU, in batches of one size, not on where it is.
         """
         search, steps = self._way(search, steps)
         images = self._as_images(images)
@@ -444,7 +444,9 @@ class DCGAN:
             return None
         x, mean = _float(self.held_out), _float(self.seen).mean(axis=0)
         parts = [x[i : i + 64] for i in range(0, len(x), 64)]
-        left = sum(float(((p - self._decode(self._encode(p))) ** 2).numpy().sum()) for p in parts)
+        left = sum(
+            float(((p - self._decode(self._encode_batch(p))) ** 2).numpy().sum()) for p in parts
+        )
         return left / max(float(((x - mean) ** 2).sum()), 1e-6)
 
     def _way(self, search, steps) -> tuple[str, int]:
@@ -688,7 +690,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def resolve_precision(name: str) -> str:
-    """ "auto" becomes mixed_bfloat16 where CPU or GPU has matrix units for it, else float32."""
+    """ "auto" becomes mixed_bfloat16 where CPU or GPU is faster at it, else float32."""
     if name != "auto":
         return name
     gpus = tf.config.list_physical_devices("GPU")

@@ -417,7 +417,7 @@ class _Best:
 
     def offer(self, key: float, picture) -> None:
         """picture: (place, arrays of one image …), copied, for a view keeps its whole batch."""
-        if len(self.heap) == self.count and key <= self.heap[0][0]:
+        if len(self.heap) == self.count and not key > self.heap[0][0]:
             return
         place, *arrays = picture
         entry = (key, -next(self.ticket), (place, *map(np.copy, arrays)))

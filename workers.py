@@ -155,7 +155,8 @@ class Workers:
                 what = ", ".join(name for name, bad in zip(numbers, row, strict=True) if bad)
                 raise UserError(
                     f"worker {worker} differs from worker 0 in {what}: "
-                    "start all with the same flags, images and versions"
+                    "start all with the same flags, images and versions (--precision, too, if the "
+                    "machines differ)"
                 )
 
 

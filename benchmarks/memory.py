@@ -52,10 +52,10 @@ def main(args) -> None:
             found["scoring"][count] = peak(root, *model, *score)
             for job, peaks in found.items():
                 print(f"{job}, {count:,} files: {peaks[count]} MiB", flush=True)
-    for job, peaks in found.items():
-        few, *_, many = peaks.values()
-        print(f"{job}: ratio {many / few:.2f}")
     (HERE / "results" / "memory.json").write_text(json.dumps(found, indent=1) + "\n")
+    for job, peaks in found.items():
+        values = list(peaks.values())
+        print(f"{job}: ratio {values[-1] / values[0]:.2f}")
 
 
 if __name__ == "__main__":
