@@ -9,7 +9,6 @@ import tensorflow as tf
 from config import Config
 from ops import BatchNorm, Conv, ConvTranspose, conv_transpose, convolution
 
-KERNEL = 5
 SMALLEST = 4  # no stage makes the shorter side smaller than this, pixels
 SKIP, FIRST_MAP = "linear_skip", "first_map"
 START_LOG_VARIANCE = -3.0  # of E's latents
@@ -69,7 +68,6 @@ def generator(config: Config, dtype=None) -> keras.Model:
         x = keras.layers.ReLU(dtype=dtype)(_batch_norm(config, dtype)(x))
         x = ConvTranspose(
             filters,
-            KERNEL,
             size,
             use_bias=False,
             initializer=_initializer(config, keras.initializers.GlorotNormal),
@@ -79,7 +77,7 @@ def generator(config: Config, dtype=None) -> keras.Model:
     initializer = _initializer(config, keras.initializers.GlorotNormal)
     if config.linear_skip:  # which is a good start: the rest begins small
         initializer = keras.initializers.RandomNormal(stddev=0.005)
-    x = ConvTranspose(config.channels, KERNEL, sizes[0], initializer=initializer, dtype=dtype)(x)
+    x = ConvTranspose(config.channels, sizes[0], initializer=initializer, dtype=dtype)(x)
     if config.linear_skip:
         linear = _linear_skip(config.height * config.width * config.channels)(z)
         x = keras.layers.Add(dtype="float32")([x, keras.layers.Reshape(config.shape)(linear)])
@@ -99,7 +97,7 @@ def _convolutions(config: Config, x, filters: int, batch_norm, dtype) -> list:
     count = len(stage_sizes(config.height, config.width)) - 1
     for i, width in enumerate(stage_widths(filters, count)):
         initializer = _initializer(config, keras.initializers.HeNormal)
-        x = Conv(width, KERNEL, kernel_initializer=initializer, dtype=dtype)(x)
+        x = Conv(width, kernel_initializer=initializer, dtype=dtype)(x)
         if batch_norm and i > 0:
             x = _batch_norm(config, dtype)(x)
         x = keras.layers.LeakyReLU(SLOPE, dtype=dtype)(x)

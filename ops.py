@@ -100,8 +100,8 @@ def _from_squares(x):
 class Conv(keras.layers.Conv2D):
     """5x5 stride-2 convolution."""
 
-    def __init__(self, filters, kernel_size=5, **kwargs):
-        super().__init__(filters, kernel_size, strides=2, padding="same", **kwargs)
+    def __init__(self, filters, **kwargs):
+        super().__init__(filters, KERNEL, strides=2, padding="same", **kwargs)
 
     def convolution_op(self, inputs, kernel):
         return convolution(inputs, tf.convert_to_tensor(kernel))
@@ -111,15 +111,16 @@ class Conv(keras.layers.Conv2D):
 class ConvTranspose(keras.layers.Layer):
     """Stride-2 transposed convolution to an exact (height, width), see conv_transpose."""
 
-    def __init__(self, filters, kernel, size, use_bias=True, initializer=None, **kwargs):
+    def __init__(self, filters, size, use_bias=True, initializer=None, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.kernel_size, self.size = filters, kernel, tuple(size)
+        self.filters, self.size = filters, tuple(size)
         self.use_bias, self.initializer = use_bias, initializer
 
     def build(self, input_shape):
-        k = self.kernel_size
         self.kernel = self.add_weight(
-            shape=(k, k, self.filters, input_shape[-1]), initializer=self.initializer, name="kernel"
+            shape=(KERNEL, KERNEL, self.filters, input_shape[-1]),
+            initializer=self.initializer,
+            name="kernel",
         )
         if self.use_bias:
             self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
