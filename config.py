@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errors import UserError
+from outputs import write_atomic
 
 FILE_NAME = "config.json"
 
@@ -121,8 +122,6 @@ class Config:
         return self.steps
 
     def save(self, folder: Path) -> None:
-        from utils import write_atomic  # here, so that --help need not wait for NumPy
-
         text = json.dumps(dataclasses.asdict(self), indent=2)
         write_atomic(Path(folder) / FILE_NAME, text + "\n")
 

@@ -1,0 +1,177 @@
+"""Writing files: whole or not at all, and known later on as this tool's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path, PurePosixPath
+
+from errors import UserError
+
+MARKER = ".anogan_files"  # in each folder with output: its files, a JSON string a line
+STAGING = ".anogan_new"  # below it: what a run has written and not yet published
+# Results of versions before the marker: a folder with both of these …
+SIGNS = {"scores.csv", "metrics.json"}
+SIGN_HEADER = "file,label,kind,score"  # … of which the first begins so
+FORMER = re.compile(
+    r"scores\.csv|metrics\.json|report\.html|contact_sheet\.png|pictures/(most|least)_\d+_.*\.png"
+    r"|plots/(histogram|roc|precision_recall|terms|tsne|convergence)\.(png|svg)|maps/.*"
+)
+
+
+@contextlib.contextmanager
+def atomic_file(path):
+    """A text file to write (UTF-8) that appears, with its folder, whole or not at all.
+
+    UserError where it cannot be written.
+    """
+    with _replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        yield file
+
+
+def write_atomic(path, content: bytes | str) -> None:
+    """Writes a file whole or not at all, making its folder; UserError where it cannot."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """A temporary path beside `path` that takes its place if all goes well."""
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def require_writable(folder: Path) -> None:
+    """UserError unless a folder is there and can be written to, or can be made."""
+    folder = Path(os.path.abspath(folder))
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    if not there.is_dir():
+        raise UserError(f"{there} is a file, not a folder: name another folder than {folder}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written to (no permission): name another folder")
+
+
+def written(folder: Path) -> set[str]:
+    """The files, as paths within the folder, that this tool wrote there; empty for others."""
+    folder = Path(folder)
+    try:
+        lines = (folder / MARKER).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return _former(folder)
+    found = set()
+    for line in lines:  # the last one may be cut short
+        try:
+            name = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(name, str) and _inside(name):
+            found.add(name)
+    return found
+
+
+def may_hold_output(names: set[str]) -> bool:
+    """Whether a folder with files of these names should be asked what was `written` there."""
+    return MARKER in names or names >= SIGNS
+
+
+def record(folder: Path, *names: str) -> None:
+    """Notes, before they are written, that files of a folder are this tool's."""
+    new = [name for name in names if name not in written(folder)]
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with open(Path(folder) / MARKER, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(name) + "\n" for name in new)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror})") from error
+
+
+class Output:
+    """A run's files, written aside and then put in the place of the last run's as a whole."""
+
+    def __init__(self, folder: Path, fixed=()):
+        """fixed: names that will be written; UserError where one is somebody else's file."""
+        self.folder, self.staging = Path(folder), Path(folder) / STAGING
+        known = written(self.folder)
+        for name in fixed:
+            if name not in known and (self.folder / name).exists():
+                raise UserError(
+                    f"{self.folder / name} was not written by this tool and would be replaced: "
+                    "move it, or name another --test_result_dir"
+                )
+
+    def begin(self) -> None:
+        """Makes the folder, and clears away what an interrupted run left."""
+        record(self.folder)
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    def publish(self) -> None:
+        """Moves all staged files into place and removes the last run's that have no successor.
+
+        Files of others stay: where one has the name of a staged file, that gets another one.
+        """
+        old, new = written(self.folder), {}
+        for path in sorted(p for p in self.staging.rglob("*") if p.is_file()):
+            name = path.relative_to(self.staging).as_posix()
+            new[self._free(name, old)] = path
+        record(self.folder, *new)  # first, so that a kill leaves no file of unknown origin
+        for name, path in new.items():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, self.folder / name)
+        shutil.rmtree(self.staging, ignore_errors=True)
+        for name in old - set(new):
+            self._remove(name)
+        write_atomic(self.folder / MARKER, "".join(json.dumps(n) + "\n" for n in sorted(new)))
+
+    def _free(self, name: str, mine: set[str]) -> str:
+        place, number = PurePosixPath(name), 1
+        while name not in mine and (self.folder / name).exists():
+            number += 1
+            name = str(place.with_name(f"{place.stem} ({number}){place.suffix}"))
+        return name
+
+    def _remove(self, name: str) -> None:
+        path = self.folder / name
+        real = os.path.realpath(path.parent)  # a folder on the way may be a link that leads out
+        if os.path.commonpath([real, root := os.path.realpath(self.folder)]) != root:
+            return
+        if path.is_dir() and not path.is_symlink():
+            return
+        path.unlink(missing_ok=True)
+        for parent in PurePosixPath(name).parents:  # innermost first; "." is the folder itself
+            if str(parent) == "." or any((self.folder / parent).iterdir()):
+                return
+            (self.folder / parent).rmdir()
+
+
+def _inside(name: str) -> bool:
+    """Whether a path is relative and leads nowhere else; a marker may come from elsewhere."""
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def _former(folder: Path) -> set[str]:
+    try:
+        if not all((folder / name).is_file() for name in SIGNS):
+            return set()
+        with open(folder / "scores.csv", encoding="utf-8", errors="replace") as file:
+            if not file.readline().startswith(SIGN_HEADER):
+                return set()
+        inside = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        return {name for name in inside if FORMER.fullmatch(name)}
+    except OSError:
+        return set()

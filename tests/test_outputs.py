@@ -1,0 +1,108 @@
+"""What this tool wrote is known, replaced as a whole, and nothing else is touched."""
+
+import json
+import os
+
+import pytest
+from PIL import Image
+
+from errors import UserError
+from outputs import MARKER, STAGING, Output, record, written
+from utils import list_images
+
+
+def publish(folder, **files):
+    """A run's output with files of these names ("__" for "/", "_." for ".") and texts."""
+    output = Output(folder)
+    output.begin()
+    for name, text in files.items():
+        path = output.staging / name.replace("__", "/").replace("_png", ".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    output.publish()
+
+
+def files(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MARKER}
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8)).save(path)
+
+
+def test_a_new_run_replaces_the_files_of_the_last_one_and_those_alone(tmp_path):
+    picture(tmp_path / "pictures" / "mine.png")
+    publish(tmp_path, pictures__a_png="1", maps__b_png="1", c_png="1")
+    publish(tmp_path, pictures__a_png="2")
+    assert files(tmp_path) == {"pictures/mine.png", "pictures/a.png"}
+    assert (tmp_path / "pictures" / "a.png").read_text() == "2"
+    assert not (tmp_path / "maps").exists()
+    assert written(tmp_path) == {"pictures/a.png"}
+
+
+def test_somebody_elses_file_of_the_same_name_is_kept(tmp_path):
+    picture(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    publish(tmp_path, a_png="ours")
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert (tmp_path / "a (2).png").read_text() == "ours"
+    with pytest.raises(UserError, match="a.png was not written by this tool"):
+        Output(tmp_path, ["a.png"])
+    Output(tmp_path, ["a (2).png"])
+
+
+def test_until_it_is_published_the_last_runs_files_stay(tmp_path):
+    publish(tmp_path, a_png="1", b_png="1")
+    output = Output(tmp_path)
+    output.begin()
+    (output.staging).mkdir()
+    (output.staging / "a.png").write_text("2")
+    assert (tmp_path / "a.png").read_text() == "1" and written(tmp_path) == {"a.png", "b.png"}
+    publish(tmp_path, c_png="3")
+    assert files(tmp_path) == {"c.png"} and not (tmp_path / STAGING).exists()
+
+
+def test_a_kill_while_publishing_leaves_no_file_of_unknown_origin(tmp_path, monkeypatch):
+    publish(tmp_path, a_png="1")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        publish(tmp_path, b_png="2")
+    assert written(tmp_path) == {"a.png", "b.png"}
+
+
+def test_a_marker_from_elsewhere_reaches_no_file_outside(tmp_path):
+    folder, outside = tmp_path / "out", tmp_path / "mine.txt"
+    outside.write_text("x")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "theirs.txt").write_text("x")
+    folder.mkdir()
+    (folder / "maps").symlink_to(tmp_path / "other")
+    names = ["../mine.txt", str(outside), "maps/theirs.txt", "", 3, "a\0b"]
+    (folder / MARKER).write_text("\n".join(map(json.dumps, names)) + '\n"cut sho')
+    publish(folder, a_png="1")
+    assert outside.exists() and (tmp_path / "other" / "theirs.txt").exists()
+
+
+def test_output_of_any_name_and_depth_is_left_out_of_images(tmp_path):
+    picture(tmp_path / "good" / "a.png")
+    picture(tmp_path / "good" / "out" / "mine.png")
+    picture(tmp_path / "good" / "out" / "pictures" / "p.png")
+    record(tmp_path / "good" / "out", "pictures/p.png", "scores.csv")
+    found = list_images(tmp_path)
+    assert found.names == ["good/a.png", "good/out/mine.png"] and found.results == 1
+    assert found.told() == ["left out 1 files of earlier results of this tool"]
+    record(tmp_path, "good/a.png")
+    assert list_images(tmp_path).names == ["good/out/mine.png"]
+
+
+def test_results_of_versions_without_a_marker_are_known_by_their_files(tmp_path):
+    picture(tmp_path / "a.png")
+    for name in ("pictures/most_01_a.png", "plots/roc.png", "maps/x/a.png", "contact_sheet.png"):
+        picture(tmp_path / "old" / name)
+    picture(tmp_path / "old" / "pictures" / "holiday.png")
+    (tmp_path / "old" / "metrics.json").write_text("{}")
+    (tmp_path / "old" / "scores.csv").write_text("file,label,kind,score,residual\n")
+    assert list_images(tmp_path).names == ["a.png", "old/pictures/holiday.png"]
+    (tmp_path / "old" / "scores.csv").write_text("player,points\n")
+    assert len(list_images(tmp_path).names) == 6
