@@ -5,22 +5,30 @@ from __future__ import annotations
 import csv
 import functools
 import gzip
+import hashlib
 import itertools
 import logging
 import os
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from errors import UserError
-from utils import ImageError, find_names, load_image, to_float, to_uint8
+from utils import ImageError, list_images, load_image, to_float, to_uint8
 
 MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
 NORMAL_FOLDERS = {"normal", "good"}
+# Sub-folders of these names hold what must not be trained on.
+OTHER_FOLDERS = {
+    *("test", "val", "validation", "ground_truth", "mask", "masks"),
+    *("defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal", "bad"),
+}
+FEWEST_HELD_OUT = 8  # images, if the fraction asks for as many: chance alone could leave none
 DECODED_TOGETHER = 8  # images
 DECODERS = ThreadPoolExecutor(os.cpu_count(), "decode")  # shared: as many threads as cores at most
 
@@ -31,7 +39,8 @@ class ImageSet:
     names: unique; for files the path within the folder. labels: int (n,), 0 normal, 1 anomalous,
     or None. kinds: sub-folder or digit of each, or None. shape: (h, w, c). skipped: (name,
     reason) of each broken file met so far, by this set or any that it is a part of or was split
-    into. Files are decoded at first use, once where all fit in the memory limit.
+    into. left_out: what else lies in the folder, in lines for the user. Files are decoded at
+    first use, once where all fit in the memory limit.
     """
 
     def __init__(self, source, names, labels=None, kinds=None, indices=None):
@@ -42,6 +51,7 @@ class ImageSet:
         self.kinds = None if kinds is None else tuple(kinds)
         self.shape = source.shape
         self.skipped = source.skipped
+        self.left_out: list[str] = source.left_out
 
     @classmethod
     def from_array(cls, images, names=None, labels=None, kinds=None) -> ImageSet:
@@ -52,11 +62,13 @@ class ImageSet:
         return cls(_Source(names, images.shape[1:], images), names, labels, kinds)
 
     @classmethod
-    def from_files(cls, paths, names, shape, decode, memory_limit, labels=None, kinds=None):
-        """decode: path to uint8 of that shape; it raises ImageError for a broken file."""
-        fits = len(paths) * int(np.prod(shape)) <= memory_limit
-        cache = np.empty((len(paths), *shape), np.uint8) if fits else None
-        return cls(_Source(names, shape, cache, paths, decode), names, labels, kinds)
+    def from_files(
+        cls, folder, places, names, shape, decode, memory_limit, labels=None, kinds=None
+    ):
+        """places: paths within the folder; decode: path to uint8 of that shape, or ImageError."""
+        fits = len(places) * int(np.prod(shape)) <= memory_limit
+        cache = np.empty((len(places), *shape), np.uint8) if fits else None
+        return cls(_Source(names, shape, cache, folder, places, decode), names, labels, kinds)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,12 +88,36 @@ class ImageSet:
         """The same images with other labels (n,) and kinds."""
         return ImageSet(self._source, self.names, labels, kinds, self._indices)
 
-    def split(self, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
-        """(rest, held_out), drawn at random; none empty if there are two and share is above 0."""
+    def split(self, fraction: float, seed: int, decided=None) -> tuple[ImageSet, ImageSet]:
+        """(rest, held_out): whether an image is held out depends on its name and the seed alone.
+
+        So the split stays where images are added or removed. About that fraction is held out;
+        of few images the nearest to it, so that neither side is empty if there are two and the
+        fraction is above 0. decided: {name: is held out} of an earlier split, which it keeps to.
+        """
         n = len(self)
-        count = max(0, min(max(1, round(share * n)), n - 1)) if share > 0 else 0
-        order = _permutation(n, seed)
-        return self.subset(np.sort(order[count:])), self.subset(np.sort(order[:count]))
+        drawn = np.array([_drawn(name, seed) for name in self.names])
+        held_out = drawn < fraction
+        if decided:
+            held_out = [decided.get(*pair) for pair in zip(self.names, held_out, strict=True)]
+            held_out = np.array(held_out, bool)
+        elif fraction > 0 and n > 1:
+            order = np.argsort(drawn, kind="stable")
+            held_out[order[: max(1, min(round(fraction * n), FEWEST_HELD_OUT, n - 1))]] = True
+            held_out[order[-1]] = False
+        elif n:
+            held_out[:] = False
+        return self.subset(~held_out), self.subset(held_out)
+
+    def some(self, count: int, seed: int) -> np.ndarray:
+        """At most so many of the images, from all over the set at random: uint8 (m, h, w, c)."""
+        return self.read(np.sort(permutation(len(self), seed)[:count]))[0]
+
+    def states(self) -> dict[str, list[int]]:
+        """What tells whether an image is still the same: {name: [size, time of its file]}."""
+        return {
+            name: self._source.state(i) for name, i in zip(self.names, self._indices, strict=True)
+        }
 
     def read(self, indices) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images (m, h, w, c) and the m indices they belong to: without the broken ones."""
@@ -120,7 +156,7 @@ class ImageSet:
 
         n = len(self)
         self._stand_in(0)  # raises here if all are broken: within tf.data it would be a traceback
-        order = functools.lru_cache(4)(lambda epoch: _permutation(n, seed, epoch))
+        order = functools.lru_cache(4)(lambda epoch: permutation(n, seed, epoch))
 
         size = batch_size // of
 
@@ -147,7 +183,7 @@ class ImageSet:
         return elements.map(tensor, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
     def _stand_in(self, index) -> np.ndarray:
-        for i in _permutation(len(self), int(index)):
+        for i in permutation(len(self), int(index)):
             images, _ = self.read([i])
             if len(images):
                 return images[0]
@@ -157,13 +193,28 @@ class ImageSet:
 class _Source:
     """Images by index: an array, or files that are decoded into one, or at each use."""
 
-    def __init__(self, names, shape, images, paths=None, decode=None):
+    def __init__(self, names, shape, images, folder=None, places=None, decode=None):
         self.names, self.shape = names, tuple(int(side) for side in shape)
-        self.images, self.paths, self.decode = images, paths, decode
-        self.known = np.full(len(names), paths is None)  # is in `images`, or broken
+        self.images, self.folder, self.places, self.decode = images, folder, places, decode
+        self.known = np.full(len(names), places is None)  # is in `images`, or broken
         self.broken = np.zeros(len(names), bool)
         self.skipped: list[tuple[str, str]] = []
+        self.left_out: list[str] = []
         self.lock = threading.Lock()
+
+    def path(self, i) -> str:
+        """Of file i."""
+        return os.path.join(self.folder, self.places[i])
+
+    def state(self, i) -> list[int]:
+        """Size and time of change of file i, ns, or of an array the checksum; [] for none."""
+        if self.places is None:
+            return [zlib.crc32(np.ascontiguousarray(self.images[i]))]
+        try:
+            found = os.stat(self.path(i))
+        except OSError:
+            return []
+        return [found.st_size, found.st_mtime_ns]
 
     def read(self, indices):
         """uint8 images (m, h, w, c) of those that are good, and which ones are (n,)."""
@@ -193,7 +244,7 @@ class _Source:
         if self.broken[i]:
             return None
         try:
-            return self.decode(self.paths[i])
+            return self.decode(self.path(i))
         except ImageError as error:
             with self.lock:
                 if not self.broken[i]:
@@ -236,27 +287,83 @@ def image_folder(
     crop: tuple[int, int] | None = None,
     white: float | None = None,
     labelled: bool = False,
+    training: bool = False,
     exclude=(),
     limit: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> ImageSet:
-    """The images in a folder and its sub-folders: see find_images and load_image.
+    """The images in a folder and its sub-folders: see list_images and load_image.
 
     labelled: if images lie in a sub-folder `normal` or `good`, those are labelled 0, the images
     in all other sub-folders 1, and the kind is the sub-folder's name; then an image in none is a
-    UserError, for it would count as one or the other and falsify the AUROC. limit: at most so
-    many images, evenly spaced. UserError where there is no image.
+    UserError, for it would count as one or the other and falsify the AUROC. training: all images
+    must be normal ones, see refuse_labelled. limit: at most so many images, evenly spaced.
+    UserError where there is no image.
     """
-    places = thin(find_names(folder, pattern, exclude), limit)
+    listing = list_images(folder, pattern, exclude)
+    if training:
+        refuse_labelled(Path(folder), listing.names)
+    places = thin(listing.names, limit)
     names = [_printable(place) for place in places]
     labels, kinds = _labels(Path(folder), places) if labelled else (None, None)
     shape = (height, width, channels)
     settings = {"height": height, "width": width, "channels": channels, "crop": crop}
 
-    def decode(place):
-        return load_image(os.path.join(folder, place), white=white, **settings)
+    def decode(path):
+        return load_image(path, white=white, **settings)
 
-    return ImageSet.from_files(places, names, shape, decode, memory_limit, labels, kinds)
+    images = ImageSet.from_files(folder, places, names, shape, decode, memory_limit, labels, kinds)
+    images.left_out += listing.told()
+    return images
+
+
+class Layout(NamedTuple):
+    """The parts of a data set that lies as those of MVTec AD do (Bergmann et al. 2019)."""
+
+    train: Path  # normal images
+    test: Path  # sub-folder good and one for each kind of anomaly
+    masks: Path | None  # of the test images, if known
+
+
+def layout(folder) -> Layout | None:
+    """The parts of a data set with folders `train` and `test`; None for any other.
+
+    Normal training images lie in train/good or train/normal, or in train itself where that has no
+    sub-folder.
+    """
+    train, test, masks = (Path(folder) / name for name in ("train", "test", "ground_truth"))
+    if not (train.is_dir() and test.is_dir()):
+        return None
+    inside = [entry for entry in train.iterdir() if entry.is_dir() and entry.name[0] != "."]
+    normal = [entry for entry in inside if entry.name.lower() in NORMAL_FOLDERS]
+    if not inside:
+        normal = [train]
+    return Layout(normal[0], test, masks if masks.is_dir() else None) if normal else None
+
+
+def refuse_labelled(folder: Path, places: list[str]) -> None:
+    """UserError where sub-folders look as if not all images were normal ones.
+
+    places: of the images within the folder.
+    """
+    holding = sorted({PurePosixPath(place).parent for place in places})
+    inside = sorted({p for place in holding for p in (place, *place.parents)})  # "." among them
+    normal = [p for p in inside if p.name.lower() in NORMAL_FOLDERS]
+    beside = {p.parent for p in normal}
+    odd = [p for p in inside if p.name.lower() in OTHER_FOLDERS]
+    odd += [p for p in inside if p.name and p.parent in beside and p not in normal]
+    odd += [p / "*" for p in holding if p in beside]
+    if not odd:
+        return
+    better = [p for p in normal if not {q.name.lower() for q in p.parents} & OTHER_FOLDERS]
+    better += [p for p in inside if p.name.lower() in ("train", "training")]
+    better += [p for p in inside if p.name and layout(folder / p)]
+    remedy = (
+        f"train on the sub-folder of normal images: --dataset .../{folder.name}/{better[0]}"
+        if better
+        else "put the normal images into a folder of their own and name that as --dataset"
+    )
+    raise UserError(f"{folder} holds {odd[0]}, which are hardly all normal images: {remedy}")
 
 
 def _printable(place: str) -> str:
@@ -394,7 +501,13 @@ def thin(items, limit):
     return [items[i] for i in np.linspace(0, len(items) - 1, limit).astype(int)]
 
 
-def _permutation(n, *seed) -> np.ndarray:
+def _drawn(name: str, seed: int) -> float:
+    """A number from 0 up to 1 that depends on nothing but an image's name and the seed."""
+    digest = hashlib.blake2b(f"{seed} {name}".encode(errors="surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big") / 2**64
+
+
+def permutation(n, *seed) -> np.ndarray:
     return np.random.default_rng([s % 2**32 for s in seed]).permutation(n)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import logging
+import shutil
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 from zlib import crc32
 
 import keras
@@ -17,16 +20,19 @@ from scipy.stats import rankdata
 import networks
 import ops
 from config import Config
-from data import ImageSet
-from decision import FEWEST, NormalScores, Tail
+from data import ImageSet, permutation
+from decision import FEWEST, TERMS, NormalScores, Tail
 from errors import UserError
+from outputs import write_atomic
 from search import Weights, nearest_start, search_latents
 from training import Training
-from utils import to_float, to_uint8, write_atomic
+from utils import to_float, to_uint8
 from workers import Workers
 
 ARRAYS = "images.npz"
+IMAGES = "images.json"  # which images the run has seen, and which of them were held out
 CALIBRATION = "calibration.json"
+CALIBRATED = 2  # version of what is in it
 SEARCHES = ("gradient", "encoder", "hybrid")
 STEPS = {"gradient": 50, "encoder": 0, "hybrid": 20}  # of the latent search, if none are given
 LEARNING_RATE = 0.1  # of the latent search
@@ -37,9 +43,18 @@ R1_EVERY = 16  # steps (lazy regularisation, Karras et al. 2020, section 3.1)
 LINEAR_BLUR = 1 / 40  # of the linear residual, in shorter sides of the image
 MAP_BLUR = 1 / 28  # standard deviation of the map's Gaussian, in shorter sides of the image
 PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in shares of their spread
-TERMS = ("residual", "discrimination", "peak", "linear", "realism", "reconstruction_realism")
 SKIP_IMAGES = 512, 4000  # training images of which the linear skips are a PCA, as many as
 SKIP_BYTES = 100 * 2**20  # fit into this memory as float32
+# What reading a damaged checkpoint or archive raises
+UNREADABLE = (
+    AssertionError,
+    ValueError,
+    OSError,
+    EOFError,
+    LookupError,
+    BadZipFile,
+    tf.errors.OpError,
+)
 CPU_INFO = Path("/proc/cpuinfo")
 SEEN = 512  # so many of the training images are kept with the checkpoint, for plots
 
@@ -54,11 +69,13 @@ class Detection(NamedTuple):
     linear: np.ndarray  # (n,) residual of the linear skips alone, 0 without them
     realism: np.ndarray  # (n,) D's logit for the image itself, higher is more normal
     reconstruction_realism: np.ndarray  # (n,) D's logit for G(z)
+    contributions: np.ndarray  # (n, len(TERMS)) what each term adds to the score, in TERMS' order
     z: np.ndarray  # (n, z_dim) the best latent seen
     reconstruction: np.ndarray  # (n, h, w, c) G(z) in [-1, 1]
     residual_map: np.ndarray  # (n, h, w) |x - G(z)|, mean over channels, in [0, 2]
     anomaly_map: np.ndarray  # (n, h, w) where the image is abnormal, 0 and up
     losses: np.ndarray | None  # (n, steps + 1) what the search minimised; None without a search
+    linear_reconstruction: np.ndarray | None = None  # (n, h, w, c) of the linear skips alone
 
 
 class DCGAN:
@@ -78,6 +95,8 @@ class DCGAN:
             self._variables(keras.DTypePolicy(precision))
         self.held_out = np.zeros((0, *config.shape), np.uint8)
         self.seen = self.held_out  # some of the images trained on
+        self.known = {}  # {name: state} of the images of the run, see ImageSet.states
+        self.held_out_names = []
         self.first_images = None  # what G drew for the fixed latents before training
         self.folder = None
         self._calibrations = {}
@@ -265,20 +284,57 @@ class DCGAN:
         images = images if isinstance(images, ImageSet) else ImageSet.from_array(images)
         if images.shape != self.config.shape:
             raise UserError(f"images are {images.shape}, the model's are {self.config.shape}")
-        rest, held_out = images.split(self.config.validation_share, self.config.seed)
-        if not len(self.held_out):
-            self.held_out = held_out.read(np.arange(min(len(held_out), HELD_OUT)))[0]
-            self.seen = rest.read(np.arange(min(len(rest), SEEN)))[0]
+        rest, held_out = self._split(images)
+        training = Training(self, rest, folder, sample_dir, log_dir, progress)
+        if training.total > self.steps_done:
+            self._keep(images, rest, held_out)
+        self._settle(images, rest)
+        self._calibrations = {}
+        self._pool = None
+        training.run()
+        return self
+
+    def _split(self, images: ImageSet) -> tuple[ImageSet, ImageSet]:
+        """(images to train on, images held out); what a run once decided stays so."""
+        config = self.config
+        held_out = set(self.held_out_names)
+        decided = {name: name in held_out for name in self.known}
+        if self.steps_done and not decided:  # a run of before the list was kept
+            former = permutation(len(images), config.seed)
+            count = round(config.validation_share * len(images))
+            decided = dict.fromkeys(images.names, False)
+            decided |= {images.names[i]: True for i in former[:count]}
+        return images.split(config.validation_share, config.seed, decided)
+
+    def _keep(self, images: ImageSet, rest: ImageSet, held_out: ImageSet) -> None:
+        """What the checkpoint holds of the images, in a new run or after a change of them."""
+        states, seed = images.states(), self.config.seed
+        if states != self.known:
+            kept = held_out.some(HELD_OUT, seed)
+            self.held_out = kept if len(kept) else self.held_out
+            self.seen = rest.some(SEEN, seed)
+            self.known, self.held_out_names = states, list(held_out.names)
+        if self.first_images is None:
             self.first_images = to_uint8(self.generate(self.fixed_latents()))
             if self.linear:
                 self._set_linear_skips(rest)
-        self._settle(images)
-        self._calibrations = {}
-        self._pool = None
-        Training(self, rest, folder, sample_dir, log_dir, progress).run()
-        return self
 
-    def _settle(self, images):
+    def image_changes(self, images: ImageSet) -> list[str]:
+        """What is other than when the run last saw its training images, in lines for the user."""
+        if not self.known:
+            return []
+        states = images.states()
+        both = states.keys() & self.known.keys()
+        counts = {
+            "new": len(states) - len(both),
+            "missing": len(self.known) - len(both),
+            "changed (size or date)": sum(states[name] != self.known[name] for name in both),
+        }
+        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        line = f"images since the run last saw them: {told}; a larger --epoch goes on with them"
+        return [line] if told else []
+
+    def _settle(self, images: ImageSet, rest: ImageSet):
         """Before the first step: all workers have the same images, settings, and weights."""
         team, batch = self.workers, self.config.batch_size
         if team.replicas > 1 and batch % (2 * team.replicas):
@@ -291,6 +347,7 @@ class DCGAN:
         team.agree(
             {
                 "images": crc32("\n".join(images.names).encode()),
+                "held-out images": crc32("\n".join(rest.names).encode()),
                 "settings": crc32(repr(self.config).encode()),
                 "precision": crc32(self.precision.encode()),
             }
@@ -405,10 +462,34 @@ class DCGAN:
         calibration = self._calibration(search, steps, learning_rate)
         batch_size = batch_size or _batch_size(images)
         found = self._terms(
-            images, search, steps, learning_rate, batch_size, calibration["weights"]
+            images,
+            search,
+            steps,
+            learning_rate,
+            batch_size,
+            calibration["weights"],
+            calibration["trust"],
         )
-        score = self._score(found, calibration["terms"], calibration["trust"])
-        return Detection(score=score, **found)
+        found.pop("map_peak")
+        parts = self._contributions(found, calibration["terms"], calibration["trust"])
+        return Detection(score=parts.sum(axis=1), contributions=parts, **found)
+
+    def formula(
+        self, search: str | None = None, steps: int | None = None, rate: float = LEARNING_RATE
+    ) -> dict:
+        """What makes a score of an image's terms, JSON-ready.
+
+        trust: see the README, None where it was not measured; terms: {name: weight, mean,
+        spread}, of which each contributes weight * (term - mean) / spread.
+        """
+        calibration = self._calibration(*self._way(search, steps), rate)
+        weights = self._term_weights(calibration["trust"])
+        terms = {}
+        for name, weight in weights.items():
+            mean, spread = calibration["terms"].get(name, (0.0, 1.0))
+            terms[name] = {"weight": weight, "mean": mean, "spread": spread}
+        measured = self.linear and calibration["terms"]
+        return {"trust": calibration["trust"] if measured else None, "terms": terms}
 
     def normal_scores(
         self, search: str | None = None, steps: int | None = None, rate: float = LEARNING_RATE
@@ -466,40 +547,51 @@ class DCGAN:
             raise UserError(f"images are {images.shape[1:]}, the model's are {self.config.shape}")
         return images
 
-    def _score(self, found: dict, spreads: dict, trust: float) -> np.ndarray:
-        """The weighted sum of the terms (Schlegl et al. 2017, equation 7), (n,).
+    def _term_weights(self, trust: float) -> dict[str, float]:
+        """Of each term in the score (Schlegl et al. 2017, equation 7).
 
         trust: the share of the networks' terms; what is left falls to the linear skips.
         """
-        config = self.config
-        terms = {name: found[name] for name in TERMS}
-        for name, (mean, std) in spreads.items():
-            terms[name] = (terms[name] - mean) / std
-        score = (1 - config.lambda_) * terms["residual"] + config.lambda_ * terms["discrimination"]
-        if config.extended:
-            score += 0.5 * terms["peak"] - 0.5 * terms["realism"]
-            score -= 0.25 * terms["reconstruction_realism"]
-        return trust * score + 2.0 * (1.0 - trust) * terms["linear"]
+        lambda_, extended = self.config.lambda_, float(self.config.extended)
+        return {
+            "residual": trust * (1 - lambda_),
+            "discrimination": trust * lambda_,
+            "peak": trust * 0.5 * extended,
+            "linear": 2.0 * (1.0 - trust),
+            "realism": trust * -0.5 * extended,
+            "reconstruction_realism": trust * -0.25 * extended,
+        }
+
+    def _contributions(self, found: dict, spreads: dict, trust: float) -> np.ndarray:
+        """What each of TERMS adds to the score: (n, len(TERMS))."""
+        parts = []
+        for name, weight in self._term_weights(trust).items():
+            mean, spread = spreads.get(name, (0.0, 1.0))
+            parts.append(weight * (found[name] - mean) / spread)
+        return np.stack(parts, axis=1)
 
     def _calibration(self, search, steps, learning_rate) -> dict:
         """What held-out normal images tell about one way to search; kept with the checkpoint.
 
         weights: of the search's loss; terms: (mean, spread) of each term of the score; trust: as
-        in _score, falling with how much farther off held-out images are than trained ones; scores:
-        of the held-out images, and tail, the Pareto distribution fitted to the highest (None
-        for too few); peaks: of each one's anomaly map.
+        in _term_weights, falling with how much farther off held-out images are than trained
+        ones; scores: of the held-out images, and tail, the Pareto distribution fitted to the
+        highest (None for too few); peaks: of each one's anomaly map.
         """
         lambda_ = self.config.lambda_  # part of what the search minimises
-        key = f"{search} {steps} {learning_rate} lambda {lambda_} step {self.steps_done}"
+        key = (
+            f"{CALIBRATED} {search} {steps} {learning_rate} lambda {lambda_} step {self.steps_done}"
+        )
         key += f" {self.precision}"
         if key in self._calibrations:
             return self._calibrations[key]
         weights = self._weights()
         x = self.held_out
 
-        def terms_of(images):
+        def terms_of(images, trust=1.0):
             size = _batch_size(images)
-            return self._terms(images, search, steps, learning_rate, size, weights, TERMS)
+            wanted = (*TERMS, "map_peak")
+            return self._terms(images, search, steps, learning_rate, size, weights, trust, wanted)
 
         found = terms_of(x)
         spreads = {}
@@ -510,7 +602,9 @@ class DCGAN:
         trust = 1.0
         if spreads and self.linear:
             trust = _trust(terms_of(self.seen)["residual"], found["residual"])
-        scores = self._score(found, spreads, trust)
+        if trust < 1:
+            found = terms_of(x, trust)
+        scores = self._contributions(found, spreads, trust).sum(axis=1)
         enough = len(scores) >= FEWEST
         self._calibrations[key] = {
             "weights": weights,
@@ -518,7 +612,7 @@ class DCGAN:
             "trust": trust,
             "scores": scores.astype(float).tolist(),
             "tail": list(NormalScores(scores).tail) if enough else None,
-            "peaks": found["peak"].astype(float).tolist(),
+            "peaks": found["map_peak"].astype(float).tolist(),
         }
         if self.folder and self.workers.chief:
             text = json.dumps(self._calibrations, indent=1)
@@ -536,7 +630,9 @@ class DCGAN:
         spread = [max(2.0 * float(a.reshape(len(a), -1).var(axis=0).sum()), 1e-6) for a in (x, f)]
         return [(1 - lambda_) / spread[0], lambda_ / spread[1], PRIOR]
 
-    def _terms(self, x, search, steps, learning_rate, batch_size, weights, only=None) -> dict:
+    def _terms(
+        self, x, search, steps, learning_rate, batch_size, weights, trust, only=None
+    ) -> dict:
         """Everything of a Detection but the score, or only these; x (n, h, w, c) uint8 or float.
 
         batch_size: of each device, always of this size, for other sizes round otherwise.
@@ -550,7 +646,7 @@ class DCGAN:
             z, losses = self._start(padded, search), None
             if steps:
                 z, losses = self._search(padded, z, steps, *weights)
-            found = {**self._measure(padded, z), "losses": losses}
+            found = {**self._measure(padded, z, np.float32(trust)), "losses": losses}
             found = {k: v for k, v in found.items() if not only or k in only}
             parts.append(
                 {k: None if v is None else v.numpy()[: len(batch)] for k, v in found.items()}
@@ -577,18 +673,28 @@ class DCGAN:
         features = networks.frozen_features(self.averages["discriminator"])
         return search_latents(generator, features, images, start, steps, learning_rate, weights)
 
-    def _measure_batch(self, images, z):
-        squared = self.config.squared
+    def _measure_batch(self, images, z, trust):
+        squared, blur = self.config.squared, MAP_BLUR * min(self.config.shape[:2])
         g = self._decode(z)
         discriminator = self.averages["discriminator"]
         (real, fx), (fake, fg) = (discriminator(x, training=False) for x in (images, g))
         residual_map = ops.residual_map(images, g)
-        anomaly_map = ops.smooth(residual_map, MAP_BLUR * min(self.config.shape[:2]))
+        anomaly_map = ops.smooth(residual_map, blur)
+        peak = tf.reduce_max(anomaly_map, axis=[1, 2])
+        linear, linear_reconstruction = tf.zeros_like(peak), {}
+        if self.linear:  # shows in the map as far as it makes the score
+            plain = self.linear(images)
+            linear = self._linear_residual(images, plain)
+            linear_map = ops.smooth(ops.residual_map(images, plain), blur)
+            anomaly_map = trust * anomaly_map + (1.0 - trust) * linear_map
+            linear_reconstruction = {"linear_reconstruction": plain}
         return {
+            **linear_reconstruction,
             "residual": ops.distance(images, g, squared),
             "discrimination": ops.distance(fx, fg, squared),
-            "linear": self._linear_residual(images),
-            "peak": tf.reduce_max(anomaly_map, axis=[1, 2]),
+            "linear": linear,
+            "peak": peak,
+            "map_peak": tf.reduce_max(anomaly_map, axis=[1, 2]),
             "realism": real[:, 0],
             "reconstruction_realism": fake[:, 0],
             "z": z,
@@ -597,14 +703,11 @@ class DCGAN:
             "anomaly_map": anomaly_map,
         }
 
-    def _linear_residual(self, images):
+    def _linear_residual(self, images, g):
         """How far the linear skips alone, a PCA, are from each image: (b,).
 
         The fourth power of the smoothed difference lets coherent local differences count.
         """
-        if not self.linear:
-            return tf.zeros(tf.shape(images)[0])
-        g = self.linear(images)
         blur = LINEAR_BLUR * min(self.config.shape[:2])
         fourth = tf.square(tf.square(ops.smooth(images - g, blur)))
         return tf.sqrt(tf.sqrt(ops.sum_per_image(fourth)))
@@ -617,12 +720,24 @@ class DCGAN:
         if self.folder != folder:
             self._manager = tf.train.CheckpointManager(self._checkpoint(), folder, max_to_keep=2)
             self.folder = folder
+            self._saved_images = None
+        if self._saved_images is not self.known:
             arrays = {"held_out": self.held_out, "seen": self.seen, "first": self.first_images}
             packed = io.BytesIO()
             np.savez_compressed(packed, **arrays)
             write_atomic(folder / ARRAYS, packed.getvalue())
+            listed = {"held_out": self.held_out_names, "images": self.known}
+            write_atomic(folder / IMAGES, json.dumps(listed) + "\n")
+            self._saved_images = self.known
         self.config.save(folder)
-        self._manager.save(checkpoint_number=self.steps_done)
+        try:
+            self._manager.save(checkpoint_number=self.steps_done)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(folder / f"ckpt-{self.steps_done}_temp", ignore_errors=True)
+            raise UserError(
+                f"{folder} cannot be written ({str(error).splitlines()[0]}): make room, then the "
+                f"same command goes on from the last checkpoint that is there"
+            ) from None
 
     def _checkpoint(self) -> tf.train.Checkpoint:
         nets = {**self._trained(), **{f"{k}_average": n for k, n in self.averages.items()}}
@@ -650,19 +765,36 @@ class DCGAN:
             with np.load(folder / ARRAYS) as arrays:
                 model.held_out, model.seen = arrays["held_out"], arrays["seen"]
                 model.first_images = arrays["first"]
-        except (AssertionError, ValueError, OSError, LookupError, tf.errors.OpError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except UNREADABLE as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"{latest} cannot be restored ({reason}): delete {folder} and train again"
             ) from None
         for optimiser in model.optimisers.values():  # restored to the old rate
             optimiser.learning_rate.assign(config.learning_rate)
+        model._load_images(folder)
         model.folder = folder
         model._manager = tf.train.CheckpointManager(model._checkpoint(), folder, max_to_keep=2)
+        return model
+
+    def _load_images(self, folder: Path) -> None:
+        """The list of the run's images, and what was calibrated on those that were held out."""
+        path = folder / IMAGES
+        if path.exists():  # runs of earlier versions have none
+            try:
+                listed = json.loads(path.read_text())
+                self.held_out_names, self.known = listed["held_out"], dict(listed["images"])
+            except (ValueError, LookupError, TypeError, OSError) as error:
+                raise UserError(
+                    f"{path} cannot be read ({error}): delete {folder} and train again"
+                ) from None
+        self._saved_images = self.known
         path = folder / CALIBRATION
         if path.exists():
-            model._calibrations = json.loads(path.read_text())
-        return model
+            try:
+                self._calibrations = dict(json.loads(path.read_text()))
+            except (ValueError, TypeError, OSError) as error:
+                logging.getLogger(__name__).warning("%s: %s: calibrating anew", path, error)
 
 
 def _float(images) -> np.ndarray:

@@ -71,7 +71,7 @@ def _reference(model, x, search, weights):
             adam.apply_gradients([(tape.gradient(loss, z), z)])
     found = {k: v.numpy() for k, v in model._measure_batch(x, tf.constant(best)).items()}
     calibration = model._calibration(search, steps, LEARNING_RATE)
-    return model._score(found, calibration["terms"], calibration["trust"])
+    return model._contributions(found, calibration["terms"], calibration["trust"]).sum(axis=1)
 
 
 def main() -> None:

@@ -141,10 +141,32 @@ def test_part_keeps_names_labels_and_kinds(tmp_path):
     assert again.names == ("good/a.png",) and numbers(again.read([0])[0]) == [0]
 
 
+def of_names(names):
+    return ImageSet.from_array(np.zeros((len(names), 2, 2, 1), np.uint8), names)
+
+
+def test_split_depends_on_names_and_seed_alone():
+    names = [f"{i:04d}" for i in range(2000)]
+    held_out = set(of_names(names).split(0.1, 3)[1].names)
+    assert 150 < len(held_out) < 250
+    for others in (["a", *names, "z"], names[500:], names[::-1]):
+        again = set(of_names(others).split(0.1, 3)[1].names)
+        assert again - {"a", "z"} == held_out & set(others)
+    decided = {name: name < "0010" for name in names}
+    again = of_names([*names, "a", "b"]).split(0.1, 4, decided)[1].names
+    assert set(again) - {"a", "b"} == set(names[:10])
+
+
+def test_few_images_leave_as_many_held_out_as_asked_for():
+    for n, least in ((20, 2), (60, 6), (100, 8)):
+        for seed in range(20):
+            assert len(of_names([f"{i}" for i in range(n)]).split(0.1, seed)[1]) >= least
+
+
 def test_split_is_a_partition_fixed_by_its_seed(folder):
     images = load(folder)
     rest, held_out = images.split(0.2, seed=5)
-    assert len(held_out) == 6 and sorted(rest.names + held_out.names) == list(images.names)
+    assert len(held_out) >= 6 and sorted(rest.names + held_out.names) == list(images.names)
     assert images.split(0.2, seed=5)[1].names == held_out.names
     assert images.split(0.2, seed=6)[1].names != held_out.names
     assert held_out.names != images.names[:6]

@@ -239,9 +239,59 @@ def test_collapse_stops_the_run(zeros, small, tmp_path, monkeypatch):
         model.train(zeros, tmp_path, progress=False)
 
 
-def test_held_out_images_are_not_trained_on(trained, zeros):
-    count = len(zeros) - 50
-    assert len(trained.held_out) == round(0.1 * count)
+def test_images_once_held_out_are_never_trained_on_whatever_is_added(
+    zeros, small, tmp_path, monkeypatch
+):
+    """A run goes on with more images, of which some come first by name and some are gone."""
+    names = [f"{i:03d}" for i in range(60)]
+    images = ImageSet.from_array(zeros[:60], names)
+    DCGAN(preset("default", **{**small, "steps": 1})).train(images, tmp_path, progress=False)
+    model = DCGAN.load(tmp_path, steps=2)
+    kept = set(model.held_out_names)
+    assert 4 <= len(kept) <= 12 and len(model.held_out) == len(kept)
+    assert model.image_changes(images) == []
+    changed = zeros[:70].copy()
+    changed[5] = 255
+    more = ImageSet.from_array(changed[2:], [*names[2:], *(f"+{i}" for i in range(10))])
+    [line] = model.image_changes(more)
+    assert "10 new, 2 missing, 1 changed" in line and "--epoch" in line
+    seen = []
+    stream = ImageSet.stream
+    monkeypatch.setattr(
+        ImageSet, "stream", lambda self, *a: seen.extend(self.names) or stream(self, *a)
+    )
+    model.train(more, tmp_path, progress=False)
+    assert seen and not kept & set(seen) and set(names[2:]) - kept <= set(seen)
+    assert kept - {"000", "001"} <= set(DCGAN.load(tmp_path).held_out_names)
+    assert model.image_changes(more) == []
+
+
+def test_images_kept_to_scale_scores_come_from_all_over_the_set(zeros, small, monkeypatch):
+    monkeypatch.setattr(model_module, "HELD_OUT", 8)
+    images = zeros.copy()
+    images[90:] = 255 - images[90:]  # the second half is bright
+    model = DCGAN(preset("default", **{**small, "steps": 1, "validation_share": 0.3}))
+    model.train(images, progress=False)
+    assert len(model.held_out) == 8
+    assert 1 <= sum(image.mean() > 100 for image in model.held_out) <= 7
+
+
+@pytest.mark.parametrize("name", ["images.npz", "images.json", "calibration.json"])
+def test_truncated_files_beside_a_checkpoint_are_one_line_or_made_anew(
+    trained_folder, tmp_path, name, caplog
+):
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(trained_folder, folder)
+    DCGAN.load(folder).normal_scores()
+    (folder / name).write_bytes((folder / name).read_bytes()[:-7])
+    if name == "calibration.json":
+        assert DCGAN.load(folder).normal_scores().threshold(0.05)
+        assert "calibrating anew" in caplog.text
+    else:
+        with pytest.raises(UserError, match=f"({name}|restored).*train again"):
+            DCGAN.load(folder)
 
 
 def test_linear_skips_start_from_principal_components(trained, zeros):
