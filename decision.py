@@ -9,10 +9,18 @@ from scipy.stats import genpareto
 
 SHOWN = 10  # images above a score make their share a figure; below, the fitted tail speaks
 TAIL = 0.1  # share of the normal images to which the tail is fitted
-LEAST = 0.01  # of an image of the sample: no share of normal images is called smaller
 FEWEST = 5  # held-out normal images below which there is no automatic threshold
 BOOTSTRAP = 1000  # resamples for the interval of the AUROC
 LABELS = ("normal", "anomalous")
+# Of the anomaly score, as they are named in Detection, scores.csv and metrics.json
+TERMS = ("residual", "discrimination", "peak", "linear", "realism", "reconstruction_realism")
+
+
+def told(as_high: int, held_out: int) -> str:
+    """How rare a score is among normal images, no more exactly than so many images can tell."""
+    if not as_high:
+        return f"fewer than 1 in {held_out} normal images score as high"
+    return f"{as_high} of {held_out} held-out normal images score as high"
 
 
 class Tail(NamedTuple):
@@ -53,17 +61,18 @@ class NormalScores:
                 shape, _, scale = genpareto.fit(excess, floc=0.0, f0=shape)
         return Tail(start, count / n, float(shape), max(float(scale), 1e-12))
 
-    def share_above(self, scores) -> np.ndarray:
-        """The share of normal images that score as high or higher: (n,) -> (n,).
-
-        From 1 down to a hundredth of an image of the sample: a fit to so few defends no less.
-        """
-        scores = np.asarray(scores, float)
+    def as_high(self, scores) -> np.ndarray:
+        """How many of the held-out normal images score as high or higher: (n,) -> (n,) integers."""
         n = len(self.scores)
-        counted = (n - np.searchsorted(self.scores, scores, side="left")) / n
-        tail = self.tail
-        fitted = tail.share * genpareto.sf(scores - tail.start, tail.shape, 0.0, tail.scale)
-        return np.where(counted >= self.shown, counted, np.clip(fitted, LEAST / n, self.shown))
+        return n - np.searchsorted(self.scores, np.asarray(scores, float), side="left")
+
+    def p_value(self, scores) -> np.ndarray:
+        """Conformal p-values, (n,) -> (n,): (images as high + 1) / (images + 1).
+
+        A normal image has one of at most p with a probability of at most p; none is below what
+        so many images can show (Bates et al. 2023, section 2).
+        """
+        return (self.as_high(scores) + 1) / (len(self.scores) + 1)
 
     def threshold(self, target_fpr: float) -> float:
         """The score above which this share of normal images lies; target_fpr in (0, 1)."""

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from utils import save_image, tile, to_float, to_uint8, write_atomic
+from outputs import write_atomic
+from utils import save_image, tile, to_float, to_uint8
 
 COLOURS = "inferno"
 MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
@@ -32,24 +33,26 @@ def show_image(axis, image, title: str) -> None:
     axis.set_axis_off()
 
 
-def detection_panel(path: Path, title: str, query, reconstruction, anomaly_map, threshold: float):
-    """Query, reconstruction, the query with the part over the pixel threshold, anomaly map.
+def detection_panel(path: Path, title: str, images: dict, anomaly_map, threshold: float):
+    """Query and reconstructions, the query with the part over the pixel threshold, anomaly map.
 
-    query, reconstruction (h, w, c) in [-1, 1]; anomaly_map (h, w), shown on the scale from 0 to
-    twice the pixel threshold that all panels of a model share.
+    images: {title: (h, w, c) in [-1, 1]}, the query first; anomaly_map (h, w), shown on the scale
+    from 0 to twice the pixel threshold that all panels of a model share.
     """
-    figure = Figure(figsize=(11, 3.4))  # placed by hand: several times as fast as a layout engine
-    axes = figure.subplots(1, 4)
-    figure.subplots_adjust(0.01, 0.02, 0.95, 0.8, wspace=0.05)
-    show_image(axes[0], query, "query")
-    show_image(axes[1], reconstruction, "reconstruction G(z)")
-    shown = axes[3].imshow(anomaly_map, cmap=COLOURS, vmin=0, vmax=MAP_TOP * threshold)
-    axes[3].set_title("anomaly map", fontsize="small")
-    axes[3].set_axis_off()
-    figure.colorbar(shown, cax=figure.add_axes((0.955, 0.06, 0.01, 0.7)))
-    show_image(axes[2], query, "outline over the pixel threshold")
+    count = len(images) + 2
+    # placed by hand: several times as fast as a layout engine
+    figure = Figure(figsize=(2.75 * count, 3.6))
+    *places, outline, heat = figure.subplots(1, count)
+    figure.subplots_adjust(0.01, 0.02, 0.95, 0.74, wspace=0.05)
+    for axis, (name, image) in zip(places, images.items(), strict=True):
+        show_image(axis, image, name)
+    shown = heat.imshow(anomaly_map, cmap=COLOURS, vmin=0, vmax=MAP_TOP * threshold)
+    heat.set_title("anomaly map", fontsize="small")
+    heat.set_axis_off()
+    figure.colorbar(shown, cax=figure.add_axes((0.955, 0.06, 0.01, 0.64)))
+    show_image(outline, next(iter(images.values())), "outline over the pixel threshold")
     if anomaly_map.max() > threshold:
-        axes[2].contour(anomaly_map, [threshold], colors="#D55E00", linewidths=1.5)
+        outline.contour(anomaly_map, [threshold], colors="#D55E00", linewidths=1.5)
     figure.suptitle(title.replace("$", r"\$"), fontsize="medium")
     save_figure(figure, path)
 

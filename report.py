@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from utils import write_atomic
+from outputs import write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL = 96  # pixels, the longer side of a gallery picture at most
@@ -30,20 +30,29 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def _packed(values: np.ndarray) -> str:
+    return base64.b64encode(values.tobytes()).decode()
+
+
 def write(path: Path, title: str, facts: dict, rows: dict, gallery, plots, decision) -> None:
     """Writes the page.
 
     facts: {name: text} of the run. rows: columns of equal length, the most anomalous first:
-    file, label, kind (or None), score, residual, discrimination, share. gallery: (row, query,
+    file, label, kind (or None), score, residual, discrimination, as_high: how many held-out
+    normal images score as high. The table shows the first MOST_ROWS; all scores and labels are
+    in the page, so that its counts are those of all images. gallery: (row, query,
     reconstruction, map) of the images that are shown, each picture as thumbnail() gives it.
-    plots: {title: PNG file}. decision: threshold, unit, target_fpr and rule, or None.
+    plots: {title: PNG file}. decision: threshold and held_out (images), as far as there are any.
     File names are data: the template escapes them, and the script writes them as text.
     """
     count = len(rows["score"])
     shown = {k: None if v is None else list(v)[:MOST_ROWS] for k, v in rows.items()}
-    for name in ("score", "residual", "discrimination", "share"):
-        if shown[name] is not None:
-            shown[name] = [float(f"{v:.5g}") for v in shown[name]]
+    for name in ("score", "residual", "discrimination"):
+        shown[name] = [float(f"{v:.5g}") for v in shown[name]]
+    if shown["as_high"] is not None:
+        shown["as_high"] = [int(v) for v in shown["as_high"]]
+    labels = rows["label"]
+    anomalous = None if labels is None else np.array([v == "anomalous" for v in labels], np.uint8)
     pictures = [
         {"row": int(row), "pictures": [data_uri("webp", p) for p in three]}
         for row, *three in gallery
@@ -56,6 +65,12 @@ def write(path: Path, title: str, facts: dict, rows: dict, gallery, plots, decis
         plots={t: data_uri("png", Path(p).read_bytes()) for t, p in plots.items()},
         count=count,
         shown=len(shown["score"]),
-        data={"rows": shown, "gallery": pictures, "decision": decision},
+        data={
+            "rows": shown,
+            "gallery": pictures,
+            "decision": decision,
+            "scores": _packed(np.asarray(rows["score"], "<f8")),
+            "anomalous": None if anomalous is None else _packed(anomalous),
+        },
     )
     write_atomic(Path(path), page)

@@ -7,7 +7,6 @@ import heapq
 import itertools
 import json
 import pickle
-import shutil
 from array import array
 from collections import Counter
 from dataclasses import dataclass
@@ -19,16 +18,18 @@ import numpy as np
 import decision
 import plots
 import report
-from decision import LABELS, NormalScores
+from decision import LABELS, TERMS, NormalScores
 from errors import UserError
 from masks import Masks, PixelMeasures
+from outputs import Output, atomic_file, record, write_atomic
 from pictures import detection_panel, save_map, shown_map
-from utils import atomic_file, save_image, tile, to_uint8, write_atomic
+from utils import save_image, tile, to_uint8
 
 PARTIAL = "scores.partial{}.csv"  # with several workers, and a part of the results, of each
 PART = "worker{}.part"
 SCORES = "scores.csv"
-TERMS = ("residual", "discrimination", "peak", "realism")
+FILES = (SCORES, "scores.partial.csv", "metrics.json", "report.html", "contact_sheet.png")
+CONTRIBUTIONS = tuple(f"{name}_contribution" for name in TERMS)
 SHEET = 100  # images on the contact sheet
 GALLERY = 100  # of the most anomalous in the report; half as many of the least and the nearest
 KEPT = 500  # images of each label whose features and search losses are plotted
@@ -42,11 +43,18 @@ class Threshold:
     target_fpr: float = 0.05  # of held-out normal images
     rule: str = "held_out"  # or "youden" or "f1", which use the labels
 
+    def too_fine_for(self, normal: NormalScores | None) -> bool:
+        """Whether the rate asked for is rarer than so many images can show."""
+        by_rate = self.value is None and self.rule == "held_out"
+        return by_rate and normal is not None and self.target_fpr < 1 / len(normal.scores)
+
     def choose(self, normal: NormalScores | None, labels, scores) -> tuple[float | None, str]:
         """(threshold, how it was found); None where nothing is known to find it from."""
         if self.value is not None:
             return self.value, "given by hand"
         if self.rule != "held_out":
+            if len(set(labels)) < 2:
+                return None, "none: of the images that could be read, all labels are of one sort"
             name = {"youden": "Youden's J", "f1": "the best F1"}[self.rule]
             found = decision.threshold_from_labels(labels, scores, self.rule)
             return found, f"by {name} from the labels of these very images"
@@ -54,10 +62,24 @@ class Threshold:
             return None, "none: too few held-out normal images"
         count = len(normal.scores)
         how = "" if self.target_fpr >= normal.shown else " and a fitted tail"
+        if self.too_fine_for(normal):
+            how = f", extrapolated: they show no rate below 1 in {count}"
         return (
             normal.threshold(self.target_fpr),
             f"for {self.target_fpr:.3g} false positives, from {count} held-out normal images{how}",
         )
+
+
+def told_trust(trust: float | None) -> str:
+    """The trust in the networks and what it means, for the user."""
+    if trust is None:
+        return "not measured: the score is the networks' alone"
+    if trust >= 1:
+        return "1 of 1: they reconstruct held-out normal images as well as those trained on"
+    return (
+        f"{trust:.2f} of 1: they reconstruct held-out normal images worse than those trained on, "
+        f"so PCA's residual makes {'all' if trust <= 0 else 'part'} of the score"
+    )
 
 
 class Results:
@@ -72,6 +94,7 @@ class Results:
         images,
         model,
         normal: NormalScores | None = None,
+        formula: dict | None = None,
         pixel_threshold: float = 0.5,
         threshold: Threshold | None = None,
         masks: Masks | None = None,
@@ -80,24 +103,27 @@ class Results:
     ):
         """images: the ImageSet that is scored, by the DCGAN model; normal: of held-out images.
 
-        pixel_threshold: of the anomaly maps; save_maps: also as files, one of each image;
-        pictures: so many of the most and the least anomalous are drawn large.
+        formula: as DCGAN.formula gives it for the same search; pixel_threshold: of the anomaly
+        maps; save_maps: also as files, one of each image; pictures: so many of the most and the
+        least anomalous are drawn large.
         """
         self.folder, self.images, self.model = Path(folder), images, model
         self.normal, self.threshold = normal, threshold or Threshold()
         self.pixel_threshold, self.masks, self.save_maps = pixel_threshold, masks, save_maps
         self.pictures = pictures
+        self.formula = formula or model.formula()
         known = images.labels is not None
         if self.threshold.value is None and self.threshold.rule == "held_out":
             self.near = self.threshold.choose(normal, None, None)[0]
         else:
             self.near = self.threshold.value
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.output = Output(self.folder, FILES)
+        self.new = self.output.staging  # where files wait until all are there
         self.workers = model.workers
         worker = self.workers.index
         self._partial = self.folder / PARTIAL.format(f"{worker}" if worker else "")
         self.indices = array("q")
-        self.columns = {name: array("d") for name in ("score", *TERMS)}
+        self.columns = {name: array("d") for name in ("score", *TERMS, *CONTRIBUTIONS)}
         self._most = _Best(max(pictures, GALLERY))
         self._least = _Best(max(pictures, GALLERY // 2))
         self._nearest = _Best(GALLERY // 2)
@@ -108,9 +134,10 @@ class Results:
         self._pixels = PixelMeasures(pixel_threshold) if masks else None
 
     def __enter__(self):
+        record(self.folder, self._partial.name)
         self._file = open(self._partial, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._rows = csv.writer(self._file)
-        self._rows.writerow(("file", "label", "kind", "score", *TERMS))
+        self._rows.writerow(("file", "label", "kind", *self.columns))
         return self
 
     def __exit__(self, *_):
@@ -121,12 +148,14 @@ class Results:
         for i, index in enumerate(indices):
             score = float(found.score[i])
             self.indices.append(int(index))
-            for name, column in self.columns.items():
-                column.append(float(getattr(found, name)[i]))
-            values = (column[-1] for column in self.columns.values())
+            values = [score, *(getattr(found, name)[i] for name in TERMS), *found.contributions[i]]
+            for column, value in zip(self.columns.values(), values, strict=True):
+                column.append(float(value))
             self._rows.writerow([*self._known(index), *(f"{v:.6g}" for v in values)])
             place = len(self.indices) - 1
             picture = (place, queries[i], found.reconstruction[i], found.anomaly_map[i])
+            if found.linear_reconstruction is not None:
+                picture += (found.linear_reconstruction[i],)
             self._most.offer(score, picture)
             self._least.offer(-score, picture)
             if self.near is not None:
@@ -134,7 +163,7 @@ class Results:
             if self.masks:
                 self._pixels.add(found.anomaly_map[i], self.masks.read(self.images.names[index]))
             if self.save_maps:
-                place = self.folder / "maps" / self._stem(index)
+                place = self.new / "maps" / self._stem(index)
                 save_map(place, queries[i], found.anomaly_map[i], self.pixel_threshold)
         self._file.flush()
         self._keep_for_plots(indices, queries, found)
@@ -173,6 +202,8 @@ class Results:
 
     def settle(self) -> None:
         """Before scoring: all workers have the same images and model, and see this folder."""
+        if self.workers.chief:
+            self.output.begin()
         if self.workers.count == 1:
             return
         images, model = self.images, self.model
@@ -248,11 +279,11 @@ class Results:
         labels = None if self.images.labels is None else self.images.labels[self.indices]
         kinds = None if self.images.kinds is None else [self.images.kinds[i] for i in self.indices]
         value, how = self.threshold.choose(self.normal, labels, scores)
-        share = None if self.normal is None else self.normal.share_above(scores)
-        self._scores(scores, value, share)
+        self._scores(scores, value)
         metrics = {
             "images": len(scores),
             "skipped": len(self.images.skipped),
+            "score": self.formula,
             "threshold": value,
             "threshold_is": how,
             "uses_labels": self.threshold.value is None and self.threshold.rule != "held_out",
@@ -265,11 +296,13 @@ class Results:
             metrics |= decision.measures(labels, scores, kinds, value)
         if self._pixels:
             metrics |= self._pixels.measures()
-        write_atomic(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        self._pictures(value, share)
+        write_atomic(self.new / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        self._pictures(value)
         self._contact_sheet(scores)
         drawn = self._plots(scores, labels, value, metrics) if len(scores) else {}
-        self._report(scores, labels, kinds, value, share, metrics, drawn)
+        self._report(scores, labels, kinds, value, metrics, drawn)
+        self.output.publish()
+        self._partial.unlink(missing_ok=True)
         return metrics
 
     def _unit(self, value) -> float:
@@ -277,13 +310,14 @@ class Results:
             return self.normal.unit(value)
         return max(float(np.std(self.columns["score"])), 1e-12) / 3
 
-    def _scores(self, scores, value, share) -> None:
+    def _scores(self, scores, value) -> None:
         """scores.csv: the partial file's rows with the decisions beside them."""
-        with atomic_file(self.folder / SCORES) as target:
+        p_values = None if self.normal is None else self.normal.p_value(scores)
+        with atomic_file(self.new / SCORES) as target:
             rows = csv.writer(target)
-            header = ["file", "label", "kind", "score", *TERMS]
+            header = ["file", "label", "kind", *self.columns]
             header += ["is_anomaly", "normalised_score"] if value is not None else []
-            header += ["share_of_normal_above"] if share is not None else []
+            header += ["p_value"] if p_values is not None else []
             rows.writerow(header)
             if value is not None:
                 normalised = decision.normalise(scores, value, self._unit(value))
@@ -292,30 +326,42 @@ class Results:
                 row += [f"{column[place]:.6g}" for column in self.columns.values()]
                 if value is not None:
                     row += [int(scores[place] > value), f"{normalised[place]:.4f}"]
-                if share is not None:
-                    row.append(f"{share[place]:.4g}")
+                if p_values is not None:
+                    row.append(f"{p_values[place]:.4g}")
                 rows.writerow(row)
-        self._partial.unlink()
 
-    def _pictures(self, value, share) -> None:
-        folder = self.folder / "pictures"
-        shutil.rmtree(folder, ignore_errors=True)
+    def _pictures(self, value) -> None:
+        folder = self.new / "pictures"
         least = self._least.ranked()[: self.pictures]
         groups = {"most": self._most.ranked()[: self.pictures], "least": least[::-1]}
         for name, group in groups.items():
-            for rank, (place, query, reconstruction, anomaly_map) in enumerate(group, 1):
+            for rank, (place, query, reconstruction, anomaly_map, *plain) in enumerate(group, 1):
                 file, _, kind = self._known(self.indices[place])
                 score = self.columns["score"][place]
                 title = f"{file}{f' ({kind})' if kind else ''}\nanomaly score {score:.4g}"
                 if value is not None:
                     title += f", {'anomalous' if score > value else 'normal'}"
-                if share is not None:
-                    title += f"; {100 * share[place]:.2g} % of normal images score as high"
+                if self.normal is not None:
+                    title += f"; {decision.told(*self._as_high(place))}"
+                title += f"\n{self._decided_by(place)}"
                 stem = Path(file).with_suffix("").as_posix().replace("/", "_")
                 path = folder / f"{name}_{rank:02d}_{stem[-80:]}.png"
-                detection_panel(
-                    path, title, query, reconstruction, anomaly_map, self.pixel_threshold
-                )
+                shown = {"query": query, "reconstruction G(z)": reconstruction}
+                if plain and self.formula["terms"]["linear"]["weight"]:
+                    shown["reconstruction of PCA"] = plain[0]
+                detection_panel(path, title, shown, anomaly_map, self.pixel_threshold)
+
+    def _as_high(self, place) -> tuple[int, int]:
+        """(held-out normal images that score as high as image `place`, held-out images)."""
+        score = self.columns["score"][place]
+        return int(self.normal.as_high([score])[0]), len(self.normal.scores)
+
+    def _decided_by(self, place) -> str:
+        """The terms that made the score of an image high, the greatest first."""
+        parts = {name: self.columns[f"{name}_contribution"][place] for name in TERMS}
+        high = sorted((name for name in TERMS if parts[name] > 0), key=lambda n: -parts[n])
+        told = ", ".join(f"{name.replace('_', ' ')} {parts[name]:+.3g}" for name in high[:3])
+        return f"above the mean: {told}" if told else "no term is above the mean of normal images"
 
     def _contact_sheet(self, scores) -> None:
         """The most anomalous first, and evenly spaced ranks where there are too many images."""
@@ -324,11 +370,10 @@ class Results:
         order = np.argsort(-scores, kind="stable")
         shown = order[np.unique(np.linspace(0, len(order) - 1, min(SHEET, len(order)), dtype=int))]
         images, _ = self.images.read([self.indices[i] for i in shown])
-        save_image(self.folder / "contact_sheet.png", tile(images))
+        save_image(self.new / "contact_sheet.png", tile(images))
 
     def _plots(self, scores, labels, value, metrics) -> dict:
-        folder = self.folder / "plots"
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = self.new / "plots"
         features = {name: np.concatenate(f) for name, f in self._features.items() if f}
         losses = list(self._losses.values())
         if len(self.model.seen):
@@ -351,7 +396,7 @@ class Results:
         }
         return plots.write(folder, test)
 
-    def _report(self, scores, labels, kinds, value, share, metrics, drawn) -> None:
+    def _report(self, scores, labels, kinds, value, metrics, drawn) -> None:
         order = np.argsort(-scores, kind="stable")
         rank = np.empty(len(order), int)
         rank[order] = np.arange(len(order))
@@ -362,7 +407,7 @@ class Results:
             "score": scores[order],
             "residual": np.asarray(self.columns["residual"])[order],
             "discrimination": np.asarray(self.columns["discrimination"])[order],
-            "share": None if share is None else share[order],
+            "as_high": None if self.normal is None else self.normal.as_high(scores[order]),
         }
         best = {p[0]: p for b in (self._most, self._nearest, self._least) for p in b.ranked()}
         gallery = [
@@ -372,12 +417,14 @@ class Results:
                 report.thumbnail(to_uint8(reconstruction)),
                 report.thumbnail(shown_map(query, anomaly_map, self.pixel_threshold)),
             )
-            for place, query, reconstruction, anomaly_map in best.values()
+            for place, query, reconstruction, anomaly_map, *_ in best.values()
         ]
-        decided = None if value is None else {"threshold": value}
+        decided = {} if value is None else {"threshold": value}
+        if self.normal is not None:
+            decided["held_out"] = len(self.normal.scores)
         title = f"Anomaly test of {self.model.config.dataset}"
         report.write(
-            self.folder / "report.html", title, self._facts(metrics), rows, gallery, drawn, decided
+            self.new / "report.html", title, self._facts(metrics), rows, gallery, drawn, decided
         )
 
     def _facts(self, metrics) -> dict[str, str]:
@@ -388,6 +435,7 @@ class Results:
         facts["model"] = (
             f"trained {self.model.steps_done} steps on {config.height} x {config.width} pixels"
         )
+        facts["trust in the networks"] = told_trust(self.formula["trust"])
         if "auroc" in metrics:
             low, high = metrics["auroc_interval"]
             facts["AUROC"] = f"{metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f})"

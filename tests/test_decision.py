@@ -5,8 +5,10 @@ import pytest
 from scipy.stats import norm
 
 import decision
-from decision import NormalScores
+from decision import NormalScores, Tail
 from results import Threshold
+
+NO_TAIL = Tail(0.0, 0.1, 0.0, 1.0)  # spares the fit
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.3, 0.7, 0.4, 0.6, 0.8, 0.9])
@@ -35,18 +37,28 @@ def test_rarer_targets_give_higher_thresholds_beyond_the_sample():
     assert thresholds[-1] > normal.scores.max()
 
 
-def test_share_above_falls_with_the_score_and_agrees_with_the_threshold():
+def test_p_values_fall_with_the_score_and_end_where_the_images_end():
     normal = NormalScores(np.random.default_rng(2).normal(size=400))
-    share = normal.share_above(np.linspace(-5, 9, 500))
-    assert (np.diff(share) <= 1e-12).all()
-    assert share[0] == 1.0 and 0 < share[-1] < 1e-3
-    for rate in (0.2, 0.05, 0.001):
-        threshold = normal.threshold(rate)
-        assert normal.share_above([threshold + 1e-6])[0] == pytest.approx(rate, abs=0.003)
+    p = normal.p_value(np.linspace(-5, 9, 500))
+    assert (np.diff(p) <= 0).all()
+    assert p[0] == 1.0 and p[-1] == pytest.approx(1 / 401)  # no figure that 400 cannot show
+    for rate in (0.2, 0.05):
+        assert normal.p_value([normal.threshold(rate) + 1e-6])[0] == pytest.approx(rate, abs=0.01)
 
 
-def test_share_above_counts_equal_scores_as_high():
-    assert NormalScores([1, 2, 2, 3, 4]).share_above([2.0])[0] == pytest.approx(0.8)
+def test_a_normal_image_has_a_p_value_as_low_as_p_with_a_probability_of_at_most_p():
+    rng = np.random.default_rng(5)
+    for p in (0.05, 0.2):
+        drawn = rng.normal(size=(4000, 28))
+        below = [NormalScores(row[1:], NO_TAIL).p_value(row[:1])[0] <= p for row in drawn]
+        assert np.mean(below) < p + 3 * np.sqrt(p * (1 - p) / 4000)
+
+
+def test_equal_scores_count_as_high_and_beyond_the_images_fewer_than_one_is_said():
+    normal = NormalScores([1, 2, 2, 3, 4])
+    assert normal.as_high([2.0])[0] == 4 and normal.p_value([2.0])[0] == pytest.approx(5 / 6)
+    assert decision.told(4, 5) == "4 of 5 held-out normal images score as high"
+    assert decision.told(int(normal.as_high([9.0])[0]), 27).startswith("fewer than 1 in 27 ")
 
 
 def test_a_saved_tail_gives_the_same_threshold():
@@ -57,7 +69,7 @@ def test_a_saved_tail_gives_the_same_threshold():
 
 def test_equal_normal_scores_do_not_break_the_fit():
     normal = NormalScores(np.ones(50))
-    assert np.isfinite(normal.threshold(0.001)) and np.isfinite(normal.share_above([2.0])[0])
+    assert np.isfinite(normal.threshold(0.001)) and normal.p_value([2.0])[0] == 1 / 51
 
 
 def test_too_few_normal_scores_are_refused():

@@ -1,9 +1,15 @@
 """What scoring keeps in memory."""
 
-import numpy as np
+import csv
 
+import numpy as np
+import pytest
+
+import model as model_module
 from data import ImageSet
-from results import Results
+from decision import TERMS
+from model import DCGAN
+from results import Results, Threshold
 from utils import to_float
 
 
@@ -16,7 +22,9 @@ def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_
         assert best.ranked()
         for _, *arrays in best.ranked():
             for mine, whole in zip(
-                arrays, (batch, found.reconstruction, found.anomaly_map), strict=True
+                arrays,
+                (batch, found.reconstruction, found.anomaly_map, found.linear_reconstruction),
+                strict=True,
             ):
                 assert mine.shape == whole.shape[1:] and not np.shares_memory(mine, whole)
 
@@ -36,3 +44,99 @@ def test_the_most_anomalous_are_kept_in_order(trained, queries, tmp_path):
     order = np.argsort(-found.score, kind="stable")[:3]
     assert [place for place, *_ in results._most.ranked()] == order.tolist()
     np.testing.assert_array_equal(results._most.ranked()[0][1], batch[order[0]])
+
+
+def scored(folder, model, images, labels=None, names=None, **options):
+    """The metrics of a test of these images, written into a folder."""
+    found = model.anomaly_detector(images)
+    listed = ImageSet.from_array(images, names, labels)
+    results = Results(folder, listed, model, model.normal_scores(), **options)
+    results.settle()
+    with results:
+        results.add(np.arange(len(images)), to_float(images), found)
+        return results.finish()
+
+
+def table(folder):
+    with open(folder / "scores.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.4, 1.0])
+def test_each_score_can_be_computed_from_its_row(
+    trained_folder, queries, tmp_path, monkeypatch, trust
+):
+    monkeypatch.setattr(model_module, "_trust", lambda *_: trust)
+    model = DCGAN.load(trained_folder)
+    model._calibrations, model.folder = {}, None
+    metrics = scored(tmp_path, model, queries[0][::4])
+    formula = metrics["score"]
+    assert formula["trust"] == trust
+    for row in table(tmp_path):
+        score = float(row["score"])
+        parts = [float(row[f"{name}_contribution"]) for name in TERMS]
+        assert sum(parts) == pytest.approx(score, rel=1e-4, abs=1e-4)
+        plain = sum(
+            t["weight"] * (float(row[name]) - t["mean"]) / t["spread"]
+            for name, t in formula["terms"].items()
+        )
+        assert plain == pytest.approx(score, rel=1e-3, abs=1e-3)
+    networks = sum(abs(t["weight"]) for n, t in formula["terms"].items() if n != "linear")
+    assert (networks == 0) == (trust == 0)
+    page = (tmp_path / "report.html").read_text()
+    assert "trust in the networks" in page and f"{trust:.2f} of 1" in page or trust == 1
+
+
+def test_map_shows_pcas_residual_as_far_as_that_makes_the_score(trained, queries):
+    from scipy.ndimage import gaussian_filter
+
+    found = trained.anomaly_detector(queries[0][:4])
+    x, trust = to_float(queries[0][:4]), trained.formula()["trust"]
+    maps = [
+        np.abs(x - drawn).mean(-1) for drawn in (found.reconstruction, found.linear_reconstruction)
+    ]
+    sigma = model_module.MAP_BLUR * 16
+    radius = max(1, round(3 * sigma))
+    net, plain = (
+        np.stack([gaussian_filter(m, sigma, mode="nearest", radius=radius) for m in part])
+        for part in maps
+    )
+    expected = trust * net + (1 - trust) * plain
+    assert 0 <= trust < 1
+    np.testing.assert_allclose(found.anomaly_map, expected, atol=1e-4)
+
+
+def test_pictures_say_what_decided(trained, queries, tmp_path):
+    results = Results(tmp_path, ImageSet.from_array(queries[0]), trained, trained.normal_scores())
+    with results:
+        results.add(np.arange(80), to_float(queries[0]), trained.anomaly_detector(queries[0]))
+    place = int(np.argmax(results.columns["score"]))
+    parts = {n: results.columns[f"{n}_contribution"][place] for n in TERMS}
+    assert results._decided_by(place).startswith(f"above the mean: {max(parts, key=parts.get)}")
+
+
+def test_threshold_from_labels_of_one_sort_is_none_and_says_why(trained, zeros, tmp_path):
+    rule = Threshold(rule="youden")
+    metrics = scored(tmp_path, trained, zeros[-9:], np.zeros(9, int), threshold=rule)
+    assert metrics["threshold"] is None and "one sort" in metrics["threshold_is"]
+    assert "is_anomaly" not in table(tmp_path)[0]
+
+
+def test_a_rate_that_so_few_images_cannot_show_is_called_extrapolated(trained):
+    normal = trained.normal_scores()
+    count = len(normal.scores)
+    fine, coarse = Threshold(target_fpr=0.5 / count), Threshold(target_fpr=1 / count)
+    assert fine.too_fine_for(normal) and not coarse.too_fine_for(normal)
+    assert f"no rate below 1 in {count}" in fine.choose(normal, None, None)[1]
+    assert "extrapolated" not in coarse.choose(normal, None, None)[1]
+    assert not Threshold(value=1.0, target_fpr=1e-9).too_fine_for(normal)
+
+
+def test_maps_of_an_earlier_run_do_not_stay_beside_new_results(trained, zeros, tmp_path):
+    scored(tmp_path, trained, zeros[-4:], save_maps=True)
+    assert len(list((tmp_path / "maps").glob("*.npy"))) == 4
+    (tmp_path / "maps" / "mine.txt").write_text("notes")
+    scored(tmp_path, trained, zeros[-2:], save_maps=True)
+    assert len(list((tmp_path / "maps").glob("*.npy"))) == 2
+    scored(tmp_path, trained, zeros[-2:])
+    assert [p.name for p in (tmp_path / "maps").iterdir()] == ["mine.txt"]
