@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 from tqdm import tqdm
@@ -16,11 +19,13 @@ import workers
 from config import FILE_NAME, FREE, Config, preset
 from errors import UserError
 from masks import Masks
-from results import Results, Threshold
-from utils import find_names, probe
+from outputs import Output, record, require_writable
+from results import FILES, Results, Threshold, told_trust
+from utils import list_images, probe
 
 PROBED = 64  # images that are looked at to know whether they are grey or colour
 TEST_DIR = "test_data"
+CHECKPOINTS = "checkpoints"  # where runs are unless --checkpoint_dir says otherwise
 
 
 def settings(args) -> dict:
@@ -58,7 +63,32 @@ def run_name(args) -> str:
         return f"mnist_normal{args.normal_class}"
     if args.anomaly_class is not None:
         return f"mnist_anomaly{args.anomaly_class}"
-    return args.dataset
+    return safe_name(args.dataset)
+
+
+def dataset_name(args) -> str:
+    """--dataset as one way of writing it: its path within --data_dir, or else its whole path."""
+    root = os.path.realpath(args.data_dir)
+    path = os.path.realpath(os.path.join(root, args.dataset))
+    if path == root:
+        raise UserError(f"--dataset {args.dataset} is --data_dir itself: name a folder in it")
+    return os.path.relpath(path, root) if path.startswith(os.path.join(root, "")) else path
+
+
+def safe_name(path: str) -> str:
+    """A path as the name of one folder; with a checksum, unless it is such a name by itself."""
+    if re.fullmatch(r"[\w-][\w. -]*", path):
+        return path
+    words = re.sub(r"[^\w.-]+", "_", path).strip("._")[-60:]
+    return f"{words}_{crc32(os.fsencode(path)):08x}"
+
+
+def output_name(folder: Path) -> str:
+    """A run's folder below --sample_dir and --log_dir: no two runs share one."""
+    path = os.path.realpath(folder)
+    root = os.path.realpath(CHECKPOINTS)
+    beside = os.path.dirname(path) == root
+    return safe_name(os.path.basename(path) if beside else os.path.relpath(path))
 
 
 def find_run(args) -> Path:
@@ -78,7 +108,12 @@ def find_run(args) -> Path:
 def run_folder(args) -> Path:
     """Where the run of these flags has its checkpoints."""
     root = Path(args.checkpoint_dir)
-    return root if (root / FILE_NAME).exists() else root / run_name(args)
+    if (root / FILE_NAME).exists():
+        return root
+    former = root / os.path.normpath(args.dataset)  # nested data sets had nested runs once
+    if former.is_relative_to(root) and ".." not in former.parts and (former / FILE_NAME).exists():
+        return former
+    return root / run_name(args)
 
 
 def new_config(args) -> Config:
@@ -89,8 +124,8 @@ def new_config(args) -> Config:
         if given.get("channels") == 3:
             raise UserError("mnist images are grey: leave --channels out")
     else:
-        folder = dataset_folder(args)
-        names = data.thin(find_names(folder, args.input_fname_pattern), PROBED)
+        folder = training_folder(args)
+        names = data.thin(list_images(folder, args.input_fname_pattern).names, PROBED)
         channels, white = probe([folder / name for name in names])
         found = {"channels": channels, "white": white}
     return preset(args.preset or "default", **{**found, **given})
@@ -118,6 +153,13 @@ def contradictions(args, config: Config, free=()) -> None:
             )
 
 
+def training_folder(args) -> Path:
+    """The folder of the normal images to train on."""
+    folder = dataset_folder(args)
+    parts = data.layout(folder)
+    return parts.train if parts else folder
+
+
 def training_images(args, config: Config):
     """The ImageSet to train on; a UserError where it is too small."""
     limit = config.train_size or None
@@ -127,32 +169,68 @@ def training_images(args, config: Config):
             args.data_dir, "train", *classes, config.height, config.width, limit=limit
         )
     else:
+        folder = training_folder(args)
         images = data.image_folder(
-            dataset_folder(args),
+            folder,
             config.pattern or None,
             *config.shape,
             crop=config.crop,
             white=config.white,
+            training=True,
+            exclude=_strictly_inside(folder, args.test_result_dir, args.mask_dir),
             limit=limit,
         )
     data.require(images, config.batch_size, "training images")
     return images
 
 
-def test_images(args, config: Config):
-    """The ImageSet to score: those in --test_dir; for mnist, if none is given, its own."""
+class Places(NamedTuple):
+    """Where scoring finds the test images and their masks, and leaves the results."""
+
+    images: Path
+    masks: Path | None
+    results: Path
+    has_layout: bool  # of MVTec AD: that is how the places are known
+
+
+def test_places(args, config: Config) -> Places:
+    """As the flags say; else the parts of the data set, where it has a layout with a test set."""
+    if args.test_dir:
+        folder = Path(args.test_dir)
+        parts = data.layout(folder.parent) if folder.name == "test" else data.layout(folder)
+    else:
+        folder = Path(args.data_dir) / config.dataset
+        parts = data.layout(folder)
+    if parts:
+        images, masks, beside = parts.test, parts.masks, parts.test.parent
+    else:
+        images, masks = Path(args.test_dir or TEST_DIR), None
+        beside = images
+    masks = Path(args.mask_dir) if args.mask_dir else masks
+    results = Path(args.test_result_dir or beside / "test_result")
+    return Places(images, masks, results, parts is not None)
+
+
+def _strictly_inside(folder, *others) -> list:
+    """Those of some folders that lie inside a folder and are not that folder itself."""
+    root = os.path.join(os.path.realpath(folder), "")
+    return [other for other in others if other and os.path.realpath(other).startswith(root)]
+
+
+def test_images(args, config: Config, places: Places):
+    """The ImageSet to score: see test_places; for mnist, if none is given, its own."""
     if config.dataset == "mnist" and not args.test_dir:
         classes = (config.normal_class, config.anomaly_class)
         images = data.mnist(args.data_dir, "test", *classes, config.height, config.width)
     else:
         images = data.image_folder(
-            args.test_dir or TEST_DIR,
+            places.images,
             args.input_fname_pattern,
             *config.shape,
             crop=config.crop,
             white=config.white,
             labelled=not args.labels,
-            exclude=(result_folder(args),),
+            exclude=_strictly_inside(places.images, places.results, places.masks),
         )
         if args.labels:
             images = data.labelled(images, args.labels)
@@ -162,22 +240,61 @@ def test_images(args, config: Config):
     return images
 
 
-def result_folder(args) -> Path:
-    return Path(args.test_result_dir or Path(args.test_dir or TEST_DIR) / "test_result")
+class Test(NamedTuple):
+    """What is to be scored, and how to decide; all that can be wrong with it was looked at."""
+
+    images: data.ImageSet
+    masks: Masks | None
+    threshold: Threshold
+    folder: Path  # for the results
+    lines: list[str]  # for the user to read
 
 
-def train(args):
-    """Trains a new run, or goes on with the one that is there; the model."""
+def prepare_test(args, config: Config) -> Test:
+    """Everything that scoring needs and the model does not; UserError where it cannot be had."""
+    places = test_places(args, config)
+    images, lines = test_images(args, config, places), []
+    if places.has_layout:
+        lines = [f"{places.images.parent} has the layout of MVTec AD: scoring {places.images}"]
+    threshold = Threshold(
+        args.threshold,
+        Threshold.target_fpr if args.target_fpr is None else args.target_fpr,
+        args.threshold_from or Threshold.rule,
+    )
+    if threshold.rule != "held_out" and (images.labels is None or len(set(images.labels)) < 2):
+        raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
+    masks = None
+    if places.masks:
+        try:
+            masks = Masks(places.masks, config.crop, config.shape)
+            masks.require(images)
+        except UserError as error:
+            if args.mask_dir:
+                raise
+            masks = None
+            lines.append(f"no pixel measures: {error}")
+    Output(places.results, FILES)
+    require_writable(places.results)
+    return Test(images, masks, threshold, places.results, lines + images.left_out)
+
+
+def run_config(args) -> tuple[Config, dict]:
+    """(configuration of the run that --train starts or goes on with, what the flags change)."""
     folder = run_folder(args)
-    changes = {}
-    if (folder / FILE_NAME).exists():
-        config = Config.load(folder)
-        contradictions(args, config)
-        changes = {k: v for k, v in settings(args).items() if k in FREE}
-        config = dataclasses.replace(config, **changes)
-    else:
-        config = new_config(args)
-    images = training_images(args, config)
+    if not (folder / FILE_NAME).exists():
+        return new_config(args), {}
+    config = Config.load(folder)
+    contradictions(args, config)
+    changes = {k: v for k, v in settings(args).items() if k in FREE}
+    return dataclasses.replace(config, **changes), changes
+
+
+def train(args, config: Config, changes: dict, images):
+    """Trains a new run, or goes on with the one that is there; the model.
+
+    images: an ImageSet.
+    """
+    folder = run_folder(args)
     team = connect(args)
     from model import DCGAN, has_checkpoint, resolve_precision
 
@@ -188,8 +305,11 @@ def train(args):
     else:
         model = DCGAN(config, precision, team)
     h, w, c = config.shape
-    say(f"training on {len(images)} images of {h} x {w} x {c} in {folder}, {precision}", team)
-    name, before = folder.name, model.steps_done
+    where = "" if config.dataset == "mnist" else f" from {training_folder(args)}"
+    say(f"training on {len(images)} images{where} at {h} x {w} x {c}, {precision}", team)
+    for line in [*images.left_out, *model.image_changes(images)]:
+        say(line, team)
+    name, before = output_name(folder), model.steps_done
     model.train(images, folder, Path(args.sample_dir) / name, Path(args.log_dir) / name)
     step = model.steps_done
     if step == before:
@@ -229,29 +349,35 @@ def connect(args):
     return workers.Workers(args.strategy)
 
 
-def anomaly_test(args, model) -> None:
+def anomaly_test(args, model, test: Test) -> None:
     """Scores the test images and writes the results."""
-    images, team = test_images(args, model.config), model.workers
-    folder = result_folder(args)
-    target_fpr = args.target_fpr or Threshold.target_fpr
-    threshold = Threshold(args.threshold, target_fpr, args.threshold_from or Threshold.rule)
-    if threshold.rule != "held_out" and (images.labels is None or len(set(images.labels)) < 2):
-        raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
-    masks = Masks(args.mask_dir, model.config.crop, model.config.shape) if args.mask_dir else None
-    if masks:
-        masks.require(images)
+    images, team, folder = test.images, model.workers, test.folder
+    for line in test.lines:
+        say(line, team)
     say(f"scoring {len(images)} images", team)
     search = args.search, args.test_epoch, args.test_learning_rate
+    formula = model.formula(*search)
+    say(f"trust in the networks {told_trust(formula['trust'])}", team)
     results = Results(
         folder,
         images,
         model,
         model.normal_scores(*search),
-        model.pixel_threshold(target_fpr, *search),
-        threshold,
-        masks,
+        formula,
+        model.pixel_threshold(test.threshold.target_fpr, *search),
+        test.threshold,
+        test.masks,
         args.save_maps,
     )
+    if test.threshold.too_fine_for(results.normal):
+        count = len(results.normal.scores)
+        logging.getLogger(__name__).warning(
+            "--target_fpr %g is finer than %d held-out normal images can show (1 in %d): "
+            "the threshold is extrapolated",
+            test.threshold.target_fpr,
+            count,
+            count,
+        )
     results.settle()
     batch_size = min(args.test_batch_size, len(images))
     mine = team.share(len(images), batch_size)
@@ -285,7 +411,7 @@ def tell_metrics(metrics) -> None:
     if "pixel_auroc" in metrics:
         say(f"pixel AUROC {metrics['pixel_auroc']:.4f}, PRO {metrics['pro']:.4f}")
     if metrics["threshold"] is None:
-        say("no threshold: too few held-out normal images; give --threshold")
+        say(f"no threshold ({metrics['threshold_is']}): give --threshold")
         return
     line = f"threshold {metrics['threshold']:.4g} ({metrics['threshold_is']}): "
     line += f"{metrics['called_anomalous']} of {metrics['images']} images are called anomalous"
@@ -300,7 +426,8 @@ def tell_metrics(metrics) -> None:
 
 def visualize(args, model) -> None:
     """A grid of samples, an interpolation in z, and early beside present images, scored."""
-    folder = Path(args.sample_dir) / model.folder.name
+    folder = Path(args.sample_dir) / output_name(model.folder)
+    record(folder, "samples.png", "interpolation.png", "early_and_now.png")
     pictures.samples(folder / "samples.png", model, args.generate_test_images, args.seed)
     pictures.interpolation(folder / "interpolation.png", model)
     early, now = pictures.early_and_now(folder / "early_and_now.png", model)
@@ -334,19 +461,31 @@ def say(text: str, team=None) -> None:
 
 
 def run(args) -> None:
-    """What the switches ask for; without any, samples from the trained model."""
-    if args.anomaly_test and not args.train:
-        test_images(args, Config.load(find_run(args)))  # errors before TensorFlow's slow import
+    """What the switches ask for; without any, samples from the trained model.
+
+    Whatever can be wrong is looked at first, before TensorFlow's slow import and the training.
+    """
+    if args.dataset != "mnist":
+        args.dataset = dataset_name(args)
+    if args.train:
+        config, changes = run_config(args)
+        images = training_images(args, config)
+    else:
+        config = Config.load(find_run(args))
+    test = prepare_test(args, config) if args.anomaly_test else None
+    for folder in (args.sample_dir, args.log_dir, args.checkpoint_dir):
+        require_writable(folder)
     if args.strategy == "multiworker":
         workers.task()
-    model = train(args) if args.train else load(args)
-    if args.anomaly_test:
-        anomaly_test(args, model)
+    model = train(args, config, changes, images) if args.train else load(args)
+    if test:
+        anomaly_test(args, model, test)
     if model.workers.chief:
         if args.visualize:
             visualize(args, model)
         if not (args.train or args.anomaly_test or args.visualize):
-            path = Path(args.sample_dir) / model.folder.name / "samples.png"
+            path = Path(args.sample_dir) / output_name(model.folder) / "samples.png"
+            record(path.parent, path.name)
             pictures.samples(path, model, args.generate_test_images, args.seed)
             say(f"{args.generate_test_images} samples in {path}")
     model.workers.wait()  # a worker that leaves early looks lost

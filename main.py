@@ -8,7 +8,9 @@ python main.py --dataset NAME --anomaly_test      images in test_data
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import math
 import os
 import signal
 import sys
@@ -29,6 +31,14 @@ EXAMPLES = """examples:
 With sub-folders test_data/normal (or good) and others, AUROC is printed, too."""
 
 DEFAULT = Config()
+FOR_SCORING = (
+    *("test_dir", "search", "test_epoch", "test_size", "target_fpr", "threshold"),
+    *("threshold_from", "labels", "mask_dir", "save_maps", "test_result_dir"),
+)
+FOLDERS = (
+    *("dataset", "data_dir", "test_dir", "labels", "mask_dir", "checkpoint_dir", "sample_dir"),
+    *("test_result_dir", "log_dir"),
+)
 
 
 class Switch(argparse.Action):
@@ -46,13 +56,15 @@ class Switch(argparse.Action):
         setattr(namespace, self.dest, on != option_string.startswith("--no-"))
 
 
-def number(kind, low, high=float("inf")):
-    """An argparse type: an int or float from low to high."""
+def number(kind, low=-math.inf, high=math.inf):
+    """An argparse type: a finite int or float from low to high."""
 
     def convert(text):
         value = kind(text)
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
         if not low <= value <= high:
-            top = "" if high == float("inf") else f" and at most {high}"
+            top = "" if high == math.inf else f" and at most {high}"
             raise argparse.ArgumentTypeError(f"must be at least {low}{top}, not {text}")
         return value
 
@@ -175,7 +187,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help=f"of the images, held out to scale the scores ({DEFAULT.validation_share})",
     )
-    a("--seed", type=natural, metavar="N", help=f"of everything random ({DEFAULT.seed})")
+    # the seed of a step's random numbers holds it eight times over
+    a(
+        "--seed",
+        type=number(int, 0, 2**28 - 1),
+        metavar="N",
+        help=f"of everything random ({DEFAULT.seed})",
+    )
     a(
         "--strategy",
         choices=STRATEGIES,
@@ -225,7 +243,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="of normal images that may be called anomalous; sets the threshold (0.05)",
     )
-    a("--threshold", type=float, metavar="SCORE", help="call what scores above it anomalous")
+    a(
+        "--threshold",
+        type=number(float),
+        metavar="SCORE",
+        help="call what scores above it anomalous",
+    )
     a(
         "--threshold_from",
         choices=("held_out", "youden", "f1"),
@@ -263,16 +286,20 @@ def check(p: argparse.ArgumentParser, args) -> None:
     if args.train and not is_mnist and not args.crop and (args.input_height or args.input_width):
         p.error("--input_height and --input_width are the size of the centre crop: add --crop")
     by_labels = args.threshold_from in ("youden", "f1")
-    if args.threshold is not None and (args.target_fpr or args.threshold_from):
+    if args.threshold is not None and (args.target_fpr is not None or args.threshold_from):
         p.error("--threshold and --target_fpr or --threshold_from exclude each other: give one")
-    if args.target_fpr and by_labels:
+    if args.target_fpr is not None and by_labels:
         p.error("--target_fpr is for the threshold from held-out images, not from labels")
     if is_mnist and not args.test_dir and (args.labels or args.mask_dir):
         p.error("--labels and --mask_dir are for image folders: name yours with --test_dir")
-    for flag in ("target_fpr", "threshold", "threshold_from", "labels", "mask_dir", "save_maps"):
-        if getattr(args, flag) and not args.anomaly_test:
+    for flag in FOR_SCORING:
+        value = getattr(args, flag)
+        if not (value is None or value is False or args.anomaly_test):  # 0 is a value
             p.error(f"--{flag} is for scoring: add --anomaly_test")
-    if args.search == "encoder" and args.test_epoch:
+    for flag in FOLDERS:
+        if getattr(args, flag) == "":
+            p.error(f"--{flag} is empty: name a folder or file, or leave it out")
+    if args.search == "encoder" and args.test_epoch is not None:
         p.error("--search encoder takes no steps: leave --test_epoch out, or use --search hybrid")
 
 
@@ -282,6 +309,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = p.parse_args(arguments)
     check(p, args)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console may lack the letters of a file's name
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # saves, as Ctrl-C does
     try:

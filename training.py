@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from errors import UserError
+from outputs import record
 from utils import save_image, tile, to_float, to_uint8
 
 CHECK_EVERY = 50  # steps between looks at losses and diversity
@@ -32,7 +35,8 @@ class Training:
         self.progress = progress and mine
         self.folder = Path(folder) if folder and mine else None
         self.sample_dir = Path(sample_dir) if sample_dir and mine else None
-        self.writer = tf.summary.create_file_writer(str(log_dir)) if log_dir and mine else None
+        self.log_dir, self.writer = Path(log_dir) if log_dir and mine else None, None
+        self.given_up: set[str] = set()  # what cannot be written
         self.total = model.config.total_steps(len(images))
         some = images.read(np.linspace(0, len(images) - 1, min(len(images), 256), dtype=int))[0]
         self.spread = float(to_float(some).std(axis=0).mean())
@@ -41,9 +45,12 @@ class Training:
         """Trains; saves regularly, at the end, and when stopped by Ctrl-C or SIGTERM."""
         model, config = self.model, self.model.config
         step = model.steps_done
+        if self.log_dir:
+            with self._optional("curves", self.log_dir):
+                self.writer = tf.summary.create_file_writer(str(self.log_dir))
         if step == 0:
-            self._grid(0)
             self._save()
+            self._grid(0)
         batches = model.batches(self.images)
         saved = time.monotonic()
         every = max(1, self.total // GRIDS)
@@ -79,7 +86,22 @@ class Training:
             raise
         finally:
             if self.writer:
-                self.writer.close()
+                with self._optional("curves", self.log_dir):
+                    self.writer.close()
+
+    @contextlib.contextmanager
+    def _optional(self, what: str, folder: Path):
+        """Of what a run can do without: where it can't be written, that is said once."""
+        try:
+            yield
+        except (OSError, UserError, tf.errors.OpError) as error:
+            if what in self.given_up:
+                return
+            self.given_up.add(what)
+            reason = str(error).splitlines()[0]
+            logging.getLogger(__name__).warning(
+                "no %s from here on, %s cannot be written (%s)", what, folder, reason
+            )
 
     def _save(self) -> None:
         if self.folder:
@@ -88,7 +110,7 @@ class Training:
     def _report(self, bar, step, losses, rate) -> None:
         bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items()} | {"img/s": f"{rate:.0f}"})
         if self.writer:
-            with self.writer.as_default(step=step):
+            with self._optional("curves", self.log_dir), self.writer.as_default(step=step):
                 for name, value in {**losses, "images per second": rate}.items():
                     tf.summary.scalar(name, value)
 
@@ -98,9 +120,12 @@ class Training:
             return
         grid = tile(to_uint8(self.model.generate(self.model.fixed_latents())))
         if self.sample_dir:
-            save_image(self.sample_dir / f"train_{step:07d}.png", grid)
+            with self._optional("samples", self.sample_dir):
+                name = f"train_{step:07d}.png"
+                record(self.sample_dir, name)
+                save_image(self.sample_dir / name, grid)
         if self.writer:
-            with self.writer.as_default(step=step):
+            with self._optional("curves", self.log_dir), self.writer.as_default(step=step):
                 tf.summary.image("samples", grid[None])
 
     def _check_health(self, step, losses) -> None:

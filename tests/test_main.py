@@ -101,6 +101,14 @@ def test_switches_take_all_usual_forms(words, value):
         (["--dataset", "x", "--anomaly_test", "--target_fpr", "0"], "--target_fpr"),
         (["--dataset", "x", "--anomaly_test", "--threshold", "1", "--target_fpr", ".1"], "exclude"),
         (["--dataset", "x", "--labels", "y.csv"], "--anomaly_test"),
+        (["--dataset", "x", "--train", "--threshold", "0"], "--threshold"),
+        (["--dataset", "x", "--train", "--test_dir", "y"], "--test_dir"),
+        (["--dataset", "x", "--anomaly_test", "--threshold", "nan"], "finite"),
+        (["--dataset", "x", "--train", "--epoch", "inf"], "finite"),
+        (["--dataset", "x", "--train", "--learning_rate", "nan"], "finite"),
+        (["--dataset", "x", "--train", "--seed", "300000000"], "--seed"),
+        (["--dataset", "x", "--anomaly_test", "--search", "encoder", "--test_epoch", "0"], "steps"),
+        (["--dataset", "x", "--anomaly_test", "--test_dir", ""], "--test_dir"),
     ],
 )
 def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
@@ -149,10 +157,214 @@ def run(here, first_run):
     return here
 
 
+def test_results_are_never_taken_for_images(run, capsys):
+    """Neither earlier ones, whatever their name, nor samples, nor masks that lie inside."""
+    words = ["--dataset", "zeros", "--anomaly_test", "--test_result_dir"]
+    assert main.main([*words, "test_data/first", "--save_maps"]) == 0
+    for i in range(6):
+        save(run / "test_data" / "masks" / "ones" / f"{i}.png", np.full((16, 16), 255, np.uint8))
+    assert main.main([*words, "out2", "--mask_dir", "test_data/masks"]) == 0
+    assert len(rows(run / "out2" / "scores.csv")) == 12
+    assert "files of earlier results" in capsys.readouterr().out
+    words = ["--dataset", "zeros", "--anomaly_test", "--test_dir", "data/zeros"]
+    assert main.main([*words, "--test_result_dir", "data/zeros"]) == 0
+    assert len(rows(run / "data" / "zeros" / "scores.csv")) == 60
+    assert main.main(["--dataset", "zeros", "--sample_dir", "data/zeros"]) == 0
+    assert main.main(["--dataset", "zeros", "--train"]) == 0
+    assert "training on 60 images" in capsys.readouterr().out
+
+
+def test_the_users_own_files_survive_scoring(run):
+    mine = [run / "out" / name for name in ("pictures/holiday.png", "plots/notes.txt", "a.png")]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"mine")
+    words = ["--dataset", "zeros", "--anomaly_test", "--test_result_dir", "out"]
+    for _ in range(2):
+        assert main.main(words) == 0
+        assert all(path.read_bytes() == b"mine" for path in mine)
+    assert len(list((run / "out" / "pictures").glob("most_*.png"))) == 10
+
+
+def test_a_file_of_the_users_that_has_a_results_name_is_an_error_before_scoring(run, capsys):
+    (run / "out").mkdir()
+    (run / "out" / "scores.csv").write_text("player,points\n")
+    assert main.main(["--dataset", "zeros", "--anomaly_test", "--test_result_dir", "out"]) == 1
+    assert "out/scores.csv was not written by this tool" in capsys.readouterr().err
+    assert (run / "out" / "scores.csv").read_text() == "player,points\n"
+
+
+@pytest.fixture
+def bottle(run, zeros, digits):
+    """data/bottle in the layout of MVTec AD; its run is that of the zeros."""
+    others, root = digits[0][digits[1] == 1], run / "data" / "bottle"
+    for i, image in enumerate(zeros[:60]):
+        save(root / "train" / "good" / f"{i:03d}.png", image)
+    for i in range(5):
+        save(root / "test" / "good" / f"{i:03d}.png", zeros[-1 - i])
+        save(root / "test" / "crack" / f"{i:03d}.png", others[i])
+        mask = np.zeros((16, 16), np.uint8)
+        mask[4:12, 6:10] = 255
+        save(root / "ground_truth" / "crack" / f"{i:03d}_mask.png", mask)
+    return root
+
+
+def test_mvtecs_layout_is_trained_and_scored_with_no_other_flag(bottle, capsys):
+    words = ["--dataset", "bottle", "--train", "--anomaly_test", "--epoch", "1", *NETS]
+    assert main.main(words) == 0
+    out = capsys.readouterr().out
+    assert "training on 60 images from data/bottle/train/good" in out
+    assert "layout of MVTec AD: scoring data/bottle/test" in out
+    metrics = json.loads((bottle / "test_result" / "metrics.json").read_text())
+    assert (metrics["normal"], metrics["anomalous"], metrics["regions"]) == (5, 5, 5)
+    assert list(metrics["auroc_by_kind"]) == ["crack"] and 0 <= metrics["pro"] <= 1
+    assert main.main(["--dataset", "bottle", "--anomaly_test", "--test_dir", "data/bottle"]) == 0
+    assert json.loads((bottle / "test_result" / "metrics.json").read_text()) == metrics
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (("data/zeros/good/a.png", "data/zeros/hole/b.png"), "zeros/good"),
+        (("data/zeros/train/a.png", "data/zeros/test/b.png", "data/zeros/train/x/c.png"), "train"),
+        (("data/zeros/line/defect/a.png",), "of their own"),
+        (("data/zeros/masks/a.png",), "of their own"),
+        (("data/zeros/normal/a.png",), "zeros/normal"),
+    ],
+)
+def test_sub_folders_that_look_labelled_are_not_trained_on(here, zeros, spoil, message, capsys):
+    for name in spoil:
+        save(here / name, zeros[0])
+    assert main.main(["--dataset", "zeros", "--train", *NETS]) == 1
+    error = capsys.readouterr().err
+    assert "hardly all normal" in error and message in error
+    assert not (here / "checkpoints").exists()
+
+
+def test_normal_images_in_sub_folders_of_other_names_are_all_trained_on(tmp_path, zeros):
+    import data
+
+    for name in ("a/good/1.png", "a/normal/2.png", "b/good/3.png"):
+        save(tmp_path / name, zeros[0])
+    assert len(data.image_folder(tmp_path, None, 16, 16, 1, training=True)) == 3
+
+
+def test_runs_have_safe_names_of_their_own(here, zeros):
+    import commands
+
+    def named(*words):
+        args = main.parser().parse_args(["--train", *words])
+        args.dataset = commands.dataset_name(args)
+        folder = commands.run_folder(args)
+        return folder, commands.output_name(folder)
+
+    for name in ("bottle/good", "cable/good", "cable_good"):
+        save(here / "data" / name / "a.png", zeros[0])
+    elsewhere = here / "photographs"
+    save(elsewhere / "a.png", zeros[0])
+    found = [
+        named("--dataset", name)
+        for name in (
+            "zeros",
+            "bottle/good",
+            "cable/good",
+            "cable_good",
+            str(elsewhere),
+            "../x/zeros",
+        )
+    ]
+    found += [named("--dataset", "zeros", "--checkpoint_dir", d) for d in ("exp/a", "exp_a", "b")]
+    assert found[0] == (Path("checkpoints/zeros"), "zeros")
+    for names in zip(*found, strict=True):
+        assert len(set(names)) == len(found)
+    for folder, name in found:
+        assert folder.parent in {Path(p) for p in ("checkpoints", "exp/a", "exp_a", "b")}
+        assert re.fullmatch(r"[\w-][\w.-]*", folder.name) and re.fullmatch(r"[\w-][\w.-]*", name)
+    same = [
+        named("--dataset", n)
+        for n in ("bottle/good", "./bottle//good/", str(here / "data/bottle/good"))
+    ]
+    assert len(set(same)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--test_dir", "nowhere"], "nowhere"),
+        (["--labels", "no.csv"], "no.csv"),
+        (["--mask_dir", "no_masks"], "no_masks"),
+        (["--threshold_from", "f1", "--test_dir", "data/zeros"], "labels of both sorts"),
+        (["--test_result_dir", "data/zeros/000.png"], "000.png"),
+        (["--sample_dir", "data/zeros/000.png"], "000.png"),
+    ],
+)
+def test_what_scoring_needs_is_looked_at_before_the_training(here, words, message, capsys):
+    assert main.main(["--dataset", "zeros", "--train", "--anomaly_test", *words, *NETS]) == 1
+    assert message in capsys.readouterr().err
+    assert not (here / "checkpoints").exists()
+
+
+def test_files_that_are_no_images_are_counted_by_type(run, zeros, capsys):
+    for name in ("a.dcm", "b.DCM", "notes.txt", "README.md", ".hidden"):
+        (run / "test_data" / "ones" / name).write_bytes(b"x")
+    Image.fromarray(zeros[0].squeeze()).save(run / "test_data" / "ones" / "c.jfif", "JPEG")
+    assert main.main(["--dataset", "zeros", "--anomaly_test"]) == 0
+    out = capsys.readouterr().out
+    assert "left out 3 files that are no images: .dcm, .txt" in out
+    assert "ones/c.jfif" in {r["file"] for r in rows(run / "test_data/test_result/scores.csv")}
+
+
+def test_a_console_without_a_names_letters_shows_them_escaped(run, zeros):
+    save(run / "test_data" / "ones" / "größe\u4e2d.png", zeros[0])
+    (run / "test_data" / "ones" / "größe\u4e2d.png").write_bytes(b"broken")
+    code = "import sys, main; sys.exit(main.main(['--dataset', 'zeros', '--anomaly_test']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=run,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"gr\\xf6\\xdfe\\u4e2d.png" in done.stdout and b"Traceback" not in done.stderr
+
+
+def test_samples_and_curves_that_cannot_be_written_do_not_end_the_training(
+    here, monkeypatch, capsys, caplog
+):
+    import training
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "save_image", full)
+    monkeypatch.setattr(training.tf.summary, "scalar", full)
+    assert main.main(["--dataset", "zeros", "--train", "--epoch", "2", *NETS]) == 0
+    assert caplog.text.count("No space left") == 2
+    assert "trained to step" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_last_one_stays(
+    run, monkeypatch, capsys
+):
+    import tensorflow as tf
+
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    save = tf.train.CheckpointManager.save
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", full)
+    assert main.main(["--dataset", "zeros", "--train", "--epoch", "3"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "No space left" in error and "make room" in error
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
+    assert main.main(["--dataset", "zeros", "--train", "--epoch", "3"]) == 0
+    assert "going on from step 6 " in capsys.readouterr().out
+
+
 def test_train_leaves_checkpoint_samples_and_curves(run):
     assert (run / "checkpoints" / "zeros" / "config.json").exists()
     grids = sorted((run / "samples" / "zeros").glob("train_*.png"))
-    assert [grids[0].name, grids[-1].name] == ["train_0000000.png", "train_0000007.png"]
+    assert [grids[0].name, grids[-1].name] == ["train_0000000.png", "train_0000006.png"]
     assert list((run / "logs" / "zeros").glob("events*"))
 
 
@@ -213,7 +425,7 @@ def test_every_image_gets_a_decision_that_follows_from_the_threshold(run, capsys
         above = float(row["score"]) > metrics["threshold"]
         assert row["is_anomaly"] == str(int(above))
         assert (float(row["normalised_score"]) > 0.5) == above
-        assert 0 < float(row["share_of_normal_above"]) <= 1
+        assert 0 < float(row["p_value"]) <= 1
     at = metrics["at_threshold"]
     called = sum(r["is_anomaly"] == "1" for r in rows(folder / "scores.csv"))
     assert at["true_positives"] + at["false_positives"] == metrics["called_anomalous"] == called
@@ -319,7 +531,7 @@ def test_interrupted_scoring_keeps_the_rows_so_far(run, monkeypatch, capsys):
 def test_same_command_goes_on_and_other_batch_sizes_find_the_model(run, capsys):
     words = ["--dataset", "zeros", "--train", "--batch_size", "8", "--epoch", "3"]
     assert main.main(words) == 0
-    assert "from step 7" in capsys.readouterr().out
+    assert "from step 6" in capsys.readouterr().out
     assert main.main(["--dataset", "zeros", "--train"]) == 0
     assert "nothing to do" in capsys.readouterr().out
 
