@@ -238,10 +238,7 @@ def _decode_small(image, height, width, channels, crop) -> int:
 
 def _flat(image, channels):
     """The image upright and opaque in mode L, RGB, or F for more than 8 bits."""
-    image.load()
-    # damaged EXIF makes this fail when it writes the rest of it back, the pixels being turned
-    with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
+    _turn_upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         values = np.asarray(image, np.float32)
         return Image.fromarray(np.nan_to_num(values, nan=0, posinf=0, neginf=0))
@@ -252,6 +249,16 @@ def _flat(image, channels):
         return image.convert("L")
     image = image.convert("RGB")
     return image.convert("L") if channels == 1 else image
+
+
+def _turn_upright(image) -> None:
+    """Loads the image and turns it as its EXIF says."""
+    if image.format == "TIFF":
+        image.filename = ""  # keeps Pillow from mapping it: one on its side came out garbled
+    image.load()
+    # damaged EXIF makes this fail when it writes the rest of it back, the pixels being turned
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _default_white(image) -> int:

@@ -191,6 +191,14 @@ def test_exif_rotation_is_applied(tmp_path, orientation):
     assert close(read_image(path, 3), mirrored, 20)
 
 
+def test_plain_tiff_on_its_side_is_turned_and_not_garbled(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = scene()[..., 0]
+    path = save(tmp_path / "a.tif", grey, exif=exif)
+    np.testing.assert_array_equal(read_image(path, 1)[..., 0], np.rot90(grey, 3))
+
+
 def test_exif_that_is_damaged_does_not_lose_the_picture(tmp_path):
     entries = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack(">HHI4s", 0x0100, 2, 4, b"x")
     exif = b"Exif\0\0MM\0\x2a\0\0\0\x08" + struct.pack(">H", 2) + entries
