@@ -15,6 +15,7 @@ import pictures
 import workers
 from config import FILE_NAME, FREE, Config, preset
 from errors import UserError
+from labels import labelled
 from masks import Masks
 from results import Results, Threshold
 from utils import find_names, probe
@@ -155,7 +156,7 @@ def test_images(args, config: Config):
             exclude=(result_folder(args),),
         )
         if args.labels:
-            images = data.labelled(images, args.labels)
+            images = labelled(images, args.labels, args.test_dir or TEST_DIR)
     data.require(images, 1, "images to score")
     if args.test_size and args.test_size < len(images):
         images = images.subset(np.linspace(0, len(images) - 1, args.test_size).astype(int))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import gzip
 import itertools
@@ -280,39 +279,6 @@ def _labels(folder, places):
             "move it into normal, or into any other sub-folder if it is anomalous"
         )
     return np.where(normal, 0, 1), kinds
-
-
-def labelled(images: ImageSet, path) -> ImageSet:
-    """The same images with labels and kinds from a CSV file.
-
-    Its columns: file (as in images.names), label (normal or anomalous, or 0 or 1), and kind if
-    known. UserError where a column or an image is missing, or a label is none of these.
-    """
-    words = {"normal": 0, "0": 0, "good": 0, "anomalous": 1, "1": 1}
-    known = {}
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not {"file", "label"} <= set(rows.fieldnames or ()):
-                raise UserError(f"{path} needs the columns file and label in its first line")
-            for row in rows:
-                label = words.get((row["label"] or "").strip().lower())
-                if label is None:
-                    raise UserError(
-                        f"{path}, line {rows.line_num}: label must be normal or anomalous, "
-                        f"not {row['label']}"
-                    )
-                known[row["file"]] = label, row.get("kind") or ("normal", "anomalous")[label]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
-    missing = [name for name in images.names if name not in known]
-    if missing:
-        raise UserError(
-            f"{path} has no label for {missing[0]} ({len(missing)} of {len(images)} images "
-            "are missing): add a line for each"
-        )
-    labels, kinds = zip(*(known[name] for name in images.names), strict=True)
-    return images.relabelled(labels, kinds)
 
 
 def mnist(

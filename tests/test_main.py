@@ -240,15 +240,17 @@ def test_scoring_leaves_plots_and_a_report(run):
     assert "normal/0.png" in (folder / "report.html").read_text()
 
 
-def test_labels_come_from_a_csv_file(run, capsys):
+def test_labels_come_from_a_csv_file(run, capsys, caplog):
     shutil.move(run / "test_data" / "normal", run / "mine" / "a")
     shutil.move(run / "test_data" / "ones", run / "mine" / "b")
-    lines = [f"a/{i}.png,normal,\n" for i in range(6)] + [f"b/{i}.png,1,one\n" for i in range(6)]
-    (run / "labels.csv").write_text("file,label,kind\n" + "".join(lines))
+    lines = [f"mine\\a\\{i}.png;Good;\n" for i in range(6)]
+    lines += [f"mine\\b\\{i}.png;Defect;one\n" for i in range(7)]
+    (run / "labels.csv").write_text("File;Label;Kind\n" + "".join(lines), encoding="utf-16")
     words = ["--dataset", "zeros", "--anomaly_test", "--test_dir", "mine", "--labels"]
     assert main.main([*words, "labels.csv"]) == 0
     metrics = json.loads((run / "mine" / "test_result" / "metrics.json").read_text())
     assert metrics["normal"] == 6 and list(metrics["auroc_by_kind"]) == ["one"]
+    assert "1 of 13 lines name no image in mine" in caplog.text
     (run / "labels.csv").write_text("file,label\n" + "a/0.png,normal\n")
     assert main.main([*words, "labels.csv"]) == 1
     assert "labels.csv has no label for a/1.png" in capsys.readouterr().err
