@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from errors import UserError
-from utils import ImageError, find_images
+from utils import find_images, read_mask
 
 BINS = 4096  # of the histograms that stand for all pixels: memory does not grow with the images
 PRO_LIMIT = 0.3  # of the false positive rate (Bergmann et al. 2019, section 4)
@@ -44,11 +44,7 @@ class Masks:
         path = self._path(name)
         if path is None:
             return np.zeros(self.shape, bool)
-        try:
-            with Image.open(path) as image:
-                mask = Image.fromarray((np.asarray(image.convert("L")) > 0).astype(np.uint8) * 255)
-        except (OSError, ValueError) as error:
-            raise ImageError(path, str(error)) from None
+        mask = Image.fromarray(read_mask(path).astype(np.uint8) * 255)
         if self.crop:
             h, w = self.crop
             left, top = (mask.width - w) // 2, (mask.height - h) // 2

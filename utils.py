@@ -176,6 +176,32 @@ def load_image(
         return _as_bytes(image, channels, white)
 
 
+def read_mask(path) -> np.ndarray:
+    """A mask file as bool (h, w), upright: true where it marks something. Raises ImageError.
+
+    Whatever is above 0 is marked, in any channel, in the colours of a palette, in 1, 8, 16 or 32
+    bits: masks are written with 255, 1 or a number for each kind. In a JPEG, which blurs edges, it
+    is what is above 127. What is transparent is not marked; where nothing but black shows on a
+    partly transparent mask, it is drawn in black, and all that shows is marked.
+    """
+    with _opened(path) as image:
+        level = 127 if image.format == "JPEG" else 0
+        _turn_upright(image)
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):
+            return np.asarray(image) > level
+        shows = None
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            shows = np.asarray(image.getchannel("A")) > 0
+        if image.mode not in ("1", "L"):
+            image = image.convert("RGB")
+        marked = np.any([np.asarray(channel) > level for channel in image.split()], axis=0)
+        if shows is None:
+            return marked
+        marked &= shows
+        return marked if marked.any() or shows.all() else shows
+
+
 def probe(paths) -> tuple[int, int]:
     """(channels, white) of image files.
 

@@ -9,6 +9,7 @@ from data import ImageSet
 from errors import UserError
 from masks import Masks, PixelMeasures
 from pictures import save_map, shown_map
+from utils import read_mask
 
 
 def square(h, w, top, left, size):
@@ -58,6 +59,94 @@ def test_no_anomalous_pixel_gives_no_measures():
     gathered = PixelMeasures(0.5)
     gathered.add(np.ones((4, 4)), np.zeros((4, 4), bool))
     assert gathered.measures() == {}
+
+
+# mask files
+
+MARKED = square(20, 30, 4, 6, 8)
+INDEX, ROWS = MARKED.astype(np.uint8), np.mgrid[:20, :30][0]
+
+
+def stack(*channels):
+    return np.stack([np.broadcast_to(np.asarray(c, np.uint8), (20, 30)) for c in channels], -1)
+
+
+def palette(*colours):
+    image = Image.frombytes("P", (30, 20), INDEX.tobytes())
+    image.putpalette([value for colour in colours for value in colour])
+    return image
+
+
+KINDS = {
+    "0 and 255": INDEX * 255,
+    "0 and 1": INDEX,
+    "1 bit": Image.fromarray(MARKED),
+    "8 bits of a 16-bit file": INDEX.astype(np.uint16) * 255,
+    "32 bits": INDEX.astype(np.int32) * 70_000,
+    "floats": INDEX * np.float32(0.3),
+    "one channel": stack(0, 0, INDEX),
+    "a palette": palette((0, 0, 0), (128, 0, 0)),
+    "a palette of a blue that is almost black": palette((0, 0, 0), (0, 0, 1)),
+    "grey and opaque": stack(INDEX * 255, 255),
+    "colour and opaque": stack(INDEX * 255, 0, 0, 255),
+    "alpha on white": stack(255, 255, 255, INDEX * 255),
+    "alpha on black": stack(0, 0, 0, INDEX * 255),
+    "alpha on grey": stack(255, INDEX * 255),
+    "black on transparent white": stack(*[255 * (1 - INDEX)] * 3, INDEX * 255),
+    "red on transparent": stack(INDEX * 255, 0, 0, INDEX * 200),
+    "transparent rows and white on black": stack(*[INDEX * 255] * 3, 255 * (ROWS > 2)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_mark_what_is_above_zero_and_shows(kind, tmp_path):
+    image = KINDS[kind] if isinstance(KINDS[kind], Image.Image) else Image.fromarray(KINDS[kind])
+    image.save(tmp_path / "mask.tif")
+    assert_marks(tmp_path / "mask.tif", MARKED)
+    if image.mode not in ("I", "F"):
+        image.save(tmp_path / "mask.png")
+        assert_marks(tmp_path / "mask.png", MARKED)
+
+
+def assert_marks(path, expected):
+    found = read_mask(path)
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_palette_masks_are_read_by_colour_and_transparency(tmp_path):
+    palette((255, 255, 255), (0, 0, 0)).save(tmp_path / "swapped.png")
+    assert_marks(tmp_path / "swapped.png", ~MARKED)
+    palette((9, 9, 9), (0, 0, 0)).save(tmp_path / "see.png", transparency=0)
+    assert_marks(tmp_path / "see.png", MARKED)
+
+
+def test_masks_that_mark_nothing_or_all(tmp_path):
+    for name, pixels, expected in (
+        ("black", stack(0, 0, 0, 255), False),
+        ("transparent", stack(255, 255, 255, 0), False),
+        ("white", stack(255, 255, 255, 255), True),
+    ):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        assert_marks(tmp_path / f"{name}.png", np.full((20, 30), expected))
+
+
+def test_the_blur_of_a_jpeg_marks_nothing(tmp_path):
+    mask = square(64, 64, 16, 16, 20)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.jpg", quality=60)
+    assert (np.asarray(Image.open(tmp_path / "mask.jpg"))[~mask] > 0).any()
+    assert_marks(tmp_path / "mask.jpg", mask)
+
+
+def test_masks_are_upright_as_their_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("mask.tif", "mask.png"):
+        Image.fromarray(np.rot90(INDEX)).save(tmp_path / name, exif=exif)
+        assert_marks(tmp_path / name, MARKED)
+
+
+# folders of masks
 
 
 @pytest.fixture
