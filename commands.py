@@ -238,9 +238,9 @@ def anomaly_test(args, model) -> None:
     threshold = Threshold(args.threshold, target_fpr, args.threshold_from or Threshold.rule)
     if threshold.rule != "held_out" and (images.labels is None or len(set(images.labels)) < 2):
         raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
-    masks = Masks(args.mask_dir, model.config.crop, model.config.shape) if args.mask_dir else None
+    masks = Masks(args.mask_dir, images, model.config.crop) if args.mask_dir else None
     if masks:
-        masks.require(images)
+        masks.require()
     say(f"scoring {len(images)} images", team)
     search = args.search, args.test_epoch, args.test_learning_rate
     results = Results(

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from errors import UserError
-from utils import ImageError, find_names, load_image, to_float, to_uint8
+from utils import ImageError, find_names, image_size, load_image, to_float, to_uint8
 
 MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
 NORMAL_FOLDERS = {"normal", "good"}
@@ -51,11 +51,16 @@ class ImageSet:
         return cls(_Source(names, images.shape[1:], images), names, labels, kinds)
 
     @classmethod
-    def from_files(cls, paths, names, shape, decode, memory_limit, labels=None, kinds=None):
-        """decode: path to uint8 of that shape; it raises ImageError for a broken file."""
+    def from_files(
+        cls, paths, names, shape, decode, memory_limit, labels=None, kinds=None, size=None
+    ):
+        """decode: path to uint8 of that shape; it raises ImageError for a broken file.
+
+        size: path to (height, width) of the whole image; none: it is that shape's.
+        """
         fits = len(paths) * int(np.prod(shape)) <= memory_limit
         cache = np.empty((len(paths), *shape), np.uint8) if fits else None
-        return cls(_Source(names, shape, cache, paths, decode), names, labels, kinds)
+        return cls(_Source(names, shape, cache, paths, decode, size), names, labels, kinds)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,6 +92,16 @@ class ImageSet:
         indices = np.asarray(indices, int)
         images, good = self._source.read(self._indices[indices])
         return images, indices[good]
+
+    def size(self, index) -> tuple[int, int]:
+        """(height, width) of an image in its file, whole and upright; of others, of this set.
+
+        Reads the file's header. Raises ImageError.
+        """
+        source = self._source
+        if source.size is None:
+            return self.shape[:2]
+        return source.size(source.paths[self._indices[index]])
 
     def batches(self, batch_size: int):
         """Yields (indices (m,), float32 images (m, h, w, c) in [-1, 1]) in order, m <= batch_size.
@@ -156,9 +171,9 @@ class ImageSet:
 class _Source:
     """Images by index: an array, or files that are decoded into one, or at each use."""
 
-    def __init__(self, names, shape, images, paths=None, decode=None):
+    def __init__(self, names, shape, images, paths=None, decode=None, size=None):
         self.names, self.shape = names, tuple(int(side) for side in shape)
-        self.images, self.paths, self.decode = images, paths, decode
+        self.images, self.paths, self.decode, self.size = images, paths, decode, size
         self.known = np.full(len(names), paths is None)  # is in `images`, or broken
         self.broken = np.zeros(len(names), bool)
         self.skipped: list[tuple[str, str]] = []
@@ -255,7 +270,10 @@ def image_folder(
     def decode(place):
         return load_image(os.path.join(folder, place), white=white, **settings)
 
-    return ImageSet.from_files(places, names, shape, decode, memory_limit, labels, kinds)
+    def size(place):
+        return image_size(os.path.join(folder, place))
+
+    return ImageSet.from_files(places, names, shape, decode, memory_limit, labels, kinds, size)
 
 
 def _printable(place: str) -> str:

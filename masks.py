@@ -8,27 +8,30 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from data import ImageSet
 from errors import UserError
 from utils import find_images, read_mask
 
 BINS = 4096  # of the histograms that stand for all pixels: memory does not grow with the images
-PRO_LIMIT = 0.3  # of the false positive rate (Bergmann et al. 2019, section 4)
+PRO_LIMIT = 0.3  # of the false positive rate (Bergmann et al. 2021)
 SUFFIX = "_mask"  # that a mask's file name may end in
+STRIP = 2**17  # pixels of a resized map at a time: they stay in the processor's cache
 
 
 class Masks:
     """The masks of a folder: white where an image is anomalous, named as the image is."""
 
-    def __init__(self, folder, crop: tuple[int, int] | None, shape):
-        """crop: as the images were cropped, or None; shape: (h, w, …) that they have now."""
-        self.folder, self.crop, self.shape = Path(folder), crop, tuple(shape[:2])
+    def __init__(self, folder, images: ImageSet, crop: tuple[int, int] | None = None):
+        """crop: (height, width) of the centre of the files that the images show; none: all."""
+        self.folder, self.images, self.crop = Path(folder), images, crop
         self.paths = {}
         for path in find_images(self.folder, None):
             place = path.relative_to(self.folder).with_suffix("")
             self.paths[place.with_name(place.name.removesuffix(SUFFIX)).as_posix()] = path
 
-    def require(self, images) -> None:
+    def require(self) -> None:
         """UserError where an image that is labelled anomalous has no mask."""
+        images = self.images
         for i, name in enumerate(images.names):
             if images.labels is not None and images.labels[i] and self._path(name) is None:
                 raise UserError(
@@ -39,18 +42,27 @@ class Masks:
     def _path(self, name):
         return self.paths.get(Path(name).with_suffix("").as_posix())
 
-    def read(self, name: str) -> np.ndarray:
-        """bool (h, w); all False where there is none. ImageError for a file that is no image."""
-        path = self._path(name)
-        if path is None:
-            return np.zeros(self.shape, bool)
-        mask = Image.fromarray(read_mask(path).astype(np.uint8) * 255)
-        if self.crop:
-            h, w = self.crop
-            left, top = (mask.width - w) // 2, (mask.height - h) // 2
-            mask = mask.crop((left, top, left + w, top + h))
-        mask = mask.resize(self.shape[::-1], Image.Resampling.BOX)
-        return np.asarray(mask) >= 128
+    def read(self, index) -> np.ndarray:
+        """bool (h, w): where image `index`, or the centre that was cropped, is anomalous.
+
+        At the mask's resolution; all False, at the image's, where there is no mask. Raises
+        ImageError.
+        """
+        index = int(index)
+        height, width = self.images.size(index)
+        path = self._path(self.images.names[index])
+        mask = np.zeros((height, width), bool) if path is None else read_mask(path)
+        if self.crop is None:
+            return mask
+        h, w = self.crop
+        top, left = (height - h) // 2, (width - w) // 2
+        down, across = mask.shape[0] / height, mask.shape[1] / width
+        return mask[_scaled(top, top + h, down), _scaled(left, left + w, across)]
+
+
+def _scaled(start: int, stop: int, scale: float) -> slice:
+    start, stop = round(start * scale), round(stop * scale)
+    return slice(start, max(stop, start + 1))
 
 
 class PixelMeasures:
@@ -66,16 +78,38 @@ class PixelMeasures:
         self.regions, self.region_count = np.zeros(BINS), 0
 
     def add(self, anomaly_map, mask) -> None:
-        """anomaly_map: float (h, w); mask: bool (h, w)."""
-        level = anomaly_map / (anomaly_map + self.unit)
-        bins = np.minimum(level * BINS, BINS - 1).astype(int)
-        self.normal += np.bincount(bins[~mask], minlength=BINS)
-        self.anomalous += np.bincount(bins[mask], minlength=BINS)
+        """anomaly_map: float (h, w), 0 and up; mask: bool (H, W), True where it is anomalous.
+
+        The map is resized to H x W, bilinear; a region is what hangs together in the mask, corners
+        included.
+        """
+        inside = []
+        for rows, bins in self._bins(anomaly_map, *mask.shape):
+            inside.append(bins[mask[rows]])
+            self.normal += np.bincount(bins.ravel(), minlength=BINS)
+        inside = np.concatenate(inside)
+        if not len(inside):
+            return
+        anomalous = np.bincount(inside, minlength=BINS)
+        self.normal -= anomalous
+        self.anomalous += anomalous
         regions, count = ndimage.label(mask, np.ones((3, 3)))
-        for region in range(1, count + 1):
-            inside = bins[regions == region]
-            self.regions += np.bincount(inside, minlength=BINS) / len(inside)
+        region = regions[mask] - 1
+        share = 1 / np.bincount(region)
+        self.regions += np.bincount(inside, share[region], minlength=BINS)
         self.region_count += count
+
+    def _bins(self, anomaly_map, height, width):
+        """Yields strips of the map at height x width: which rows they are, and all pixels' bins."""
+        small = Image.fromarray(np.asarray(anomaly_map, np.float32))
+        step = max(1, STRIP // width)
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            box = (0, top * small.height / height, small.width, bottom * small.height / height)
+            size = width, bottom - top
+            strip = np.asarray(small.resize(size, Image.Resampling.BILINEAR, box))
+            bins = (strip * (BINS / (strip + self.unit))).astype(np.intp)
+            yield slice(top, bottom), np.minimum(bins, BINS - 1)
 
     def __iadd__(self, other: PixelMeasures) -> PixelMeasures:
         """Takes over what another one of the same unit has gathered."""

@@ -22,6 +22,7 @@ EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm",
 SPARE = 3
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
+TIFF_WIDTH, TIFF_HEIGHT = 0x0100, 0x0101
 
 
 class ImageError(UserError):
@@ -174,6 +175,17 @@ def load_image(
         box = [edge - outer[i % 2] for i, edge in enumerate(box)]
         image = image.crop(outer).resize((width, height), Image.Resampling.BICUBIC, box=box)
         return _as_bytes(image, channels, white)
+
+
+def image_size(path) -> tuple[int, int]:
+    """(height, width) of an image file, upright as its EXIF says. Raises ImageError."""
+    with _opened(path) as image:
+        w, h = image.size
+        if image.format == "TIFF":  # new Pillows give its size upright, old ones as it is stored
+            w, h = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
+        # a square is not asked for its EXIF: Pillow decodes a whole PNG to find it
+        sideways = w != h and image.getexif().get(ORIENTATION) in SIDEWAYS
+        return (w, h) if sideways else (h, w)
 
 
 def read_mask(path) -> np.ndarray:

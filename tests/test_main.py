@@ -288,18 +288,19 @@ def test_labels_of_one_sort_are_scored_and_decided(run, capsys):
 
 def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys):
     for i in range(6):
-        mask = np.zeros((16, 16), np.uint8)
-        mask[4:12, 6:10] = 255
+        mask = np.zeros((160, 160), np.uint8)
+        mask[40:120, 60:100] = mask[150:153, 10:13] = 255  # one is less than a pixel of the nets
         save(run / "masks" / "ones" / f"{i}.png", mask)
     words = ["--dataset", "zeros", "--anomaly_test", "--mask_dir", "masks", "--save_maps"]
     assert main.main(words) == 0
     folder = run / "test_data" / "test_result"
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert 0 < metrics["pixel_auroc"] < 1 and metrics["regions"] == 6
+    assert 0 < metrics["pixel_auroc"] < 1 and metrics["regions"] == 12
     assert np.load(folder / "maps" / "ones" / "3.npy").shape == (16, 16)
     (run / "masks" / "ones" / "3.png").unlink()
+    shutil.rmtree(folder)
     assert main.main(words) == 1
-    assert "no mask for ones/3.png" in capsys.readouterr().err
+    assert "no mask for ones/3.png" in capsys.readouterr().err and not folder.exists()
 
 
 def test_interrupted_scoring_keeps_the_rows_so_far(run, monkeypatch, capsys):

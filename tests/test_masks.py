@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from data import ImageSet
+import masks
+from data import ImageSet, image_folder
 from errors import UserError
 from masks import Masks, PixelMeasures
 from pictures import save_map, shown_map
@@ -59,6 +61,35 @@ def test_no_anomalous_pixel_gives_no_measures():
     gathered = PixelMeasures(0.5)
     gathered.add(np.ones((4, 4)), np.zeros((4, 4), bool))
     assert gathered.measures() == {}
+
+
+def zoomed(anomaly_map, h, w):
+    """Bilinear between the centres of pixels, by SciPy."""
+    scale = h / anomaly_map.shape[0], w / anomaly_map.shape[1]
+    return ndimage.zoom(anomaly_map, scale, order=1, mode="nearest", grid_mode=True)
+
+
+def test_maps_are_resized_to_their_masks(monkeypatch):
+    rng = np.random.default_rng(1)
+    anomaly_map, mask = rng.random((16, 12)), square(80, 48, 30, 10, 20)
+    exact = roc_auc_score(mask.ravel(), zoomed(anomaly_map, 80, 48).ravel())
+    found = []
+    for strip in (masks.STRIP, 100):  # at once, and two rows at a time
+        monkeypatch.setattr(masks, "STRIP", strip)
+        gathered = PixelMeasures(0.5)
+        gathered.add(anomaly_map, mask)
+        found.append(gathered.measures())
+        assert gathered.normal.sum() == 80 * 48 - 400 and gathered.anomalous.sum() == 400
+    assert found[0]["pixel_auroc"] == pytest.approx(exact, abs=1e-3)
+    assert found[1] == pytest.approx(found[0], abs=1e-3)
+
+
+def test_a_defect_below_the_networks_resolution_is_a_region():
+    mask = square(1024, 1024, 200, 200, 300) | square(1024, 1024, 803, 803, 10)
+    gathered = PixelMeasures(0.5)
+    gathered.add(zoomed(mask[::16, ::16].astype(float), 64, 64), mask)
+    assert gathered.measures()["regions"] == 2
+    assert gathered.anomalous.sum() == 300**2 + 100
 
 
 # mask files
@@ -149,35 +180,83 @@ def test_masks_are_upright_as_their_exif_says(tmp_path):
 # folders of masks
 
 
+def draw(path, mask):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(mask, np.uint8) * 255).save(path)
+
+
 @pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "cracked").mkdir()
-    Image.fromarray(square(64, 64, 0, 0, 32).astype(np.uint8) * 255).save(
-        tmp_path / "cracked" / "a.png"
-    )
-    Image.fromarray(square(64, 64, 32, 32, 32).astype(np.uint8)).save(
-        tmp_path / "cracked" / "b_mask.png"
-    )
-    return tmp_path
+def make(tmp_path):
+    """Makes files of 64 x 48 pixels, labelled by folder, and masks; returns their Masks."""
+
+    def make(images, marks, crop=None, size=(64, 48)):
+        for name in images:
+            draw(tmp_path / "test" / name, np.ones(size))
+        for name, mask in marks.items():
+            draw(tmp_path / "masks" / name, mask)
+        found = image_folder(tmp_path / "test", None, 16, 16, 1, crop=crop, labelled=True)
+        return Masks(tmp_path / "masks", found, crop)
+
+    return make
 
 
-def test_masks_are_found_by_name_and_resized(folder):
-    masks = Masks(folder, None, (16, 16, 1))
-    np.testing.assert_array_equal(masks.read("cracked/a.jpg"), square(16, 16, 0, 0, 8))
-    np.testing.assert_array_equal(masks.read("cracked/b.png"), square(16, 16, 8, 8, 8))
-    assert not masks.read("normal/a.png").any()
+HOLE = square(64, 48, 8, 8, 16)
 
 
-def test_masks_are_cropped_as_the_images_are(folder):
-    masks = Masks(folder, (32, 32), (32, 32, 1))
-    np.testing.assert_array_equal(masks.read("cracked/a.png"), square(32, 32, 0, 0, 16))
+def test_masks_are_named_as_their_images_with_or_without_a_suffix(make):
+    images = ["bad/a.bmp", "bad/b.png", "good/a.png"]
+    found = make(images, {"bad/a.PNG": HOLE, "bad/b_mask.png": ~HOLE})
+    np.testing.assert_array_equal(found.read(0), HOLE)
+    np.testing.assert_array_equal(found.read(1), ~HOLE)
+    assert not found.read(2).any()
 
 
-def test_an_anomalous_image_without_a_mask_is_named(folder):
-    pixels = np.zeros((2, 16, 16, 1), np.uint8)
-    images = ImageSet.from_array(pixels, ["good/x.png", "cracked/c.png"], [0, 1], ["good", "c"])
-    with pytest.raises(UserError, match=r"cracked/c\.png"):
-        Masks(folder, None, (16, 16, 1)).require(images)
+def test_an_anomalous_image_without_a_mask_is_named(make):
+    found = make(["bad/a.png", "bad/b.png", "good/a.png"], {"bad/a.png": HOLE})
+    with pytest.raises(UserError, match=r"bad/b\.png"):
+        found.require()
+
+
+# the part that is scored
+
+
+def test_masks_are_cropped_as_their_images_are(make):
+    marks = {"bad/a.png": HOLE, "bad/b.png": HOLE[::2, ::2]}
+    found = make(["bad/a.png", "bad/b.png", "good/a.png"], marks, crop=(40, 20))
+    np.testing.assert_array_equal(found.read(0), HOLE[12:52, 14:34])
+    np.testing.assert_array_equal(found.read(1), HOLE[12:52:2, 14:34:2])
+    assert found.read(2).shape == (40, 20) and not found.read(2).any()
+
+
+def test_masks_are_cropped_as_images_that_lie_on_their_side(make, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "test").mkdir()
+    Image.new("L", (64, 48), 9).save(tmp_path / "test" / "a.jpg", exif=exif)
+    found = make([], {"a.png": HOLE}, crop=(40, 20))
+    np.testing.assert_array_equal(found.read(0), HOLE[12:52, 14:34])
+
+
+def test_images_without_a_mask_weigh_as_many_pixels_as_they_have(make):
+    found = make(["bad/a.png", "good/a.png"], {"bad/a.png": HOLE[::2, ::2]})
+    assert found.read(0).shape == (32, 24) and found.read(1).shape == (64, 48)
+
+
+def test_masks_of_images_from_memory(tmp_path):
+    images = ImageSet.from_array(np.zeros((2, 16, 12, 1), np.uint8), ["a", "b"])
+    draw(tmp_path / "a.png", square(32, 24, 0, 0, 8))
+    found = Masks(tmp_path, images)
+    assert found.read(0).sum() == 64 and found.read(1).shape == (16, 12)
+
+
+def test_masks_of_a_part_of_the_images_are_theirs(make):
+    names = ["bad/a.png", "bad/b.png", "good/a.png"]
+    whole = make(names, {"bad/a.png": HOLE, "bad/b.png": ~HOLE})
+    part = Masks(whole.folder, whole.images.subset([1, 2]))
+    assert (part.read(0) == ~HOLE).all()
+
+
+# maps in files
 
 
 def test_saved_maps_keep_values_and_outline_the_part_over_the_threshold(tmp_path):
