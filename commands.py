@@ -240,7 +240,7 @@ def anomaly_test(args, model) -> None:
         raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
     masks = Masks(args.mask_dir, images, model.config.crop) if args.mask_dir else None
     if masks:
-        masks.require()
+        say(masks.check(), team)
     say(f"scoring {len(images)} images", team)
     search = args.search, args.test_epoch, args.test_learning_rate
     results = Results(

@@ -262,7 +262,7 @@ def image_folder(
     many images, evenly spaced. UserError where there is no image.
     """
     places = thin(find_names(folder, pattern, exclude), limit)
-    names = [_printable(place) for place in places]
+    names = [printable(place) for place in places]
     labels, kinds = _labels(Path(folder), places) if labelled else (None, None)
     shape = (height, width, channels)
     settings = {"height": height, "width": width, "channels": channels, "crop": crop}
@@ -276,7 +276,7 @@ def image_folder(
     return ImageSet.from_files(places, names, shape, decode, memory_limit, labels, kinds, size)
 
 
-def _printable(place: str) -> str:
+def printable(place: str) -> str:
     """The place itself, or what can be shown of it if its name is not UTF-8."""
     try:
         place.encode()

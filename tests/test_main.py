@@ -293,6 +293,7 @@ def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys):
         save(run / "masks" / "ones" / f"{i}.png", mask)
     words = ["--dataset", "zeros", "--anomaly_test", "--mask_dir", "masks", "--save_maps"]
     assert main.main(words) == 0
+    assert "6 of 12 images have a mask, all 6 anomalous ones" in capsys.readouterr().out
     folder = run / "test_data" / "test_result"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert 0 < metrics["pixel_auroc"] < 1 and metrics["regions"] == 12

@@ -177,7 +177,7 @@ def test_masks_are_upright_as_their_exif_says(tmp_path):
         assert_marks(tmp_path / name, MARKED)
 
 
-# folders of masks
+# which mask belongs to which image
 
 
 def draw(path, mask):
@@ -211,10 +211,105 @@ def test_masks_are_named_as_their_images_with_or_without_a_suffix(make):
     assert not found.read(2).any()
 
 
-def test_an_anomalous_image_without_a_mask_is_named(make):
+def test_an_image_whose_own_name_ends_like_a_masks(make):
+    images = ["bad/x.png", "bad/y_mask.png", "good/a.png"]
+    found = make(images, {"bad/x_mask.png": HOLE, "bad/y_mask.png": ~HOLE})
+    assert (found.read(0) == HOLE).all() and (found.read(1) == ~HOLE).all()
+    found.check()
+
+
+def test_names_match_in_any_unicode_form(make):
+    found = make(["bad/u\u0308.png", "good/a.png"], {"bad/\u00fc.png": HOLE})
+    assert (found.read(0) == HOLE).all()
+
+
+def test_two_masks_of_one_image_are_an_error_that_names_both(make):
+    with pytest.raises(UserError, match=r"bad/a\.png and .*bad/a_mask\.png are both .* bad/a\.bmp"):
+        make(["bad/a.bmp", "good/a.png"], {"bad/a.png": HOLE, "bad/a_mask.png": HOLE})
+
+
+def test_a_mask_that_could_be_of_two_images_is_an_error_that_names_them(make):
+    images = ["bad/a.bmp", "bad/a.png", "good/a.bmp", "good/a.png"]
+    with pytest.raises(UserError, match=r"a_mask\.png could be .* bad/a\.bmp or of bad/a\.png"):
+        make(images, {"bad/a_mask.png": HOLE})
+
+
+def test_masks_of_which_none_matches_are_an_error_that_shows_both_names(make):
+    images = ["bad/a.png", "good/a.png"]
+    with pytest.raises(UserError, match=r"none of 2 .* bad/a\.png bad/a_mask\.png, not as a1\.png"):
+        make(images, {"a1.png": HOLE, "a2.png": HOLE})
+
+
+# what is checked before scoring
+
+
+def test_the_line_says_how_many_images_have_a_mask_and_which_masks_match_none(make, tmp_path):
+    images = ["bad/a.png", "bad/b.png", "good/a.png", "good/b.png"]
+    marks = {"bad/a.png": HOLE, "bad/b.png": HOLE, "good/a.png": HOLE * 0}
+    assert make(images, marks).check() == (
+        "3 of 4 images have a mask, all 2 anomalous ones among them; "
+        "the others count as normal throughout"
+    )
+    draw(tmp_path / "masks" / "bad" / "c.png", HOLE)
+    draw(tmp_path / "masks" / "odd" / "a.png", HOLE)
+    line = make([], {}).check()
+    assert line.endswith("; 2 masks belong to none of these images, the first: bad/c.png")
+
+
+def test_without_labels_the_line_says_that_images_without_a_mask_count_as_normal(make):
+    line = make(["a.png", "b.png"], {"a.png": HOLE}).check()
+    assert line == "1 of 2 images have a mask; the others count as normal throughout"
+
+
+def test_an_anomalous_image_without_a_mask_is_an_error(make):
     found = make(["bad/a.png", "bad/b.png", "good/a.png"], {"bad/a.png": HOLE})
-    with pytest.raises(UserError, match=r"bad/b\.png"):
-        found.require()
+    with pytest.raises(UserError, match=r"no mask for bad/b\.png: add bad/b_mask\.png"):
+        found.check()
+
+
+def test_an_anomalous_image_whose_mask_is_empty_is_an_error(make):
+    found = make(["bad/a.png", "good/a.png"], {"bad/a.png": HOLE * 0})
+    with pytest.raises(
+        UserError, match=r"masks/bad/a\.png marks nothing .* bad/a\.png is labelled"
+    ):
+        found.check()
+
+
+def test_a_normal_image_whose_mask_marks_something_is_an_error(make):
+    found = make(["bad/a.png", "good/a.png"], {"bad/a.png": HOLE, "good/a.png": HOLE})
+    with pytest.raises(UserError, match=r"masks/good/a\.png marks .* good/a\.png, .* normal"):
+        found.check()
+
+
+def test_masks_that_all_are_empty_are_an_error(make):
+    with pytest.raises(UserError, match="no mask in .* marks anything"):
+        make(["a.png"], {"a.png": HOLE * 0}).check()
+
+
+@pytest.mark.parametrize("h, w", [(64, 48), (32, 24), (21, 16), (22, 16), (200, 150)])
+def test_a_mask_may_be_of_another_size(make, h, w):
+    make(["a.png"], {"a.png": np.ones((h, w))}).check()
+
+
+@pytest.mark.parametrize("h, w", [(48, 64), (64, 64), (32, 28), (200, 155)])
+def test_a_mask_of_another_aspect_ratio_is_an_error_that_names_both(make, h, w):
+    found = make(["a.png"], {"a.png": np.ones((h, w))})
+    with pytest.raises(UserError, match=rf"masks/a\.png has {h} x {w} pixels, a\.png 64 x 48:"):
+        found.check()
+
+
+def test_a_mask_that_cannot_be_read_is_an_error(make, tmp_path):
+    found = make(["a.png"], {"a.png": np.random.default_rng(0).random((64, 48)) > 0.5})
+    content = (tmp_path / "masks" / "a.png").read_bytes()
+    (tmp_path / "masks" / "a.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"masks/a\.png: cannot be read"):
+        found.check()
+
+
+def test_an_image_that_cannot_be_read_does_not_matter_to_the_check(make, tmp_path):
+    found = make(["a.png", "b.png"], {"a.png": HOLE, "b.png": HOLE})
+    (tmp_path / "test" / "b.png").write_bytes(b"")
+    assert found.check() == "2 of 2 images have a mask"
 
 
 # the part that is scored
@@ -234,6 +329,7 @@ def test_masks_are_cropped_as_images_that_lie_on_their_side(make, tmp_path):
     (tmp_path / "test").mkdir()
     Image.new("L", (64, 48), 9).save(tmp_path / "test" / "a.jpg", exif=exif)
     found = make([], {"a.png": HOLE}, crop=(40, 20))
+    found.check()
     np.testing.assert_array_equal(found.read(0), HOLE[12:52, 14:34])
 
 
@@ -246,6 +342,7 @@ def test_masks_of_images_from_memory(tmp_path):
     images = ImageSet.from_array(np.zeros((2, 16, 12, 1), np.uint8), ["a", "b"])
     draw(tmp_path / "a.png", square(32, 24, 0, 0, 8))
     found = Masks(tmp_path, images)
+    assert found.check().startswith("1 of 2 images have a mask")
     assert found.read(0).sum() == 64 and found.read(1).shape == (16, 12)
 
 
@@ -254,6 +351,7 @@ def test_masks_of_a_part_of_the_images_are_theirs(make):
     whole = make(names, {"bad/a.png": HOLE, "bad/b.png": ~HOLE})
     part = Masks(whole.folder, whole.images.subset([1, 2]))
     assert (part.read(0) == ~HOLE).all()
+    assert "1 mask belongs to none of these images, the first: bad/a.png" in part.check()
 
 
 # maps in files
