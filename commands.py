@@ -18,6 +18,7 @@ import pictures
 import workers
 from config import FILE_NAME, FREE, Config, preset
 from errors import UserError
+from labels import labelled
 from masks import Masks
 from outputs import Output, record, require_writable
 from results import FILES, Results, Threshold, told_trust
@@ -233,7 +234,7 @@ def test_images(args, config: Config, places: Places):
             exclude=_strictly_inside(places.images, places.results, places.masks),
         )
         if args.labels:
-            images = data.labelled(images, args.labels)
+            images = labelled(images, args.labels, places.images)
     data.require(images, 1, "images to score")
     if args.test_size and args.test_size < len(images):
         images = images.subset(np.linspace(0, len(images) - 1, args.test_size).astype(int))
@@ -266,8 +267,8 @@ def prepare_test(args, config: Config) -> Test:
     masks = None
     if places.masks:
         try:
-            masks = Masks(places.masks, config.crop, config.shape)
-            masks.require(images)
+            masks = Masks(places.masks, images, config.crop)
+            lines.append(masks.check())
         except UserError as error:
             if args.mask_dir:
                 raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import gzip
 import hashlib
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from errors import UserError
-from utils import ImageError, list_images, load_image, to_float, to_uint8
+from utils import ImageError, image_size, list_images, load_image, to_float, to_uint8
 
 MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
 NORMAL_FOLDERS = {"normal", "good"}
@@ -63,12 +62,16 @@ class ImageSet:
 
     @classmethod
     def from_files(
-        cls, folder, places, names, shape, decode, memory_limit, labels=None, kinds=None
+        cls, folder, places, names, shape, decode, memory_limit, labels=None, kinds=None, size=None
     ):
-        """places: paths within the folder; decode: path to uint8 of that shape, or ImageError."""
+        """places: paths within the folder; decode: path to uint8 of that shape, or ImageError.
+
+        size: path to (height, width) of the whole image; none: it is that shape's.
+        """
         fits = len(places) * int(np.prod(shape)) <= memory_limit
         cache = np.empty((len(places), *shape), np.uint8) if fits else None
-        return cls(_Source(names, shape, cache, folder, places, decode), names, labels, kinds)
+        source = _Source(names, shape, cache, folder, places, decode, size)
+        return cls(source, names, labels, kinds)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -124,6 +127,16 @@ class ImageSet:
         indices = np.asarray(indices, int)
         images, good = self._source.read(self._indices[indices])
         return images, indices[good]
+
+    def size(self, index) -> tuple[int, int]:
+        """(height, width) of an image in its file, whole and upright; of others, of this set.
+
+        Reads the file's header. Raises ImageError.
+        """
+        source = self._source
+        if source.size_of is None:
+            return self.shape[:2]
+        return source.size_of(source.path(self._indices[index]))
 
     def batches(self, batch_size: int):
         """Yields (indices (m,), float32 images (m, h, w, c) in [-1, 1]) in order, m <= batch_size.
@@ -193,9 +206,10 @@ class ImageSet:
 class _Source:
     """Images by index: an array, or files that are decoded into one, or at each use."""
 
-    def __init__(self, names, shape, images, folder=None, places=None, decode=None):
+    def __init__(self, names, shape, images, folder=None, places=None, decode=None, size_of=None):
         self.names, self.shape = names, tuple(int(side) for side in shape)
-        self.images, self.folder, self.places, self.decode = images, folder, places, decode
+        self.images, self.folder, self.places = images, folder, places
+        self.decode, self.size_of = decode, size_of
         self.known = np.full(len(names), places is None)  # is in `images`, or broken
         self.broken = np.zeros(len(names), bool)
         self.skipped: list[tuple[str, str]] = []
@@ -304,7 +318,7 @@ def image_folder(
     if training:
         refuse_labelled(Path(folder), listing.names)
     places = thin(listing.names, limit)
-    names = [_printable(place) for place in places]
+    names = [printable(place) for place in places]
     labels, kinds = _labels(Path(folder), places) if labelled else (None, None)
     shape = (height, width, channels)
     settings = {"height": height, "width": width, "channels": channels, "crop": crop}
@@ -312,7 +326,9 @@ def image_folder(
     def decode(path):
         return load_image(path, white=white, **settings)
 
-    images = ImageSet.from_files(folder, places, names, shape, decode, memory_limit, labels, kinds)
+    images = ImageSet.from_files(
+        folder, places, names, shape, decode, memory_limit, labels, kinds, image_size
+    )
     images.left_out += listing.told()
     return images
 
@@ -366,7 +382,7 @@ def refuse_labelled(folder: Path, places: list[str]) -> None:
     raise UserError(f"{folder} holds {odd[0]}, which are hardly all normal images: {remedy}")
 
 
-def _printable(place: str) -> str:
+def printable(place: str) -> str:
     """The place itself, or what can be shown of it if its name is not UTF-8."""
     try:
         place.encode()
@@ -387,39 +403,6 @@ def _labels(folder, places):
             "move it into normal, or into any other sub-folder if it is anomalous"
         )
     return np.where(normal, 0, 1), kinds
-
-
-def labelled(images: ImageSet, path) -> ImageSet:
-    """The same images with labels and kinds from a CSV file.
-
-    Its columns: file (as in images.names), label (normal or anomalous, or 0 or 1), and kind if
-    known. UserError where a column or an image is missing, or a label is none of these.
-    """
-    words = {"normal": 0, "0": 0, "good": 0, "anomalous": 1, "1": 1}
-    known = {}
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not {"file", "label"} <= set(rows.fieldnames or ()):
-                raise UserError(f"{path} needs the columns file and label in its first line")
-            for row in rows:
-                label = words.get((row["label"] or "").strip().lower())
-                if label is None:
-                    raise UserError(
-                        f"{path}, line {rows.line_num}: label must be normal or anomalous, "
-                        f"not {row['label']}"
-                    )
-                known[row["file"]] = label, row.get("kind") or ("normal", "anomalous")[label]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
-    missing = [name for name in images.names if name not in known]
-    if missing:
-        raise UserError(
-            f"{path} has no label for {missing[0]} ({len(missing)} of {len(images)} images "
-            "are missing): add a line for each"
-        )
-    labels, kinds = zip(*(known[name] for name in images.names), strict=True)
-    return images.relabelled(labels, kinds)
 
 
 def mnist(

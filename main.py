@@ -255,7 +255,7 @@ def parser() -> argparse.ArgumentParser:
         help="held-out normal images, or the test's labels by Youden's J or best F1 (held_out)",
     )
     a("--labels", metavar="FILE.csv", help="columns file, label (normal or anomalous), kind if any")
-    a("--mask_dir", metavar="DIR", help="masks, white where anomalous, named as the images are")
+    a("--mask_dir", metavar="DIR", help="masks, white where anomalous, named NAME or NAME_mask")
     a("--save_maps", action=Switch, default=False, help="an anomaly map of every image, as files")
 
     group = p.add_argument_group("folders")

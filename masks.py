@@ -2,59 +2,158 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from data import ImageSet, printable
 from errors import UserError
-from utils import ImageError, find_images
+from utils import ImageError, list_images, read_mask
 
 BINS = 4096  # of the histograms that stand for all pixels: memory does not grow with the images
-PRO_LIMIT = 0.3  # of the false positive rate (Bergmann et al. 2019, section 4)
+PRO_LIMIT = 0.3  # of the false positive rate (Bergmann et al. 2021)
 SUFFIX = "_mask"  # that a mask's file name may end in
+STRIP = 2**17  # pixels of a resized map at a time: they stay in the processor's cache
 
 
 class Masks:
-    """The masks of a folder: white where an image is anomalous, named as the image is."""
+    """The masks in a folder of the images in an ImageSet, at the masks' own resolution.
 
-    def __init__(self, folder, crop: tuple[int, int] | None, shape):
-        """crop: as the images were cropped, or None; shape: (h, w, …) that they have now."""
-        self.folder, self.crop, self.shape = Path(folder), crop, tuple(shape[:2])
-        self.paths = {}
-        for path in find_images(self.folder, None):
-            place = path.relative_to(self.folder).with_suffix("")
-            self.paths[place.with_name(place.name.removesuffix(SUFFIX)).as_posix()] = path
+    A mask has its image's name, whatever the extensions, or that name and SUFFIX. What it marks is
+    anomalous (see utils.read_mask); an image without a mask is normal throughout.
+    """
 
-    def require(self, images) -> None:
-        """UserError where an image that is labelled anomalous has no mask."""
+    def __init__(self, folder, images: ImageSet, crop: tuple[int, int] | None = None):
+        """crop: (height, width) of the centre of the files that the images show; none: all.
+
+        UserError where no mask is named as an image is, or one could belong to several images, or
+        several to one.
+        """
+        self.folder, self.images, self.crop = Path(folder), images, crop
+        self.paths: dict[int, Path] = {}  # by place in `images`
+        self.strays = []  # masks that belong to no image
+        places = {}
         for i, name in enumerate(images.names):
-            if images.labels is not None and images.labels[i] and self._path(name) is None:
+            places.setdefault(_stem(name), []).append(i)
+        for name in list_images(folder).names:
+            stem, path = _stem(printable(name)), self.folder / name
+            found = places.get(stem) or places.get(stem.removesuffix(SUFFIX), ())
+            if not found:
+                self.strays.append(printable(name))
+                continue
+            if len(found) > 1:
+                one, other = (images.names[i] for i in found[:2])
+                raise UserError(f"{path} could be the mask of {one} or of {other}: rename one")
+            if other := self.paths.get(found[0]):
                 raise UserError(
-                    f"{self.folder} has no mask for {name}: "
-                    f"add {Path(name).with_suffix('.png')}, or leave --mask_dir out"
+                    f"{other} and {path} are both masks of {images.names[found[0]]}: remove one"
                 )
+            self.paths[found[0]] = path
+        if not self.paths:
+            raise UserError(
+                f"none of {len(self.strays)} masks in {folder} belongs to an image to score: "
+                f"name the mask of {self._example()} {_mask_name(self._example())}, "
+                f"not as {self.strays[0]}"
+            )
 
-    def _path(self, name):
-        return self.paths.get(Path(name).with_suffix("").as_posix())
+    def _example(self) -> str:
+        """The name of an image that should have a mask, as far as is known."""
+        labels = self.images.labels
+        return self.images.names[0 if labels is None else int(np.argmax(labels))]
 
-    def read(self, name: str) -> np.ndarray:
-        """bool (h, w); all False where there is none. ImageError for a file that is no image."""
-        path = self._path(name)
-        if path is None:
-            return np.zeros(self.shape, bool)
+    def check(self) -> str:
+        """Reads all masks that `read` will read, and returns a line that says how many there are.
+
+        UserError for a mask that cannot be read, is not of its image's aspect ratio, marks nothing
+        on an image that is labelled anomalous or something on a normal one; where an anomalous
+        image has no mask; and where no mask marks anything.
+        """
+        labels, any_marks = self.images.labels, False
+        for i, name in enumerate(self.images.names):
+            path = self.paths.get(i)
+            if path is None:
+                if labels is not None and labels[i]:
+                    raise UserError(
+                        f"{self.folder} has no mask for {name}: "
+                        f"add {_mask_name(name)}, or leave --mask_dir out"
+                    )
+                continue
+            mask = read_mask(path)
+            self._require_aspect(i, path, mask)
+            marks = bool(mask.any())
+            if labels is not None and marks != bool(labels[i]):
+                raise UserError(
+                    f"{path} marks pixels of {name}, which is labelled normal: correct one of them"
+                    if marks
+                    else f"{path} marks nothing (all is 0), but {name} is labelled anomalous: "
+                    "correct one of them"
+                )
+            any_marks |= marks
+        if not any_marks:
+            raise UserError(f"no mask in {self.folder} marks anything: all is 0, which is normal")
+        return self._line()
+
+    def _require_aspect(self, index, path, mask) -> None:
         try:
-            with Image.open(path) as image:
-                mask = Image.fromarray((np.asarray(image.convert("L")) > 0).astype(np.uint8) * 255)
-        except (OSError, ValueError) as error:
-            raise ImageError(path, str(error)) from None
-        if self.crop:
-            h, w = self.crop
-            left, top = (mask.width - w) // 2, (mask.height - h) // 2
-            mask = mask.crop((left, top, left + w, top + h))
-        mask = mask.resize(self.shape[::-1], Image.Resampling.BOX)
-        return np.asarray(mask) >= 128
+            height, width = self.images.size(index)
+        except ImageError:
+            return  # is left out of the scoring, too
+        h, w = mask.shape
+        # the sides of a resized mask are rounded to whole pixels, which is all they may differ by
+        if abs(h * width - w * height) > max(height, width):
+            raise UserError(
+                f"{path} has {h} x {w} pixels, {self.images.names[index]} {height} x {width}: "
+                "a mask must be of its image's shape; its size may be another"
+            )
+
+    def _line(self) -> str:
+        count, labels = len(self.images), self.images.labels
+        parts = [f"{len(self.paths)} of {count} images have a mask"]
+        if labels is not None:
+            parts[0] += f", all {np.sum(labels)} anomalous ones among them"
+        if len(self.paths) < count:
+            parts.append("the others count as normal throughout")
+        if self.strays:
+            count = len(self.strays)
+            match = "1 mask belongs" if count == 1 else f"{count} masks belong"
+            parts.append(f"{match} to none of these images, the first: {self.strays[0]}")
+        return "; ".join(parts)
+
+    def read(self, index) -> np.ndarray:
+        """bool (h, w): where image `index`, or the centre that was cropped, is anomalous.
+
+        At the mask's resolution; all False, at the image's, where there is no mask. Raises
+        ImageError.
+        """
+        index = int(index)
+        height, width = self.images.size(index)
+        mask = read_mask(self.paths[index]) if index in self.paths else None
+        if mask is None:
+            mask = np.zeros((height, width), bool)
+        if self.crop is None:
+            return mask
+        h, w = self.crop
+        top, left = (height - h) // 2, (width - w) // 2
+        down, across = mask.shape[0] / height, mask.shape[1] / width
+        return mask[_scaled(top, top + h, down), _scaled(left, left + w, across)]
+
+
+def _stem(name: str) -> str:
+    """The name without its extension, in the one of its Unicode forms that is usual."""
+    return unicodedata.normalize("NFC", os.path.splitext(name)[0])
+
+
+def _mask_name(name: str) -> str:
+    return f"{os.path.splitext(name)[0]}{SUFFIX}.png"
+
+
+def _scaled(start: int, stop: int, scale: float) -> slice:
+    start, stop = round(start * scale), round(stop * scale)
+    return slice(start, max(stop, start + 1))
 
 
 class PixelMeasures:
@@ -70,16 +169,38 @@ class PixelMeasures:
         self.regions, self.region_count = np.zeros(BINS), 0
 
     def add(self, anomaly_map, mask) -> None:
-        """anomaly_map: float (h, w); mask: bool (h, w)."""
-        level = anomaly_map / (anomaly_map + self.unit)
-        bins = np.minimum(level * BINS, BINS - 1).astype(int)
-        self.normal += np.bincount(bins[~mask], minlength=BINS)
-        self.anomalous += np.bincount(bins[mask], minlength=BINS)
+        """anomaly_map: float (h, w), 0 and up; mask: bool (H, W), True where it is anomalous.
+
+        The map is resized to H x W, bilinear; a region is what hangs together in the mask, corners
+        included.
+        """
+        inside = []
+        for rows, bins in self._bins(anomaly_map, *mask.shape):
+            inside.append(bins[mask[rows]])
+            self.normal += np.bincount(bins.ravel(), minlength=BINS)
+        inside = np.concatenate(inside)
+        if not len(inside):
+            return
+        anomalous = np.bincount(inside, minlength=BINS)
+        self.normal -= anomalous
+        self.anomalous += anomalous
         regions, count = ndimage.label(mask, np.ones((3, 3)))
-        for region in range(1, count + 1):
-            inside = bins[regions == region]
-            self.regions += np.bincount(inside, minlength=BINS) / len(inside)
+        region = regions[mask] - 1
+        share = 1 / np.bincount(region)
+        self.regions += np.bincount(inside, share[region], minlength=BINS)
         self.region_count += count
+
+    def _bins(self, anomaly_map, height, width):
+        """Yields strips of the map at height x width: which rows they are, and all pixels' bins."""
+        small = Image.fromarray(np.asarray(anomaly_map, np.float32))
+        step = max(1, STRIP // width)
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            box = (0, top * small.height / height, small.width, bottom * small.height / height)
+            size = width, bottom - top
+            strip = np.asarray(small.resize(size, Image.Resampling.BILINEAR, box))
+            bins = (strip * (BINS / (strip + self.unit))).astype(np.intp)
+            yield slice(top, bottom), np.minimum(bins, BINS - 1)
 
     def __iadd__(self, other: PixelMeasures) -> PixelMeasures:
         """Takes over what another one of the same unit has gathered."""

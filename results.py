@@ -161,7 +161,7 @@ class Results:
             if self.near is not None:
                 self._nearest.offer(-abs(score - self.near), picture)
             if self.masks:
-                self._pixels.add(found.anomaly_map[i], self.masks.read(self.images.names[index]))
+                self._pixels.add(found.anomaly_map[i], self.masks.read(index))
             if self.save_maps:
                 place = self.new / "maps" / self._stem(index)
                 save_map(place, queries[i], found.anomaly_map[i], self.pixel_threshold)

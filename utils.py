@@ -26,6 +26,7 @@ NOT_BY_ITSELF = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 SPARE = 3
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
+TIFF_WIDTH, TIFF_HEIGHT = 0x0100, 0x0101
 
 
 class ImageError(UserError):
@@ -194,6 +195,43 @@ def load_image(
         return _as_bytes(image, channels, white)
 
 
+def image_size(path) -> tuple[int, int]:
+    """(height, width) of an image file, upright as its EXIF says. Raises ImageError."""
+    with _opened(path) as image:
+        w, h = image.size
+        if image.format == "TIFF":  # new Pillows give its size upright, old ones as it is stored
+            w, h = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
+        # a square is not asked for its EXIF: Pillow decodes a whole PNG to find it
+        sideways = w != h and image.getexif().get(ORIENTATION) in SIDEWAYS
+        return (w, h) if sideways else (h, w)
+
+
+def read_mask(path) -> np.ndarray:
+    """A mask file as bool (h, w), upright: true where it marks something. Raises ImageError.
+
+    Whatever is above 0 is marked, in any channel, in the colours of a palette, in 1, 8, 16 or 32
+    bits: masks are written with 255, 1 or a number for each kind. In a JPEG, which blurs edges, it
+    is what is above 127. What is transparent is not marked; where nothing but black shows on a
+    partly transparent mask, it is drawn in black, and all that shows is marked.
+    """
+    with _opened(path) as image:
+        level = 127 if image.format == "JPEG" else 0
+        _turn_upright(image)
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):
+            return np.asarray(image) > level
+        shows = None
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            shows = np.asarray(image.getchannel("A")) > 0
+        if image.mode not in ("1", "L"):
+            image = image.convert("RGB")
+        marked = np.any([np.asarray(channel) > level for channel in image.split()], axis=0)
+        if shows is None:
+            return marked
+        marked &= shows
+        return marked if marked.any() or shows.all() else shows
+
+
 def probe(paths) -> tuple[int, int]:
     """(channels, white) of image files.
 
@@ -256,10 +294,7 @@ def _decode_small(image, height, width, channels, crop) -> int:
 
 def _flat(image, channels):
     """The image upright and opaque in mode L, RGB, or F for more than 8 bits."""
-    image.load()
-    # damaged EXIF makes this fail when it writes the rest of it back, the pixels being turned
-    with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
+    _turn_upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         values = np.asarray(image, np.float32)
         return Image.fromarray(np.nan_to_num(values, nan=0, posinf=0, neginf=0))
@@ -270,6 +305,16 @@ def _flat(image, channels):
         return image.convert("L")
     image = image.convert("RGB")
     return image.convert("L") if channels == 1 else image
+
+
+def _turn_upright(image) -> None:
+    """Loads the image and turns it as its EXIF says."""
+    if image.format == "TIFF":
+        image.filename = ""  # keeps Pillow from mapping it: one on its side came out garbled
+    image.load()
+    # damaged EXIF makes this fail when it writes the rest of it back, the pixels being turned
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _default_white(image) -> int:

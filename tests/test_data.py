@@ -334,6 +334,13 @@ def test_pattern_exclude_crop_and_white_reach_the_files(tmp_path):
     assert (images.read([1])[0] == 255).all()
 
 
+def test_size_is_that_of_the_whole_file_or_of_the_array(tmp_path):
+    Image.new("L", (50, 40)).save(fill(tmp_path, "a.png", "b.png") / "c.png")
+    part = load(tmp_path, crop=(8, 8)).subset([1, 2])
+    assert part.size(0) == (16, 20) and part.size(1) == (40, 50)
+    assert ImageSet.from_array(np.zeros((2, 4, 6, 1), np.uint8)).size(1) == (4, 6)
+
+
 def test_image_smaller_than_the_crop_is_skipped_with_its_size(folder):
     images = load(folder, crop=(17, 20))
     assert len(images.read([0])[0]) == 0

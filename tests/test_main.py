@@ -452,15 +452,17 @@ def test_scoring_leaves_plots_and_a_report(run):
     assert "normal/0.png" in (folder / "report.html").read_text()
 
 
-def test_labels_come_from_a_csv_file(run, capsys):
+def test_labels_come_from_a_csv_file(run, capsys, caplog):
     shutil.move(run / "test_data" / "normal", run / "mine" / "a")
     shutil.move(run / "test_data" / "ones", run / "mine" / "b")
-    lines = [f"a/{i}.png,normal,\n" for i in range(6)] + [f"b/{i}.png,1,one\n" for i in range(6)]
-    (run / "labels.csv").write_text("file,label,kind\n" + "".join(lines))
+    lines = [f"mine\\a\\{i}.png;Good;\n" for i in range(6)]
+    lines += [f"mine\\b\\{i}.png;Defect;one\n" for i in range(7)]
+    (run / "labels.csv").write_text("File;Label;Kind\n" + "".join(lines), encoding="utf-16")
     words = ["--dataset", "zeros", "--anomaly_test", "--test_dir", "mine", "--labels"]
     assert main.main([*words, "labels.csv"]) == 0
     metrics = json.loads((run / "mine" / "test_result" / "metrics.json").read_text())
     assert metrics["normal"] == 6 and list(metrics["auroc_by_kind"]) == ["one"]
+    assert "1 of 13 lines name no image in mine" in caplog.text
     (run / "labels.csv").write_text("file,label\n" + "a/0.png,normal\n")
     assert main.main([*words, "labels.csv"]) == 1
     assert "labels.csv has no label for a/1.png" in capsys.readouterr().err
@@ -498,18 +500,20 @@ def test_labels_of_one_sort_are_scored_and_decided(run, capsys):
 
 def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys):
     for i in range(6):
-        mask = np.zeros((16, 16), np.uint8)
-        mask[4:12, 6:10] = 255
+        mask = np.zeros((160, 160), np.uint8)
+        mask[40:120, 60:100] = mask[150:153, 10:13] = 255  # one is less than a pixel of the nets
         save(run / "masks" / "ones" / f"{i}.png", mask)
     words = ["--dataset", "zeros", "--anomaly_test", "--mask_dir", "masks", "--save_maps"]
     assert main.main(words) == 0
+    assert "6 of 12 images have a mask, all 6 anomalous ones" in capsys.readouterr().out
     folder = run / "test_data" / "test_result"
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert 0 < metrics["pixel_auroc"] < 1 and metrics["regions"] == 6
+    assert 0 < metrics["pixel_auroc"] < 1 and metrics["regions"] == 12
     assert np.load(folder / "maps" / "ones" / "3.npy").shape == (16, 16)
     (run / "masks" / "ones" / "3.png").unlink()
+    shutil.rmtree(folder)
     assert main.main(words) == 1
-    assert "no mask for ones/3.png" in capsys.readouterr().err
+    assert "no mask for ones/3.png" in capsys.readouterr().err and not folder.exists()
 
 
 def test_interrupted_scoring_keeps_the_rows_so_far(run, monkeypatch, capsys):

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from data import ImageSet
+import masks
+from data import ImageSet, image_folder
 from errors import UserError
 from masks import Masks, PixelMeasures
 from pictures import save_map, shown_map
+from utils import read_mask
 
 
 def square(h, w, top, left, size):
@@ -60,35 +63,298 @@ def test_no_anomalous_pixel_gives_no_measures():
     assert gathered.measures() == {}
 
 
+def zoomed(anomaly_map, h, w):
+    """Bilinear between the centres of pixels, by SciPy."""
+    scale = h / anomaly_map.shape[0], w / anomaly_map.shape[1]
+    return ndimage.zoom(anomaly_map, scale, order=1, mode="nearest", grid_mode=True)
+
+
+def test_maps_are_resized_to_their_masks(monkeypatch):
+    rng = np.random.default_rng(1)
+    anomaly_map, mask = rng.random((16, 12)), square(80, 48, 30, 10, 20)
+    exact = roc_auc_score(mask.ravel(), zoomed(anomaly_map, 80, 48).ravel())
+    found = []
+    for strip in (masks.STRIP, 100):  # at once, and two rows at a time
+        monkeypatch.setattr(masks, "STRIP", strip)
+        gathered = PixelMeasures(0.5)
+        gathered.add(anomaly_map, mask)
+        found.append(gathered.measures())
+        assert gathered.normal.sum() == 80 * 48 - 400 and gathered.anomalous.sum() == 400
+    assert found[0]["pixel_auroc"] == pytest.approx(exact, abs=1e-3)
+    assert found[1] == pytest.approx(found[0], abs=1e-3)
+
+
+def test_a_defect_below_the_networks_resolution_is_a_region():
+    mask = square(1024, 1024, 200, 200, 300) | square(1024, 1024, 803, 803, 10)
+    gathered = PixelMeasures(0.5)
+    gathered.add(zoomed(mask[::16, ::16].astype(float), 64, 64), mask)
+    assert gathered.measures()["regions"] == 2
+    assert gathered.anomalous.sum() == 300**2 + 100
+
+
+# mask files
+
+MARKED = square(20, 30, 4, 6, 8)
+INDEX, ROWS = MARKED.astype(np.uint8), np.mgrid[:20, :30][0]
+
+
+def stack(*channels):
+    return np.stack([np.broadcast_to(np.asarray(c, np.uint8), (20, 30)) for c in channels], -1)
+
+
+def palette(*colours):
+    image = Image.frombytes("P", (30, 20), INDEX.tobytes())
+    image.putpalette([value for colour in colours for value in colour])
+    return image
+
+
+KINDS = {
+    "0 and 255": INDEX * 255,
+    "0 and 1": INDEX,
+    "1 bit": Image.fromarray(MARKED),
+    "8 bits of a 16-bit file": INDEX.astype(np.uint16) * 255,
+    "32 bits": INDEX.astype(np.int32) * 70_000,
+    "floats": INDEX * np.float32(0.3),
+    "one channel": stack(0, 0, INDEX),
+    "a palette": palette((0, 0, 0), (128, 0, 0)),
+    "a palette of a blue that is almost black": palette((0, 0, 0), (0, 0, 1)),
+    "grey and opaque": stack(INDEX * 255, 255),
+    "colour and opaque": stack(INDEX * 255, 0, 0, 255),
+    "alpha on white": stack(255, 255, 255, INDEX * 255),
+    "alpha on black": stack(0, 0, 0, INDEX * 255),
+    "alpha on grey": stack(255, INDEX * 255),
+    "black on transparent white": stack(*[255 * (1 - INDEX)] * 3, INDEX * 255),
+    "red on transparent": stack(INDEX * 255, 0, 0, INDEX * 200),
+    "transparent rows and white on black": stack(*[INDEX * 255] * 3, 255 * (ROWS > 2)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_mark_what_is_above_zero_and_shows(kind, tmp_path):
+    image = KINDS[kind] if isinstance(KINDS[kind], Image.Image) else Image.fromarray(KINDS[kind])
+    image.save(tmp_path / "mask.tif")
+    assert_marks(tmp_path / "mask.tif", MARKED)
+    if image.mode not in ("I", "F"):
+        image.save(tmp_path / "mask.png")
+        assert_marks(tmp_path / "mask.png", MARKED)
+
+
+def assert_marks(path, expected):
+    found = read_mask(path)
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_palette_masks_are_read_by_colour_and_transparency(tmp_path):
+    palette((255, 255, 255), (0, 0, 0)).save(tmp_path / "swapped.png")
+    assert_marks(tmp_path / "swapped.png", ~MARKED)
+    palette((9, 9, 9), (0, 0, 0)).save(tmp_path / "see.png", transparency=0)
+    assert_marks(tmp_path / "see.png", MARKED)
+
+
+def test_masks_that_mark_nothing_or_all(tmp_path):
+    for name, pixels, expected in (
+        ("black", stack(0, 0, 0, 255), False),
+        ("transparent", stack(255, 255, 255, 0), False),
+        ("white", stack(255, 255, 255, 255), True),
+    ):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        assert_marks(tmp_path / f"{name}.png", np.full((20, 30), expected))
+
+
+def test_the_blur_of_a_jpeg_marks_nothing(tmp_path):
+    mask = square(64, 64, 16, 16, 20)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.jpg", quality=60)
+    assert (np.asarray(Image.open(tmp_path / "mask.jpg"))[~mask] > 0).any()
+    assert_marks(tmp_path / "mask.jpg", mask)
+
+
+def test_masks_are_upright_as_their_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("mask.tif", "mask.png"):
+        Image.fromarray(np.rot90(INDEX)).save(tmp_path / name, exif=exif)
+        assert_marks(tmp_path / name, MARKED)
+
+
+# which mask belongs to which image
+
+
+def draw(path, mask):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(mask, np.uint8) * 255).save(path)
+
+
 @pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "cracked").mkdir()
-    Image.fromarray(square(64, 64, 0, 0, 32).astype(np.uint8) * 255).save(
-        tmp_path / "cracked" / "a.png"
+def make(tmp_path):
+    """Makes files of 64 x 48 pixels, labelled by folder, and masks; returns their Masks."""
+
+    def make(images, marks, crop=None, size=(64, 48)):
+        for name in images:
+            draw(tmp_path / "test" / name, np.ones(size))
+        for name, mask in marks.items():
+            draw(tmp_path / "masks" / name, mask)
+        found = image_folder(tmp_path / "test", None, 16, 16, 1, crop=crop, labelled=True)
+        return Masks(tmp_path / "masks", found, crop)
+
+    return make
+
+
+HOLE = square(64, 48, 8, 8, 16)
+
+
+def test_masks_are_named_as_their_images_with_or_without_a_suffix(make):
+    images = ["bad/a.bmp", "bad/b.png", "good/a.png"]
+    found = make(images, {"bad/a.PNG": HOLE, "bad/b_mask.png": ~HOLE})
+    np.testing.assert_array_equal(found.read(0), HOLE)
+    np.testing.assert_array_equal(found.read(1), ~HOLE)
+    assert not found.read(2).any()
+
+
+def test_an_image_whose_own_name_ends_like_a_masks(make):
+    images = ["bad/x.png", "bad/y_mask.png", "good/a.png"]
+    found = make(images, {"bad/x_mask.png": HOLE, "bad/y_mask.png": ~HOLE})
+    assert (found.read(0) == HOLE).all() and (found.read(1) == ~HOLE).all()
+    found.check()
+
+
+def test_names_match_in_any_unicode_form(make):
+    found = make(["bad/u\u0308.png", "good/a.png"], {"bad/\u00fc.png": HOLE})
+    assert (found.read(0) == HOLE).all()
+
+
+def test_two_masks_of_one_image_are_an_error_that_names_both(make):
+    with pytest.raises(UserError, match=r"bad/a\.png and .*bad/a_mask\.png are both .* bad/a\.bmp"):
+        make(["bad/a.bmp", "good/a.png"], {"bad/a.png": HOLE, "bad/a_mask.png": HOLE})
+
+
+def test_a_mask_that_could_be_of_two_images_is_an_error_that_names_them(make):
+    images = ["bad/a.bmp", "bad/a.png", "good/a.bmp", "good/a.png"]
+    with pytest.raises(UserError, match=r"a_mask\.png could be .* bad/a\.bmp or of bad/a\.png"):
+        make(images, {"bad/a_mask.png": HOLE})
+
+
+def test_masks_of_which_none_matches_are_an_error_that_shows_both_names(make):
+    images = ["bad/a.png", "good/a.png"]
+    with pytest.raises(UserError, match=r"none of 2 .* bad/a\.png bad/a_mask\.png, not as a1\.png"):
+        make(images, {"a1.png": HOLE, "a2.png": HOLE})
+
+
+# what is checked before scoring
+
+
+def test_the_line_says_how_many_images_have_a_mask_and_which_masks_match_none(make, tmp_path):
+    images = ["bad/a.png", "bad/b.png", "good/a.png", "good/b.png"]
+    marks = {"bad/a.png": HOLE, "bad/b.png": HOLE, "good/a.png": HOLE * 0}
+    assert make(images, marks).check() == (
+        "3 of 4 images have a mask, all 2 anomalous ones among them; "
+        "the others count as normal throughout"
     )
-    Image.fromarray(square(64, 64, 32, 32, 32).astype(np.uint8)).save(
-        tmp_path / "cracked" / "b_mask.png"
-    )
-    return tmp_path
+    draw(tmp_path / "masks" / "bad" / "c.png", HOLE)
+    draw(tmp_path / "masks" / "odd" / "a.png", HOLE)
+    line = make([], {}).check()
+    assert line.endswith("; 2 masks belong to none of these images, the first: bad/c.png")
 
 
-def test_masks_are_found_by_name_and_resized(folder):
-    masks = Masks(folder, None, (16, 16, 1))
-    np.testing.assert_array_equal(masks.read("cracked/a.jpg"), square(16, 16, 0, 0, 8))
-    np.testing.assert_array_equal(masks.read("cracked/b.png"), square(16, 16, 8, 8, 8))
-    assert not masks.read("normal/a.png").any()
+def test_without_labels_the_line_says_that_images_without_a_mask_count_as_normal(make):
+    line = make(["a.png", "b.png"], {"a.png": HOLE}).check()
+    assert line == "1 of 2 images have a mask; the others count as normal throughout"
 
 
-def test_masks_are_cropped_as_the_images_are(folder):
-    masks = Masks(folder, (32, 32), (32, 32, 1))
-    np.testing.assert_array_equal(masks.read("cracked/a.png"), square(32, 32, 0, 0, 16))
+def test_an_anomalous_image_without_a_mask_is_an_error(make):
+    found = make(["bad/a.png", "bad/b.png", "good/a.png"], {"bad/a.png": HOLE})
+    with pytest.raises(UserError, match=r"no mask for bad/b\.png: add bad/b_mask\.png"):
+        found.check()
 
 
-def test_an_anomalous_image_without_a_mask_is_named(folder):
-    pixels = np.zeros((2, 16, 16, 1), np.uint8)
-    images = ImageSet.from_array(pixels, ["good/x.png", "cracked/c.png"], [0, 1], ["good", "c"])
-    with pytest.raises(UserError, match=r"cracked/c\.png"):
-        Masks(folder, None, (16, 16, 1)).require(images)
+def test_an_anomalous_image_whose_mask_is_empty_is_an_error(make):
+    found = make(["bad/a.png", "good/a.png"], {"bad/a.png": HOLE * 0})
+    with pytest.raises(
+        UserError, match=r"masks/bad/a\.png marks nothing .* bad/a\.png is labelled"
+    ):
+        found.check()
+
+
+def test_a_normal_image_whose_mask_marks_something_is_an_error(make):
+    found = make(["bad/a.png", "good/a.png"], {"bad/a.png": HOLE, "good/a.png": HOLE})
+    with pytest.raises(UserError, match=r"masks/good/a\.png marks .* good/a\.png, .* normal"):
+        found.check()
+
+
+def test_masks_that_all_are_empty_are_an_error(make):
+    with pytest.raises(UserError, match="no mask in .* marks anything"):
+        make(["a.png"], {"a.png": HOLE * 0}).check()
+
+
+@pytest.mark.parametrize("h, w", [(64, 48), (32, 24), (21, 16), (22, 16), (200, 150)])
+def test_a_mask_may_be_of_another_size(make, h, w):
+    make(["a.png"], {"a.png": np.ones((h, w))}).check()
+
+
+@pytest.mark.parametrize("h, w", [(48, 64), (64, 64), (32, 28), (200, 155)])
+def test_a_mask_of_another_aspect_ratio_is_an_error_that_names_both(make, h, w):
+    found = make(["a.png"], {"a.png": np.ones((h, w))})
+    with pytest.raises(UserError, match=rf"masks/a\.png has {h} x {w} pixels, a\.png 64 x 48:"):
+        found.check()
+
+
+def test_a_mask_that_cannot_be_read_is_an_error(make, tmp_path):
+    found = make(["a.png"], {"a.png": np.random.default_rng(0).random((64, 48)) > 0.5})
+    content = (tmp_path / "masks" / "a.png").read_bytes()
+    (tmp_path / "masks" / "a.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"masks/a\.png: cannot be read"):
+        found.check()
+
+
+def test_an_image_that_cannot_be_read_does_not_matter_to_the_check(make, tmp_path):
+    found = make(["a.png", "b.png"], {"a.png": HOLE, "b.png": HOLE})
+    (tmp_path / "test" / "b.png").write_bytes(b"")
+    assert found.check() == "2 of 2 images have a mask"
+
+
+# the part that is scored
+
+
+def test_masks_are_cropped_as_their_images_are(make):
+    marks = {"bad/a.png": HOLE, "bad/b.png": HOLE[::2, ::2]}
+    found = make(["bad/a.png", "bad/b.png", "good/a.png"], marks, crop=(40, 20))
+    np.testing.assert_array_equal(found.read(0), HOLE[12:52, 14:34])
+    np.testing.assert_array_equal(found.read(1), HOLE[12:52:2, 14:34:2])
+    assert found.read(2).shape == (40, 20) and not found.read(2).any()
+
+
+def test_masks_are_cropped_as_images_that_lie_on_their_side(make, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "test").mkdir()
+    Image.new("L", (64, 48), 9).save(tmp_path / "test" / "a.jpg", exif=exif)
+    found = make([], {"a.png": HOLE}, crop=(40, 20))
+    found.check()
+    np.testing.assert_array_equal(found.read(0), HOLE[12:52, 14:34])
+
+
+def test_images_without_a_mask_weigh_as_many_pixels_as_they_have(make):
+    found = make(["bad/a.png", "good/a.png"], {"bad/a.png": HOLE[::2, ::2]})
+    assert found.read(0).shape == (32, 24) and found.read(1).shape == (64, 48)
+
+
+def test_masks_of_images_from_memory(tmp_path):
+    images = ImageSet.from_array(np.zeros((2, 16, 12, 1), np.uint8), ["a", "b"])
+    draw(tmp_path / "a.png", square(32, 24, 0, 0, 8))
+    found = Masks(tmp_path, images)
+    assert found.check().startswith("1 of 2 images have a mask")
+    assert found.read(0).sum() == 64 and found.read(1).shape == (16, 12)
+
+
+def test_masks_of_a_part_of_the_images_are_theirs(make):
+    names = ["bad/a.png", "bad/b.png", "good/a.png"]
+    whole = make(names, {"bad/a.png": HOLE, "bad/b.png": ~HOLE})
+    part = Masks(whole.folder, whole.images.subset([1, 2]))
+    assert (part.read(0) == ~HOLE).all()
+    assert "1 mask belongs to none of these images, the first: bad/a.png" in part.check()
+
+
+# maps in files
 
 
 def test_saved_maps_keep_values_and_outline_the_part_over_the_threshold(tmp_path):

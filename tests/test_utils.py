@@ -12,7 +12,16 @@ from PIL import Image, ImageDraw
 import outputs
 import utils
 from errors import UserError
-from utils import ImageError, find_images, load_image, probe, read_image, save_image, tile
+from utils import (
+    ImageError,
+    find_images,
+    image_size,
+    load_image,
+    probe,
+    read_image,
+    save_image,
+    tile,
+)
 
 
 def scene(height=60, width=80):
@@ -190,6 +199,24 @@ def test_exif_rotation_is_applied(tmp_path, orientation):
     turned = np.rot90(scene(), {1: 0, 2: 0, 3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}[orientation])
     mirrored = turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
     assert close(read_image(path, 3), mirrored, 20)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.tif", "packed.tif", "a.png", "a.jpg"])
+def test_sizes_of_files_are_those_of_their_upright_images(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"compression": "tiff_lzw"} if name == "packed.tif" else {}
+    path = save(tmp_path / name, scene(), exif=exif, **options)
+    assert image_size(path) == read_image(path, 3).shape[:2]
+
+
+def test_plain_tiff_on_its_side_is_turned_and_not_garbled(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = scene()[..., 0]
+    path = save(tmp_path / "a.tif", grey, exif=exif)
+    np.testing.assert_array_equal(read_image(path, 1)[..., 0], np.rot90(grey, 3))
 
 
 def test_exif_that_is_damaged_does_not_lose_the_picture(tmp_path):
