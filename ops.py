@@ -139,8 +139,10 @@ class Conv(keras.layers.Conv2D):
     def __init__(self, filters, **kwargs):
         super().__init__(filters, KERNEL, strides=2, padding="same", **kwargs)
 
-    def convolution_op(self, inputs, kernel):
-        return convolution(inputs, tf.convert_to_tensor(kernel))
+    def call(self, inputs):
+        x = convolution(inputs, tf.convert_to_tensor(self.kernel))
+        # Keras takes BiasAdd, whose gradient in bfloat16 rounds each partial sum on any processor.
+        return x + tf.convert_to_tensor(self.bias)
 
 
 @keras.saving.register_keras_serializable("anogan")

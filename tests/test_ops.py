@@ -86,6 +86,20 @@ def test_convolutions_and_gradients_in_bfloat16_are_rounded_but_once(size, chann
             assert tf.reduce_all(tf.abs(tf.cast(f, tf.float64) - e) <= bound)
 
 
+@pytest.mark.parametrize("layer", [ops.Conv(2), ops.ConvTranspose(2, (40, 38))])
+def test_a_bias_in_bfloat16_has_the_sum_of_all_places_for_its_gradient(layer):
+    layer.dtype_policy = "mixed_bfloat16"
+    x = tf.ones((3, 20, 19, 4))
+    layer(x)
+    with tf.GradientTape() as tape:
+        y = layer(x)
+        loss = tf.reduce_sum(tf.cast(y, tf.float32))
+    assert y.dtype == tf.bfloat16
+    places = np.prod(y.shape[:3])
+    found = tape.gradient(loss, layer.bias.value)
+    np.testing.assert_allclose(found, [places] * 2, rtol=2**-8)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm_is_keras(training):
     x = tf.constant(np.random.default_rng(0).normal(2, 3, (4, 3, 3, 5)), tf.float32)
