@@ -17,7 +17,7 @@ import sys
 
 from config import PRESETS, Config
 from errors import UserError
-from workers import STRATEGIES, lost, start_anew
+from workers import STRATEGIES, handled, lost, start_anew
 
 EXAMPLES = """examples:
   python download.py mnist                                     fetch real images
@@ -313,16 +313,16 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a console may lack the letters of a file's name
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # saves, as Ctrl-C does
     try:
-        import commands  # slow: only when the arguments are good
+        with handled(signal.default_int_handler, signal.SIGTERM):  # saves, as Ctrl-C does
+            import commands  # slow: only when the arguments are good
 
-        try:
-            commands.run(args)
-        except Exception as error:
-            if args.strategy != "multiworker" or not lost(error):
-                raise
-            start_anew()
+            try:
+                commands.run(args)
+            except Exception as error:
+                if args.strategy != "multiworker" or not lost(error):
+                    raise
+                start_anew()
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import threading
 import time
 
 from errors import UserError
@@ -160,19 +162,35 @@ class Workers:
                 )
 
 
+@contextlib.contextmanager
+def handled(handler, *signals):
+    """These signals go to handler within the block, then to what they went to before.
+
+    Only Python's main thread may decide that, and it can put back only what Python knows of: from
+    another thread, or where a handler is not Python's, all stays as it is.
+    """
+    old = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in signals:
+                if signal.getsignal(number) is not None:
+                    old[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, previous in old.items():
+            signal.signal(number, previous)
+
+
 def _connect(index: int, count: int):
     """The strategy of all workers; while it waits for them, Ctrl-C ends the process at once."""
     import tensorflow as tf
 
     print(f"worker {index} of {count}: waiting for the others", file=sys.stderr, flush=True)
-    old = {s: signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    except RuntimeError as error:  # the port is taken, a host unknown
-        raise UserError(f"the workers of TF_CONFIG cannot be reached: {error}") from None
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    with handled(signal.SIG_DFL, signal.SIGINT, signal.SIGTERM):
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except RuntimeError as error:  # the port is taken, a host unknown
+            raise UserError(f"the workers of TF_CONFIG cannot be reached: {error}") from None
     print(f"worker {index} of {count}: all are there", file=sys.stderr, flush=True)
     return strategy
 

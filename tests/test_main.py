@@ -1,5 +1,6 @@
 """The command line: what a user types, sees, and finds afterwards."""
 
+import contextlib
 import csv
 import json
 import os
@@ -9,13 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import commands
 import main
+from errors import UserError
+from workers import handled
 
 ROOT = Path(__file__).parent.parent
 NETS = ["--gf_dim=4", "--df_dim=4", "--z_dim=4", "--output_height=16", "--batch_size=16"]
@@ -558,6 +563,49 @@ def test_a_run_is_found_by_its_own_folder(run):
 def test_without_a_switch_samples_are_drawn(run):
     assert main.main(["--dataset", "zeros", "--generate_test_images", "9"]) == 0
     assert Image.open(run / "samples" / "zeros" / "samples.png").size == (56, 56)
+
+
+def test_main_may_be_called_from_any_thread(run):
+    with ThreadPoolExecutor() as pool:
+        work = pool.submit(main.main, ["--dataset", "zeros", "--generate_test_images", "9"])
+        assert work.result() == 0
+    assert (run / "samples" / "zeros" / "samples.png").exists()
+
+
+@pytest.fixture
+def own_handler():
+    """A caller's handler of SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def mine(*_):
+        pass
+
+    signal.signal(signal.SIGTERM, mine)
+    yield mine
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("end", [None, UserError("no"), KeyboardInterrupt(), ValueError("a bug")])
+def test_the_callers_sigterm_handler_is_in_its_place_after_main(own_handler, monkeypatch, end):
+    seen = []
+
+    def work(_):
+        seen.append(signal.getsignal(signal.SIGTERM))
+        if end:
+            raise end
+
+    monkeypatch.setattr(commands, "run", work)
+    with contextlib.suppress(ValueError):
+        main.main([])
+    assert seen == [signal.default_int_handler]
+    assert signal.getsignal(signal.SIGTERM) is own_handler
+
+
+def test_a_handler_that_python_cannot_put_back_is_left_alone(own_handler, monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)  # as it says of those set in C
+    with handled(signal.SIG_DFL, signal.SIGTERM):
+        monkeypatch.undo()
+        assert signal.getsignal(signal.SIGTERM) is own_handler
 
 
 def test_visualize_shows_early_beside_present_images(run, capsys):
