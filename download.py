@@ -1,13 +1,18 @@
 """Fetch data sets: python download.py {mnist,celebA,lsun,elpv} ... [--data_dir data]"""
 
+from __future__ import annotations
+
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from anogan.fetch import DownloadError
 from anogan.sources import LSUN_CATEGORIES, fetch_celeba, fetch_elpv, fetch_lsun, fetch_mnist
 
-DATASETS = {  # name: what it is, and the function that fetches it
+# Name: what it is, and what fetches it. That takes the data folder and --from_file (lsun also its
+# own options) and returns a line to show.
+DATASETS: dict[str, tuple[str, Callable[..., str]]] = {
     "mnist": ("digits, 55 MB", fetch_mnist),
     "celebA": ("faces, 1.4 GB, from Google Drive", fetch_celeba),
     "lsun": ("scenes", fetch_lsun),
@@ -23,7 +28,7 @@ examples:
 An interrupted command, given again, goes on where it stopped."""
 
 
-def parse_arguments(argv=None):
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments as a namespace. Wrong ones end the program with exit code 2."""
     parser = argparse.ArgumentParser(
         description="Fetch data sets.",
@@ -40,8 +45,10 @@ def parse_arguments(argv=None):
     what.add_argument("--data_dir", type=Path, default=Path("data"), metavar="PATH", help=text)
     lsun = parser.add_argument_group("lsun only")
     text = f"{', '.join(LSUN_CATEGORIES[:5])},\n{', '.join(LSUN_CATEGORIES[5:])}"
-    options = {"choices": LSUN_CATEGORIES, "default": "bedroom", "metavar": "NAME"}
-    lsun.add_argument("--category", **options, help=f"{text} (default: %(default)s)")
+    text += " (default: %(default)s)"
+    lsun.add_argument(
+        "--category", choices=LSUN_CATEGORIES, default="bedroom", metavar="NAME", help=text
+    )
     text = "train: 2 GB (church_outdoor) to 43 GB (bedroom), and twice that room to unpack;\n"
     text += "val: 300 images, a few MB, to try things with; test: 10,000 images of all\n"
     text += "categories together (default: %(default)s)"
@@ -54,7 +61,7 @@ def parse_arguments(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Fetch each data set; 0 if all are there, 1 if one failed, 130 after Ctrl-C."""
     args = parse_arguments(argv)
     failed = False

@@ -4,6 +4,8 @@
 wherever a run broke off.
 """
 
+from __future__ import annotations
+
 import gzip
 import hashlib
 import os
@@ -12,8 +14,14 @@ import threading
 import time
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:  # slow: imported where it is needed
+    import requests
+    from tqdm import tqdm
 
 TRIES = 5  # in a row without a new byte
 BACKOFF = 0.5  # seconds before a retry, doubled for each failure in a row
@@ -34,18 +42,17 @@ class _Unreachable(_Transient):
     """No connection at all: worth a retry only where there was one a moment ago."""
 
 
-def fetch(urls, path, md5=None):
-    """Download the first of `urls` (a string, or a list of mirrors) that works to `path`.
+def fetch(urls: str | Iterable[str], path: Path, md5: str | None = None) -> None:
+    """Download the first of `urls` (one, or several mirrors) that works to `path`.
 
     Continues a PATH.part of an earlier run. Resets, truncation and 5xx are retried with back-off;
     any other failure, or too many, goes to the next mirror. `md5` is that of the content, for a .gz
     unpacked; without it a .zip must at least have its table of contents. Does nothing where `path`
-    is whole already. Returns `path`.
+    is whole already.
     Raises DownloadError where every mirror failed, OSError where `path` cannot be written.
     """
-    path = Path(path)
     if path.is_file() and _is_whole(path, path.suffix, md5):
-        return path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     reasons = []
@@ -56,11 +63,11 @@ def fetch(urls, path, md5=None):
             reasons.append(f"{urlsplit(url).netloc}: {error}")
         else:
             os.replace(part, path)
-            return path
+            return
     raise DownloadError(f"cannot fetch {path.name} ({'; '.join(reasons)})")
 
 
-def fetch_from_drive(url, path, md5):
+def fetch_from_drive(url: str, path: Path, md5: str) -> None:
     """Download a file of Google Drive to `path`, going on where an earlier run broke off.
 
     Does nothing where `path` is whole already. Raises DownloadError.
@@ -72,10 +79,17 @@ def fetch_from_drive(url, path, md5):
         return
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"resume": True, "retries": TRIES, "timeout": TIMEOUT, "use_cookies": False}
     try:
         _get(url).close()  # where there is no network, gdown would take long to say so
-        gdown.download(url, str(path), quiet=not sys.stderr.isatty(), **options)
+        gdown.download(
+            url,
+            str(path),
+            quiet=not sys.stderr.isatty(),
+            resume=True,
+            retries=TRIES,
+            timeout=TIMEOUT,
+            use_cookies=False,
+        )
     except (_Transient, gdown.exceptions.DownloadError, requests.RequestException) as error:
         reason = " ".join(str(error).split())[:160]
         raise DownloadError(f"cannot fetch {path.name} from Google Drive ({reason})") from None
@@ -84,7 +98,7 @@ def fetch_from_drive(url, path, md5):
         raise DownloadError("Google Drive sent something else, such as a quota or virus scan page")
 
 
-def _fetch_part(url, part, suffix, md5):
+def _fetch_part(url: str, part: Path, suffix: str, md5: str | None) -> None:
     failures = best = 0
     stale = size(part) > 0  # it may be: it is from an earlier run or from another mirror
     while True:
@@ -102,10 +116,10 @@ def _fetch_part(url, part, suffix, md5):
         part.unlink()
         if not stale:
             raise DownloadError("what it sent is not the right file (wrong checksum)")
-        failures = best = stale = 0  # once more, from the start
+        failures, best, stale = 0, 0, False  # once more, from the start
 
 
-def _receive(url, part):
+def _receive(url: str, part: Path) -> None:
     """One request, which appends what is missing to `part` or, if it must, begins it afresh."""
     import urllib3
 
@@ -134,7 +148,7 @@ def _receive(url, part):
         raise _Transient(f"it ended after {size(part):,} of {total:,} bytes")
 
 
-def _write(raw, part, offset, total, is_html):
+def _write(raw: Any, part: Path, offset: int, total: int | None, is_html: bool) -> None:
     chunks = raw.stream(CHUNK, decode_content=False)
     chunk = next(chunks, b"")
     if is_html or (not offset and chunk.lstrip()[:5].lower() in (b"<!doc", b"<html")):
@@ -147,7 +161,7 @@ def _write(raw, part, offset, total, is_html):
             chunk = next(chunks, b"")
 
 
-def _get(url, headers=None):
+def _get(url: str, headers: dict[str, str] | None = None) -> requests.Response:
     """The streamed answer to a GET, or _Unreachable after ANSWER_DEADLINE at the latest.
 
     Hence the thread: behind a firewall that swallows packets, requests would wait for the time-out
@@ -157,9 +171,9 @@ def _get(url, headers=None):
     import urllib3
 
     headers = {"Accept-Encoding": "identity", **(headers or {})}
-    answers = []
+    answers: list[requests.Response | requests.RequestException] = []
 
-    def ask():
+    def ask() -> None:
         try:
             answers.append(requests.get(url, headers=headers, stream=True, timeout=TIMEOUT))
         except requests.RequestException as error:
@@ -177,12 +191,12 @@ def _get(url, headers=None):
     raise _Unreachable(f"no connection ({type(answer).__name__})")
 
 
-def size(path):
+def size(path: Path) -> int:
     """Bytes of a file; 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
-def _is_whole(path, suffix, md5):
+def _is_whole(path: Path, suffix: str, md5: str | None) -> bool:
     if md5 is None:
         return suffix != ".zip" or zipfile.is_zipfile(path)
     try:
@@ -191,7 +205,7 @@ def _is_whole(path, suffix, md5):
         return False
 
 
-def md5_of(path, opener=open):
+def md5_of(path: Path, opener: Callable[..., Any] = open) -> str:
     """The MD5, in hexadecimal, of what `opener` reads of a file (gzip.open: of its content)."""
     digest = hashlib.md5(usedforsecurity=False)
     with opener(path, "rb") as file:
@@ -200,8 +214,8 @@ def md5_of(path, opener=open):
     return digest.hexdigest()
 
 
-def progress(*args, **options):
+def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
     """A progress bar, as tqdm's, that is silent where there is no terminal."""
     from tqdm import tqdm
 
-    return tqdm(*args, disable=None, unit_scale=True, **options)
+    return tqdm(items, disable=None, unit_scale=True, **options)

