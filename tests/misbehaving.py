@@ -4,7 +4,6 @@ import hashlib
 import http.server
 import io
 import random
-import re
 import socket
 import struct
 import tarfile
@@ -25,7 +24,9 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.script, self.requests = {}, {}, []
+        self.files: dict[str, bytes] = {}
+        self.script: dict[str, list[int | str]] = {}
+        self.requests: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def ranges(self, path):
@@ -36,6 +37,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
     def log_message(self, *_):
         pass
 
@@ -47,9 +50,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if fault == "drop":
             return None
         data = server.files.get(self.path)
-        if isinstance(fault, int) or data is None:
-            return self.send_error(404 if data is None else fault)
-        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted else 0
+        if data is None:
+            return self.send_error(404)
+        if isinstance(fault, int):
+            return self.send_error(fault)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
         if fault in ("ignores range", "truncate whole"):
             start = wanted = 0
         if start >= len(data):

@@ -299,7 +299,8 @@ def test_lsun_from_a_file(tmp_path, rooms):
 
 
 def test_interrupted_lsun_goes_on_where_it_stopped(tmp_path, server, lsun, rooms, monkeypatch):
-    write, written = Path.write_bytes, []
+    write = Path.write_bytes
+    written: list[Path | None] = []
 
     def write_bytes(path, data):
         if len(written) == 5:

@@ -82,7 +82,7 @@ def test_busy_server_is_asked_again(server, served, tmp_path, fault):
 
 
 def test_wait_doubles_from_retry_to_retry(server, served, tmp_path, monkeypatch):
-    waits = []
+    waits: list[float] = []
     monkeypatch.setattr(fetch.time, "sleep", waits.append)
     server.script["/a.bin"] = [503] * 3
     fetch.fetch(served, tmp_path / "a.bin")

@@ -20,10 +20,10 @@ def test_member_outside_the_folder_is_refused(tmp_path, make, name):
 
 
 def test_links_are_refused(tmp_path):
-    info = zipfile.ZipInfo("link")
-    info.create_system, info.external_attr = 3, 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr(info, "/etc/passwd")
+    link = zipfile.ZipInfo("link")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr(link, "/etc/passwd")
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for name, kind in (("soft", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE)):
             info = tarfile.TarInfo(name)
