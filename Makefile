@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/.installed
 	$(RUN) download.py mnist
@@ -11,6 +11,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -q
+
+test-slow: $(VENV)/.installed-dev
+	$(RUN) -m pytest -q -m slow
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -8,6 +8,8 @@ import decision
 from decision import NormalScores
 from results import Threshold
 
+pytestmark = pytest.mark.unit
+
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.3, 0.7, 0.4, 0.6, 0.8, 0.9])
 

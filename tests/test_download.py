@@ -17,6 +17,8 @@ from misbehaving import CONTENT, encode, files_under, make_tgz, make_zip
 import download
 from anogan import fetch, sources, unpack
 
+pytestmark = pytest.mark.cli
+
 ROOT = Path(download.__file__).parent
 
 

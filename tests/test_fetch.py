@@ -9,6 +9,8 @@ from misbehaving import CONTENT, MD5, files_under
 
 from anogan import fetch
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def served(server):

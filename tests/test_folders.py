@@ -10,6 +10,8 @@ import data
 from errors import UserError
 from utils import save_image
 
+pytestmark = pytest.mark.unit
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -1,10 +1,13 @@
 """What scoring keeps in memory."""
 
 import numpy as np
+import pytest
 
 from data import ImageSet
 from results import Results
 from utils import to_float
+
+pytestmark = pytest.mark.unit
 
 
 def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_path):

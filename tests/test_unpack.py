@@ -9,6 +9,8 @@ from misbehaving import files_under, make_tgz, make_zip
 from anogan.fetch import DownloadError
 from anogan.unpack import unpack
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize("make", [make_zip, make_tgz])
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:/evil"])
