@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint constraints clean
 
 demo: $(VENV)/.installed
 	$(RUN) download.py mnist
@@ -12,19 +12,34 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -q
 
+test-slow: $(VENV)/.installed-dev
+	$(RUN) -m pytest -q -m slow
+
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q -r requirements.txt
+	$(RUN) -m pip install -q -r requirements.txt -c constraints.txt
 	touch $@
 
-$(VENV)/.installed-dev: requirements.txt requirements-dev.txt
+$(VENV)/.installed-dev: requirements.txt requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q -r requirements-dev.txt
+	$(RUN) -m pip install -q -r requirements-dev.txt -c constraints.txt
 	touch $@ $(VENV)/.installed
 
+# The newest versions that the requirements allow become the tested ones. They are tied to this
+# Python and system: elsewhere pip may not have them, and a clone installs by the requirements alone.
+constraints:
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q -r requirements-dev.txt
+	version=$$($(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	system=$$($(RUN) -c 'import sys; print(sys.platform)'); \
+	$(RUN) -m pip freeze | sed "s/$$/; python_version == '$$version' and sys_platform == '$$system'/" >constraints.txt
+	touch $(VENV)/.installed $(VENV)/.installed-dev
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -69,3 +69,20 @@ def queries(digits, zeros):
     images, labels = digits
     others = images[labels != 0][::40][:40]
     return np.concatenate([zeros[-40:], others]), np.repeat([0, 1], 40)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A local HTTP server, see misbehaving.py; retries come at once."""
+    import threading
+
+    from misbehaving import Server
+
+    from anogan import fetch
+
+    monkeypatch.setattr(fetch, "BACKOFF", 0.001)
+    server = Server()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

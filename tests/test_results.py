@@ -12,6 +12,8 @@ from model import DCGAN
 from results import Results, Threshold
 from utils import to_float
 
+pytestmark = pytest.mark.unit
+
 
 def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_path):
     batch = to_float(queries[0][:20])

@@ -1,0 +1,1 @@
+"""The parts of the AnoGAN tool; the scripts that one runs lie above."""

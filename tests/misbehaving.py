@@ -1,0 +1,107 @@
+"""A local HTTP server that misbehaves in every way that real ones do, and files for it to serve."""
+
+import hashlib
+import http.server
+import io
+import random
+import socket
+import struct
+import tarfile
+import time
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+CONTENT = random.Random(1).randbytes(300_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `files`; `script[path]` lists what goes wrong in the requests to come."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.script: dict[str, list[int | str]] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def ranges(self, path):
+        return [wanted for asked, wanted in self.requests if asked == path]
+
+    def handle_error(self, *_):
+        pass
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server, wanted = self.server, self.headers["Range"]
+        server.requests.append((self.path, wanted))
+        faults = server.script.get(self.path)
+        fault = faults.pop(0) if faults else "none"
+        if fault == "drop":
+            return None
+        data = server.files.get(self.path)
+        if data is None:
+            return self.send_error(404)
+        if isinstance(fault, int):
+            return self.send_error(fault)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if fault in ("ignores range", "truncate whole"):
+            start = wanted = 0
+        if start >= len(data):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(data)}")
+            return self.end_headers()
+        body = data[start:]
+        self.send_response(206 if wanted else 200)
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        is_page = fault == "html" or data.startswith(b"<p>")
+        self.send_header("Content-Type", "text/html" if is_page else "application/octet-stream")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if fault in ("reset", "truncate", "truncate whole", "stall"):
+            self.wfile.write(body[: len(body) // 2])
+            time.sleep(60 if fault == "stall" else 0.1)
+            if fault == "reset":
+                linger = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                self.connection.close()
+            return None
+        self.wfile.write(body)
+
+
+def make_zip(path, files):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def make_tgz(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def encode(kind, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def files_under(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())

@@ -1,0 +1,174 @@
+"""Resumable downloads from a server that misbehaves."""
+
+import socket
+import threading
+import time
+
+import pytest
+from misbehaving import CONTENT, MD5, files_under
+
+from anogan import fetch
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def served(server):
+    server.files["/a.bin"] = CONTENT
+    return f"{server.url}/a.bin"
+
+
+def test_reset_connection_is_tried_again(server, served, tmp_path):
+    server.script["/a.bin"] = ["reset", "reset"]
+    fetch.fetch(served, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert len(server.requests) == 3
+
+
+def test_truncated_transfer_continues_where_it_broke(server, served, tmp_path):
+    server.script["/a.bin"] = ["truncate", "truncate"]
+    fetch.fetch(served, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    starts = [int(wanted[6:-1]) for wanted in server.ranges("/a.bin")[1:]]
+    halves = [len(CONTENT) // 2, (len(CONTENT) + starts[0]) // 2]
+    assert all(0 <= half - start < fetch.CHUNK for start, half in zip(starts, halves, strict=True))
+    assert files_under(tmp_path) == ["a.bin"]
+
+
+def test_interrupted_run_is_continued_by_the_next(server, served, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
+    fetch.fetch(served, tmp_path / "a.bin", MD5)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert server.ranges("/a.bin") == ["bytes=1000-"]
+
+
+def test_server_that_ignores_range_is_read_from_the_start(server, served, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
+    server.script["/a.bin"] = ["ignores range"]
+    fetch.fetch(served, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert server.ranges("/a.bin") == ["bytes=1000-"]
+
+
+def test_part_that_is_whole_already_is_only_renamed(server, served, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(CONTENT)
+    fetch.fetch(served, tmp_path / "a.bin", MD5)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert server.ranges("/a.bin") == [f"bytes={len(CONTENT)}-"]
+
+
+@pytest.mark.parametrize("length", [1000, len(CONTENT), len(CONTENT) + 5])
+def test_stale_part_is_replaced(served, tmp_path, length):
+    (tmp_path / "a.bin.part").write_bytes(b"x" * length)
+    fetch.fetch(served, tmp_path / "a.bin", MD5)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_whole_file_is_not_asked_for_again(server, served, tmp_path):
+    (tmp_path / "a.bin").write_bytes(CONTENT)
+    fetch.fetch(served, tmp_path / "a.bin", MD5)
+    assert server.requests == []
+
+
+def test_damaged_file_is_fetched_again(served, tmp_path):
+    (tmp_path / "a.bin").write_bytes(CONTENT[:-1])
+    fetch.fetch(served, tmp_path / "a.bin", MD5)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("fault", [500, 503, 429, "drop"])
+def test_busy_server_is_asked_again(server, served, tmp_path, fault):
+    server.script["/a.bin"] = [fault, fault]
+    fetch.fetch(served, tmp_path / "a.bin", MD5)
+    assert len(server.requests) == 3
+
+
+def test_wait_doubles_from_retry_to_retry(server, served, tmp_path, monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+    server.script["/a.bin"] = [503] * 3
+    fetch.fetch(served, tmp_path / "a.bin")
+    assert waits == [0.002, 0.004, 0.008]
+
+
+def test_server_that_never_gets_further_is_given_up(server, served, tmp_path):
+    server.script["/a.bin"] = ["truncate whole"] * 50
+    with pytest.raises(fetch.DownloadError, match="the connection broke"):
+        fetch.fetch(served, tmp_path / "a.bin")
+    assert len(server.requests) == 1 + fetch.TRIES
+
+
+def test_long_download_may_break_often_while_it_gets_further(server, served, tmp_path):
+    server.script["/a.bin"] = ["truncate"] * (fetch.TRIES - 1) + [503] * (fetch.TRIES - 1)
+    fetch.fetch(served, tmp_path / "a.bin", MD5)
+
+
+def test_missing_file_is_looked_for_at_the_next_mirror(server, served, tmp_path):
+    fetch.fetch([f"{server.url}/gone", served], tmp_path / "a.bin", MD5)
+    assert [path for path, _ in server.requests] == ["/gone", "/a.bin"]
+
+
+def test_error_says_what_each_mirror_answered(server, tmp_path):
+    with pytest.raises(fetch.DownloadError, match="HTTP 404.*HTTP 404"):
+        fetch.fetch([f"{server.url}/gone", f"{server.url}/too"], tmp_path / "a.bin")
+
+
+def test_wrong_checksum_goes_to_the_next_mirror(server, served, tmp_path):
+    server.files["/bad"] = CONTENT[:-1] + b"!"
+    fetch.fetch([f"{server.url}/bad", served], tmp_path / "a.bin", MD5)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_wrong_checksum_everywhere_leaves_nothing(server, served, tmp_path):
+    with pytest.raises(fetch.DownloadError, match="wrong checksum"):
+        fetch.fetch([served, served], tmp_path / "a.bin", "0" * 32)
+    assert files_under(tmp_path) == []
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("page", [b"<p>virus scan", b"\n<!DOCTYPE html>", b"<HTML>quota"])
+def test_web_page_is_not_taken_for_the_file(server, tmp_path, page):
+    server.files["/a.zip"] = page
+    with pytest.raises(fetch.DownloadError, match="web page"):
+        fetch.fetch(f"{server.url}/a.zip", tmp_path / "a.zip")
+    assert files_under(tmp_path) == []
+    assert len(server.requests) == 1
+
+
+def test_web_page_does_not_spoil_the_partial_file(server, served, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
+    server.script["/a.bin"] = ["html"]
+    with pytest.raises(fetch.DownloadError, match="web page"):
+        fetch.fetch(served, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin.part").read_bytes() == CONTENT[:1000]
+
+
+def test_zip_without_table_of_contents_is_not_whole(server, tmp_path):
+    server.files["/a.zip"] = CONTENT
+    with pytest.raises(fetch.DownloadError):
+        fetch.fetch(f"{server.url}/a.zip", tmp_path / "a.zip")
+    assert files_under(tmp_path) == []
+
+
+def test_refused_connection_is_not_retried(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "BACKOFF", 60)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{unused.getsockname()[1]}/a.bin"
+        fetch.fetch([closed, served], tmp_path / "a.bin", MD5)
+
+
+def test_silent_network_is_given_up_in_time(tmp_path, monkeypatch):
+    over = threading.Event()
+
+    def getaddrinfo(*_, **__):
+        over.wait(10)
+        raise socket.gaierror
+
+    monkeypatch.setattr(fetch, "ANSWER_DEADLINE", 0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    start = time.monotonic()
+    with pytest.raises(fetch.DownloadError, match="no connection"):
+        fetch.fetch("http://example.invalid/a.bin", tmp_path / "a.bin")
+    assert time.monotonic() - start < 2
+    over.set()
