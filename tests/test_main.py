@@ -650,4 +650,4 @@ def test_stopped_and_killed_runs_go_on_where_they_were(here, stop):
     process = start(here, *words)
     out = process.communicate(timeout=200)[0].decode()
     assert process.returncode == 0, out
-    assert "going on from step" in out and "trained to step 338" in out
+    assert "going on from step" in out and "trained to step 325" in out
