@@ -22,9 +22,9 @@ from labels import labelled
 from masks import Masks
 from outputs import Output, record, require_writable
 from results import FILES, Results, Threshold, told_trust
-from utils import list_images, probe
+from utils import find_range, list_images, probe
 
-PROBED = 64  # images that are looked at to know whether they are grey or colour
+PROBED = 64  # images that are looked at to know whether they are grey or colour, 8 bits or more
 TEST_DIR = "test_data"
 CHECKPOINTS = "checkpoints"  # where runs are unless --checkpoint_dir says otherwise
 
@@ -126,9 +126,12 @@ def new_config(args) -> Config:
             raise UserError("mnist images are grey: leave --channels out")
     else:
         folder = training_folder(args)
-        names = data.thin(list_images(folder, args.input_fname_pattern).names, PROBED)
-        channels, white = probe([folder / name for name in names])
-        found = {"channels": channels, "white": white}
+        names = data.thin(list_images(folder, args.input_fname_pattern).names, args.train_size)
+        paths = [folder / name for name in names]
+        channels, deep = probe(data.thin(paths, PROBED))
+        found = {"channels": channels}
+        if deep:
+            found["min_value"], found["max_value"] = find_range(paths)
     return preset(args.preset or "default", **{**found, **given})
 
 
@@ -176,7 +179,7 @@ def training_images(args, config: Config):
             config.pattern or None,
             *config.shape,
             crop=config.crop,
-            white=config.white,
+            value_range=config.value_range,
             training=True,
             exclude=_strictly_inside(folder, args.test_result_dir, args.mask_dir),
             limit=limit,
@@ -229,7 +232,7 @@ def test_images(args, config: Config, places: Places):
             args.input_fname_pattern,
             *config.shape,
             crop=config.crop,
-            white=config.white,
+            value_range=config.value_range,
             labelled=not args.labels,
             exclude=_strictly_inside(places.images, places.results, places.masks),
         )
@@ -308,6 +311,9 @@ def train(args, config: Config, changes: dict, images):
     h, w, c = config.shape
     where = "" if config.dataset == "mnist" else f" from {training_folder(args)}"
     say(f"training on {len(images)} images{where} at {h} x {w} x {c}, {precision}", team)
+    if config.value_range:
+        low, high = config.value_range
+        say(f"files of more than 8 bits a channel: {low:g} becomes black, {high:g} white", team)
     for line in [*images.left_out, *model.image_changes(images)]:
         say(line, team)
     name, before = output_name(folder), model.steps_done
@@ -319,6 +325,7 @@ def train(args, config: Config, changes: dict, images):
         say(f"trained to step {step}: model in {folder}, samples in {args.sample_dir}/{name}")
         tell_fit(model.unexplained())
     tell_skipped(images)
+    tell_remarks(images)
     return model
 
 
@@ -394,6 +401,7 @@ def anomaly_test(args, model, test: Test) -> None:
             say("drawing pictures, plots and the report")
             metrics = results.finish()
     tell_skipped(images)
+    tell_remarks(images)
     if team.chief:
         tell_metrics(metrics)
         say(f"scores in {folder / 'scores.csv'}, pictures in {folder / 'pictures'}")
@@ -439,6 +447,12 @@ def visualize(args, model) -> None:
 def tell_skipped(images) -> None:
     if images.skipped:
         say(f"skipped {len(images.skipped)} unreadable files, the first: {images.skipped[0][0]}")
+
+
+def tell_remarks(images) -> None:
+    """What is to be said of files that could be read."""
+    for text, names in images.remarks.items():
+        say(f"{text}: in {len(names)} of {len(images)} files, the first: {next(iter(names))}")
 
 
 def import_tensorflow() -> None:

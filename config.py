@@ -50,7 +50,8 @@ class Config:
     channels: int = 3  # 1 grey, 3 colour
     crop_height: int = 0  # centre crop before the resize, pixels; 0: the whole image
     crop_width: int = 0
-    white: int = 255  # value of white in files of more than 8 bits
+    min_value: float = 0.0  # becomes black in files of other values than 0 to 255
+    max_value: float | None = None  # becomes white; None: the training images have 8 bits
     pattern: str = ""  # file names of the training images; "": any image
     normal_class: int | None = None  # mnist: the digit that is normal
     anomaly_class: int | None = None  # mnist: the digit that is not
@@ -104,6 +105,9 @@ class Config:
                 raise UserError(f"{name.rstrip('_')} must be from {low} to {high}, not {value}")
         if self.channels not in (1, 3):
             raise UserError(f"channels must be 1 or 3, not {self.channels}")
+        if self.value_range and not self.value_range[0] < self.value_range[1]:
+            low, high = self.value_range
+            raise UserError(f"max_value must be above min_value, not {high} and {low}")
         if self.learning_rate <= 0:
             raise UserError(f"learning_rate must be above 0, not {self.learning_rate}")
 
@@ -114,6 +118,10 @@ class Config:
     @property
     def crop(self) -> tuple[int, int] | None:
         return (self.crop_height, self.crop_width) if self.crop_height else None
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        return None if self.max_value is None else (self.min_value, self.max_value)
 
     def total_steps(self, images: int) -> int:
         """Batches of the whole training on so many images; the classic's 25 epochs if unset."""
@@ -130,7 +138,10 @@ class Config:
         """The configuration of a run's folder; UserError where there is none or it is damaged."""
         path = Path(folder) / FILE_NAME
         try:
-            return cls(**json.loads(path.read_text()))
+            settings = json.loads(path.read_text())
+            if "white" in settings:  # of runs from before negative values were heeded
+                settings |= {"min_value": 0, "max_value": settings.pop("white")}
+            return cls(**settings)
         except FileNotFoundError:
             raise UserError(f"{folder} holds no trained model (no {FILE_NAME})") from None
         except (ValueError, TypeError, OSError) as error:

@@ -18,7 +18,15 @@ import numpy as np
 from PIL import Image
 
 from errors import UserError
-from utils import ImageError, image_size, list_images, load_image, to_float, to_uint8
+from utils import (
+    ImageError,
+    checked_images,
+    image_size,
+    list_images,
+    load_image,
+    to_float,
+    to_uint8,
+)
 
 MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
 NORMAL_FOLDERS = {"normal", "good"}
@@ -38,8 +46,9 @@ class ImageSet:
     names: unique; for files the path within the folder. labels: int (n,), 0 normal, 1 anomalous,
     or None. kinds: sub-folder or digit of each, or None. shape: (h, w, c). skipped: (name,
     reason) of each broken file met so far, by this set or any that it is a part of or was split
-    into. left_out: what else lies in the folder, in lines for the user. Files are decoded at
-    first use, once where all fit in the memory limit.
+    into; remarks: what is to be said of others (see utils.load_image), each with a dict whose keys
+    are their names. left_out: what else lies in the folder, in lines for the user. Files are
+    decoded at first use, once where all fit in the memory limit.
     """
 
     def __init__(self, source, names, labels=None, kinds=None, indices=None):
@@ -49,13 +58,13 @@ class ImageSet:
         self.labels = None if labels is None else np.asarray(labels)
         self.kinds = None if kinds is None else tuple(kinds)
         self.shape = source.shape
-        self.skipped = source.skipped
+        self.skipped, self.remarks = source.skipped, source.remarks
         self.left_out: list[str] = source.left_out
 
     @classmethod
     def from_array(cls, images, names=None, labels=None, kinds=None) -> ImageSet:
-        """images: (n, h, w, c), uint8 or float in [-1, 1]."""
-        images = np.asarray(images)
+        """images: (n, h, w, c), uint8 or float in [-1, 1]; UserError for what else they are."""
+        images = checked_images(images)
         images = images if images.dtype == np.uint8 else to_uint8(images)
         names = [f"{i:05d}" for i in range(len(images))] if names is None else names
         return cls(_Source(names, images.shape[1:], images), names, labels, kinds)
@@ -64,9 +73,11 @@ class ImageSet:
     def from_files(
         cls, folder, places, names, shape, decode, memory_limit, labels=None, kinds=None, size=None
     ):
-        """places: paths within the folder; decode: path to uint8 of that shape, or ImageError.
+        """places: paths within the folder.
 
-        size: path to (height, width) of the whole image; none: it is that shape's.
+        decode(path, remark): uint8 of that shape; it raises ImageError for a broken file. remark:
+        a function that decode calls with what is to be said of the file. size: path to (height,
+        width) of the whole image; none: it is that shape's.
         """
         fits = len(places) * int(np.prod(shape)) <= memory_limit
         cache = np.empty((len(places), *shape), np.uint8) if fits else None
@@ -214,6 +225,7 @@ class _Source:
         self.broken = np.zeros(len(names), bool)
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[str] = []
+        self.remarks: dict[str, dict[str, None]] = {}
         self.lock = threading.Lock()
 
     def path(self, i) -> str:
@@ -258,13 +270,21 @@ class _Source:
         if self.broken[i]:
             return None
         try:
-            return self.decode(self.path(i))
+            return self.decode(self.path(i), functools.partial(self._remark, self.names[i]))
         except ImageError as error:
             with self.lock:
                 if not self.broken[i]:
                     self.broken[i] = True
                     self.skipped.append((self.names[i], error.reason))
                     logging.getLogger(__name__).warning("skipped %s", error)
+
+    def _remark(self, name, text):
+        """Keeps what is to be said of a file; it is said at once for the first such file alone."""
+        with self.lock:
+            names = self.remarks.setdefault(text, {})
+            if not names:
+                logging.getLogger(__name__).warning("%s: %s", name, text)
+            names[name] = None
 
 
 def require(images: ImageSet, count: int, what: str) -> None:
@@ -299,7 +319,7 @@ def image_folder(
     width: int,
     channels: int,
     crop: tuple[int, int] | None = None,
-    white: float | None = None,
+    value_range: tuple[float, float] | None = None,
     labelled: bool = False,
     training: bool = False,
     exclude=(),
@@ -323,8 +343,8 @@ def image_folder(
     shape = (height, width, channels)
     settings = {"height": height, "width": width, "channels": channels, "crop": crop}
 
-    def decode(path):
-        return load_image(path, white=white, **settings)
+    def decode(path, remark):
+        return load_image(path, value_range=value_range, remark=remark, **settings)
 
     images = ImageSet.from_files(
         folder, places, names, shape, decode, memory_limit, labels, kinds, image_size

@@ -25,8 +25,8 @@ from decision import FEWEST, TERMS, NormalScores, Tail
 from errors import UserError
 from outputs import write_atomic
 from search import Weights, nearest_start, search_latents
-from training import Training
-from utils import to_float, to_uint8
+from training import ONE_LEVEL, Training, find_spread
+from utils import checked_images, to_float, to_uint8
 from workers import Workers
 
 ARRAYS = "images.npz"
@@ -279,13 +279,14 @@ class DCGAN:
         images: an ImageSet, or an array (n, h, w, c), uint8 or float in [-1, 1].
         folder: for checkpoints; a run that's there already is not taken up here but by load.
         sample_dir: for sample grids; log_dir: for TensorBoard. Without them nothing is written.
-        Raises TrainingFailed on NaN or collapse, KeyboardInterrupt after saving on Ctrl-C.
+        Raises UserError for images that are all the same or of another range, TrainingFailed on
+        NaN or collapse, KeyboardInterrupt after saving on Ctrl-C.
         """
         images = images if isinstance(images, ImageSet) else ImageSet.from_array(images)
         if images.shape != self.config.shape:
             raise UserError(f"images are {images.shape}, the model's are {self.config.shape}")
         rest, held_out = self._split(images)
-        training = Training(self, rest, folder, sample_dir, log_dir, progress)
+        training = Training(self, rest, find_spread(rest), folder, sample_dir, log_dir, progress)
         if training.total > self.steps_done:
             self._keep(images, rest, held_out)
         self._settle(images, rest)
@@ -456,6 +457,7 @@ class DCGAN:
         search's. batch_size: images at once on each device, fewer are filled up; as many as there
         are in all, up to 64, if it is not given. Weights do not change; an image's result does
         not hang on the others, and on a CPU, in batches of one size, not on where it is.
+        Raises UserError for images of another shape, type or range, and for scores not finite.
         """
         search, steps = self._way(search, steps)
         images = self._as_images(images)
@@ -519,16 +521,20 @@ class DCGAN:
     def unexplained(self) -> float | None:
         """The share of held-out images' variance that their reconstructions leave.
 
-        1 is no better than the mean image: collapse. None without encoder or held-out images.
+        1 is no better than the mean image: collapse. None without encoder or held-out images, or
+        where these differ by less than a grey level.
         """
         if not self.encoder or not len(self.held_out):
             return None
         x, mean = _float(self.held_out), _float(self.seen).mean(axis=0)
+        variance = (x - mean) ** 2
+        if variance.mean() < ONE_LEVEL**2:
+            return None
         parts = [x[i : i + 64] for i in range(0, len(x), 64)]
         left = sum(
             float(((p - self._decode(self._encode_batch(p))) ** 2).numpy().sum()) for p in parts
         )
-        return left / max(float(((x - mean) ** 2).sum()), 1e-6)
+        return left / float(variance.sum())
 
     def _way(self, search, steps) -> tuple[str, int]:
         """The search and its steps, with defaults; UserError where this model has none such."""
@@ -542,7 +548,7 @@ class DCGAN:
         return search, STEPS[search] if steps is None or search == "encoder" else steps
 
     def _as_images(self, images) -> np.ndarray:
-        images = np.asarray(images)
+        images = checked_images(images)
         if images.shape[1:] != self.config.shape:
             raise UserError(f"images are {images.shape[1:]}, the model's are {self.config.shape}")
         return images
@@ -551,6 +557,7 @@ class DCGAN:
         """Of each term in the score (Schlegl et al. 2017, equation 7).
 
         trust: the share of the networks' terms; what is left falls to the linear skips.
+        UserError where it is not finite.
         """
         lambda_, extended = self.config.lambda_, float(self.config.extended)
         return {
@@ -563,11 +570,18 @@ class DCGAN:
         }
 
     def _contributions(self, found: dict, spreads: dict, trust: float) -> np.ndarray:
-        """What each of TERMS adds to the score: (n, len(TERMS))."""
+        """What each of TERMS adds to the score: (n, len(TERMS)); UserError where not finite."""
         parts = []
         for name, weight in self._term_weights(trust).items():
             mean, spread = spreads.get(name, (0.0, 1.0))
             parts.append(weight * (found[name] - mean) / spread)
+        scores = sum(parts)
+        if not np.isfinite(scores).all():
+            wrong = [name for name in TERMS if not np.isfinite(found[name]).all()]
+            raise UserError(
+                f"{np.sum(~np.isfinite(scores))} of {len(scores)} anomaly scores are not finite "
+                f"({', '.join(wrong)}): train the model again"
+            )
         return np.stack(parts, axis=1)
 
     def _calibration(self, search, steps, learning_rate) -> dict:

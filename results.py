@@ -236,7 +236,7 @@ class Results:
             return
         if not self.workers.chief:
             part = self.indices, self.columns, self._best(), self._features, self._losses
-            part += self._pixels, self.images.skipped
+            part += self._pixels, self.images.skipped, self.images.remarks
             write_atomic(self.folder / PART.format(self.workers.index), pickle.dumps(part))
         self.workers.wait()
         if not self.workers.chief:
@@ -251,7 +251,7 @@ class Results:
     def _best(self) -> tuple[_Best, ...]:
         return self._most, self._least, self._nearest
 
-    def _absorb(self, indices, columns, best, features, losses, pixels, skipped) -> None:
+    def _absorb(self, indices, columns, best, features, losses, pixels, skipped, remarks) -> None:
         """Another worker's part, whose images come after all that are here."""
         before = len(self.indices)
         self.indices += indices
@@ -267,6 +267,8 @@ class Results:
             self._pixels += pixels
         known = {name for name, _ in self.images.skipped}
         self.images.skipped.extend(s for s in skipped if s[0] not in known)
+        for text, names in remarks.items():
+            self.images.remarks.setdefault(text, {}).update(names)
 
     def _labels(self, indices):
         known = self.images.labels is not None
@@ -284,6 +286,7 @@ class Results:
             "images": len(scores),
             "skipped": len(self.images.skipped),
             "score": self.formula,
+            "remarks": {text: len(names) for text, names in self.images.remarks.items()},
             "threshold": value,
             "threshold_is": how,
             "uses_labels": self.threshold.value is None and self.threshold.rule != "held_out",
@@ -431,6 +434,8 @@ class Results:
         facts = {"images": f"{metrics['images']}"}
         if metrics["skipped"]:
             facts["skipped, unreadable"] = f"{metrics['skipped']}"
+        for text, count in metrics["remarks"].items():
+            facts[text] = f"{count} files"
         config = self.model.config
         facts["model"] = (
             f"trained {self.model.steps_done} steps on {config.height} x {config.width} pixels"

@@ -19,6 +19,8 @@ CHECK_EVERY = 50  # steps between looks at losses and diversity
 GRIDS = 10  # sample grids over the run, besides the first and the last
 SAVE_SECONDS = 30.0  # between checkpoints
 COLLAPSED = 0.05  # diversity of samples as a share of the training images'
+LOOKED_AT = 256  # training images whose diversity stands for that of all
+ONE_LEVEL = 1 / 127.5  # a grey level's width in [-1, 1]
 
 
 class TrainingFailed(UserError):
@@ -28,9 +30,12 @@ class TrainingFailed(UserError):
 class Training:
     """Takes a model from the step it is at to the last one of its configuration."""
 
-    def __init__(self, model, images, folder, sample_dir, log_dir, progress):
-        """model: a DCGAN; images: the ImageSet to train on; folders may be None: not written."""
-        self.model, self.images = model, images
+    def __init__(self, model, images, spread, folder, sample_dir, log_dir, progress):
+        """model: a DCGAN; images: the ImageSet to train on; spread: theirs, from find_spread.
+
+        Folders may be None: not written.
+        """
+        self.model, self.images, self.spread = model, images, spread
         mine = model.workers.chief  # to write and to show
         self.progress = progress and mine
         self.folder = Path(folder) if folder and mine else None
@@ -38,8 +43,6 @@ class Training:
         self.log_dir, self.writer = Path(log_dir) if log_dir and mine else None, None
         self.given_up: set[str] = set()  # what cannot be written
         self.total = model.config.total_steps(len(images))
-        some = images.read(np.linspace(0, len(images) - 1, min(len(images), 256), dtype=int))[0]
-        self.spread = float(to_float(some).std(axis=0).mean())
 
     def run(self) -> None:
         """Trains; saves regularly, at the end, and when stopped by Ctrl-C or SIGTERM."""
@@ -145,3 +148,26 @@ class Training:
                 f"training collapsed at step {step}: all samples look the same; {kept}: "
                 "go on from it with a lower --learning_rate, or start anew with another --seed"
             )
+
+
+def find_spread(images) -> float:
+    """The mean standard deviation of training images, in [-1, 1], in a pixel.
+
+    UserError where they are all the same, or each is of one colour; a warning where nearly so.
+    """
+    places = np.linspace(0, len(images) - 1, min(len(images), LOOKED_AT), dtype=int)
+    some, _ = images.read(places)
+    flat = some.reshape(len(some), -1, some.shape[-1])
+    for what, same in (("the same", flat == flat[:1]), ("of one colour each", flat == flat[:, :1])):
+        if len(some) and same.all():
+            raise UserError(
+                f"the {len(some)} training images that were looked at are all {what}, from which "
+                "nothing can be learned: look at the files, or name others"
+            )
+    variances = to_float(some).var(axis=0)
+    if variances.mean() < ONE_LEVEL**2:
+        logging.getLogger(__name__).warning(
+            "the training images are nearly the same: on average they differ by "
+            f"{variances.mean() ** 0.5 / ONE_LEVEL:.2g} of 255 grey levels"
+        )
+    return float(np.sqrt(variances).mean())

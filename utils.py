@@ -9,7 +9,9 @@ import io
 import itertools
 import math
 import os
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,17 @@ SPARE = 3
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
 TIFF_WIDTH, TIFF_HEIGHT = 0x0100, 0x0101
+SAMPLE_FORMAT = 339  # TIFF's tag: 1 unsigned, 2 signed, 3 floating
+OUTSIDE = 0.01  # share of an image's pixels outside the run's range that is worth a remark
+FEW_LEVELS = 16
+ROUNDING = 1e-3  # that floats may be off; half a grey level is 4e-3
+ONE_PICTURE = ("MPO", "PSD")  # whose further frames are previews or layers of the first
+# Pillow refuses large images lest a web server be attacked; these are the user's own, for which
+# the memory is the limit. They are decoded one at a time.
+Image.MAX_IMAGE_PIXELS = None
+LARGE = 89_000_000  # pixels
+LARGE_AT_WORK = threading.Lock()
+BYTES_A_PIXEL = {"1": 3, "L": 3, "RGB": 12}  # measured while decoding; of other modes up to 20
 
 
 class ImageError(UserError):
@@ -146,17 +159,18 @@ def _wanted(entry, pattern: str | None) -> bool:
 # reading
 
 
-def read_image(path, channels: int, white: float | None = None) -> np.ndarray:
+def read_image(path, channels: int, value_range: tuple[float, float] | None = None) -> np.ndarray:
     """An image file, whole, as uint8 (h, w, channels); channels 1 is grey, 3 is colour.
 
     Upright as its EXIF says; the first of several frames; transparent parts on white, as
-    browsers and scikit-image show them, so that black ink stays visible. Files of more than 8
-    bits a channel are scaled so that `white` becomes 255: as found by `probe`, else 65535, or 1
-    for floats. (Pillow itself reduces colour of 16 bits to the upper 8.) Raises ImageError.
+    browsers and scikit-image show them, so that black ink stays visible. 8 bits a channel stay as
+    they are. Other files (16 or 32 bits, signed, floats) are scaled so that value_range, see
+    `find_range`, becomes 0 to 255, and clipped; without one, 0 to 65535, or 0 to 1 for floats.
+    (Pillow itself reduces colour of 16 bits to the upper 8.) Raises ImageError, also for NaN.
     """
     with _opened(path) as image:
-        white = white or _default_white(image)
-        return _as_bytes(_flat(image, channels), channels, white)
+        value_range = value_range or _natural_range(image)
+        return _as_bytes(_flat(image, channels), channels, value_range)
 
 
 def load_image(
@@ -165,18 +179,22 @@ def load_image(
     width: int,
     channels: int,
     crop: tuple[int, int] | None = None,
-    white: float | None = None,
+    value_range: tuple[float, float] | None = None,
+    remark=lambda text: None,
 ) -> np.ndarray:
     """An image file as uint8 (height, width, channels), resized with antialiasing.
 
     crop: (height, width) of the centre that is resized; none: the whole image. What the pixels
-    are: as in `read_image`. Raises ImageError, also for an image smaller than the crop.
+    are: as in `read_image`; value_range: None where the training images have 8 bits a channel.
+    remark: called with what was left out or may look otherwise than meant, in the same words for
+    each such file. Raises ImageError, also for an image smaller than the crop.
     """
     with _opened(path) as image:
-        white = white or _default_white(image)
+        natural, cut = _natural_range(image), _is_cut_to_8_bits(image)
+        pages = _has_pages(image)
         stored = image.size
         shrunk = _decode_small(image, height, width, channels, crop)
-        sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
+        sideways = shrunk > 1 and image.getexif().get(ORIENTATION) in SIDEWAYS
         image = _flat(image, channels)
         w, h = image.size if shrunk == 1 else stored[::-1] if sideways else stored
         crop_h, crop_w = crop or (h, w)
@@ -191,8 +209,13 @@ def load_image(
         # resize would let what is outside its box bleed in at the edges
         outer = [math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])]
         box = [edge - outer[i % 2] for i, edge in enumerate(box)]
-        image = image.crop(outer).resize((width, height), Image.Resampling.BICUBIC, box=box)
-        return _as_bytes(image, channels, white)
+        image = image.crop(outer)
+        resized = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+        pixels = _as_bytes(resized, channels, value_range or natural)
+        if pages:
+            remark("several pages or frames, of which only the first is read")
+        _remark_on_values(image, pixels, value_range, natural, cut, remark)
+        return pixels
 
 
 def image_size(path) -> tuple[int, int]:
@@ -232,31 +255,56 @@ def read_mask(path) -> np.ndarray:
         return marked if marked.any() or shows.all() else shows
 
 
-def probe(paths) -> tuple[int, int]:
-    """(channels, white) of image files.
+def probe(paths) -> tuple[int, bool]:
+    """(channels, deep) of image files.
 
-    channels: 1 if every pixel is grey, else 3. white: for files of more than 8 bits, the first
-    of 255, 1023, 4095, 16383, 65535, ... that no value exceeds (1 for floats up to 1); 65535
-    where there is no such file. Files that cannot be read are ignored; UserError if none can.
+    channels: 1 if every pixel is grey, else 3. deep: whether any has other values than 0 to 255,
+    so that they need a range, see `find_range`. Files that cannot be read are ignored; UserError
+    if none can.
     """
-    channels, white, failure = 0, 0, None
+    channels, deep, failure = 0, False, None
     for path in paths:
         try:
             with _opened(path) as image:
                 image.draft("RGB", (256, 256))
-                floats = image.mode == "F"
-                pixels = np.asarray(_flat(image, 3))
+                image = _flat(image, 3)
         except ImageError as error:
             failure = failure or error
             continue
-        channels = max(channels, 1 if _is_grey(pixels) else 3)
-        if pixels.dtype == np.float32:
-            top = pixels.max()
-            known = (4**k - 1 for k in itertools.count(4))
-            white = max(white, 1 if floats and top <= 1 else next(v for v in known if v >= top))
+        channels = max(channels, 1 if _is_grey(np.asarray(image)) else 3)
+        deep = deep or image.mode == "F"
     if not channels:
         raise UserError(f"none of {len(paths)} images can be read; the first: {failure}")
-    return channels, white or 65535
+    return channels, deep
+
+
+def find_range(paths) -> tuple[float, float]:
+    """The values that become black and white, of those image files that are deep (see `probe`).
+
+    0 and the first of 1, 255, 1023, 4095, 16383, 65535, ... that no value exceeds, so that
+    brighter images than these have room; the lowest and the highest value where some are negative,
+    or where less than 16 of 256 grey levels would be left. Decodes all deep files, and looks no
+    further than the header of others. Files that cannot be read are ignored.
+    """
+    threads = ThreadPoolExecutor(os.cpu_count())
+    try:
+        found = [pair for pair in threads.map(_extremes, paths) if pair]
+    finally:
+        threads.shutdown(cancel_futures=True)  # on Ctrl-C, not after all files
+    low, high = min(pair[0] for pair in found), max(pair[1] for pair in found)
+    top = next(v for v in itertools.chain([1], (4**k - 1 for k in itertools.count(4))) if v >= high)
+    if low >= 0 and (high - low) * 256 >= FEW_LEVELS * top:
+        return 0.0, float(top)
+    return low, max(high, low + 1)
+
+
+def _extremes(path) -> tuple[float, float] | None:
+    """The lowest and the highest value of a deep file; None for others and broken ones."""
+    try:
+        with _opened(path) as image:
+            return _flat(image, 1).getextrema() if _is_deep(image) else None
+    except ImageError:
+        return None
 
 
 COMMON = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # tried before Pillow's other formats
@@ -271,12 +319,13 @@ def _opened(path):
             image = Image.open(path, formats=COMMON)
         except UnidentifiedImageError:
             image = Image.open(path)
-        with image:
+        large = image.width * image.height > LARGE
+        with image, LARGE_AT_WORK if large else contextlib.nullcontext():
             yield image
     except (UserError, MemoryError):
         raise
     except UnidentifiedImageError:
-        reason = "not an image" if os.path.getsize(path) else "an empty file"
+        reason = "not an image that Pillow reads" if os.path.getsize(path) else "an empty file"
         raise ImageError(path, reason) from None
     except Exception as error:  # Pillow's decoders raise any of a dozen kinds on broken files
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -293,41 +342,110 @@ def _decode_small(image, height, width, channels, crop) -> int:
 
 
 def _flat(image, channels):
-    """The image upright and opaque in mode L, RGB, or F for more than 8 bits."""
+    """The image upright and opaque in mode L, RGB, or F where it is deep; ValueError for NaN."""
     _turn_upright(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        values = np.asarray(image, np.float32)
-        return Image.fromarray(np.nan_to_num(values, nan=0, posinf=0, neginf=0))
+    if _is_deep(image):
+        values = np.asarray(image)
+        if image.mode == "L":  # Pillow takes signed for unsigned here, and vice versa below
+            values = values.view(np.int8)
+        elif image.mode == "I" and _sample_format(image) == 1:
+            values = values.view(np.uint32)
+        values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError("it holds NaN or infinite values: write a number in their place")
+        return Image.fromarray(values)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode in ("1", "L"):
-        return image.convert("L")
-    image = image.convert("RGB")
-    return image.convert("L") if channels == 1 else image
+    wanted = "L" if image.mode in ("1", "L") else "RGB"
+    image = image if image.mode == wanted else image.convert(wanted)
+    return image.convert("L") if channels == 1 and wanted == "RGB" else image
+
+
+def _require_memory(image) -> None:
+    """ValueError for an image that would fill more than half of the machine's memory."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # Windows
+        memory = 8 * 2**30
+    needed = image.width * image.height * BYTES_A_PIXEL.get(image.mode, 20)
+    if needed > memory / 2:
+        raise ValueError(
+            f"{image.height} x {image.width} pixels take up to {needed / 2**30:.0f} GB of memory, "
+            f"and half of this machine's is {memory / 2**31:.0f}: cut it into tiles, or shrink it"
+        )
+
+
+def _is_deep(image) -> bool:
+    """Whether the values are other than 0 to 255: more than 8 bits, signed, or floats."""
+    if image.mode == "L":
+        return _sample_format(image) == 2
+    return image.mode in ("I", "F") or image.mode.startswith("I;")
+
+
+def _sample_format(image):
+    """As a TIFF says it; None for other files."""
+    return image.tag_v2.get(SAMPLE_FORMAT, (1,))[0] if hasattr(image, "tag_v2") else None
 
 
 def _turn_upright(image) -> None:
     """Loads the image and turns it as its EXIF says."""
     if image.format == "TIFF":
         image.filename = ""  # keeps Pillow from mapping it: one on its side came out garbled
+    _require_memory(image)
     image.load()
     # damaged EXIF makes this fail when it writes the rest of it back, the pixels being turned
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
 
 
-def _default_white(image) -> int:
-    return 1 if image.mode == "F" else 65535
+def _is_cut_to_8_bits(image) -> bool:
+    """Whether this is colour of 16 bits, of which Pillow keeps the upper 8; before loading."""
+    return not _is_deep(image) and any(";16" in str(tile[3]) for tile in image.tile)
 
 
-def _as_bytes(image, channels, white) -> np.ndarray:
+def _has_pages(image) -> bool:
+    return getattr(image, "is_animated", False) and image.format not in ONE_PICTURE
+
+
+def _natural_range(image) -> tuple[float, float]:
+    return (0, 1) if image.mode == "F" else (0, 65535)
+
+
+def _as_bytes(image, channels, value_range) -> np.ndarray:
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
-        pixels = np.rint(np.clip(pixels * (255 / white), 0, 255)).astype(np.uint8)
+        low, high = value_range
+        scaled = (pixels.astype(np.float64) - low) * (255 / (high - low))
+        pixels = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], channels, axis=2)
     return pixels
+
+
+def _remark_on_values(image, pixels, value_range, natural, cut, remark) -> None:
+    """What became of the values of an image (mode L, RGB or F) on the way to uint8 pixels."""
+    low, high = value_range or natural
+    run = f"the run's range, {low:g} to {high:g}"
+    deep = image.mode == "F"
+    if deep and not value_range:
+        remark(
+            "more than 8 bits a channel, where the training images have 8: "
+            f"{low:g} to {high:g} are taken for black to white"
+        )
+    if value_range and not deep:
+        remark(f"8 bits a channel: 0 to 255 are taken for {run}")
+    levels = len(np.unique(pixels)) if deep or cut else 256
+    if cut and levels < FEW_LEVELS:
+        remark("colour of 16 bits, of which the upper 8 are read: fewer than 16 levels are left")
+    if not deep:
+        return
+    least, most = image.getextrema()
+    values = np.asarray(image)
+    if (least < low or most > high) and np.mean((values < low) | (values > high)) > OUTSIDE:
+        remark(f"more than 1 % of the pixels outside {run}: they are clipped")
+    if levels < FEW_LEVELS and len(np.unique(values)) > levels:
+        remark(f"fewer than 16 grey levels are left in {run}")
 
 
 def _is_grey(pixels) -> bool:
@@ -335,6 +453,39 @@ def _is_grey(pixels) -> bool:
 
 
 # arrays
+
+
+def checked_images(images) -> np.ndarray:
+    """Anything like an array of images (n, h, w, c) as uint8 or as float32 in [-1, 1].
+
+    UserError for any other shape, type or range, and for NaN; also for floats of which none is
+    below -0.1, which are from 0 to 1 in all likelihood, unless all are 8-bit values in [-1, 1].
+    """
+    images = np.asarray(images)
+    if images.ndim != 4:
+        raise UserError(
+            f"images are of shape {images.shape}: give (n, height, width, channels), "
+            "for grey ones images[..., None]"
+        )
+    if images.dtype == np.uint8:
+        return images
+    wanted = "give uint8 from 0 to 255, or floats from -1 to 1"
+    if images.dtype.kind != "f":
+        raise UserError(f"images are {images.dtype}: {wanted}")
+    if not images.size:
+        return images.astype(np.float32)
+    low, high = images.min(), images.max()
+    if not np.isfinite([low, high]).all():
+        raise UserError(f"images hold NaN or infinite values: {wanted}")
+    if low < -1 - ROUNDING or high > 1 + ROUNDING:
+        raise UserError(f"images are from {low:.4g} to {high:.4g}: {wanted}")
+    images = images.astype(np.float32)
+    if low > -0.1 and np.abs(to_float(to_uint8(images)) - images).max() > ROUNDING:
+        raise UserError(
+            f"images are from {low:.4g} to {high:.4g}: {wanted}, images * 2 - 1; "
+            "if they are meant so, give utils.to_uint8(images)"
+        )
+    return images
 
 
 def to_uint8(images) -> np.ndarray:

@@ -105,8 +105,10 @@ def test_broken_files_are_left_out_and_reported_once(broken, limit, caplog):
         for _ in range(2):
             found, kept = images.read([2, 3, 4, 3])
             assert numbers(found) == [2, 4] and kept.tolist() == [2, 4]
-    assert images.skipped == [("03.png", "not an image")]
-    assert [r.getMessage() for r in caplog.records] == [f"skipped {broken}/03.png: not an image"]
+    assert images.skipped == [("03.png", "not an image that Pillow reads")]
+    assert [r.getMessage() for r in caplog.records] == [
+        f"skipped {broken}/03.png: {images.skipped[0][1]}"
+    ]
 
 
 def test_a_part_reports_its_broken_files_to_the_whole(broken, limit):
@@ -322,14 +324,13 @@ def test_image_beside_labelled_sub_folders_is_an_error_that_names_it(tmp_path):
         load(tmp_path, labelled=True)
 
 
-def test_pattern_exclude_crop_and_white_reach_the_files(tmp_path):
+def test_pattern_exclude_crop_and_range_reach_the_files(tmp_path):
     fill(tmp_path, "a.png", "b_x.png", "result/c_x.png")
     deep = np.full((40, 40), 4095, np.uint16)
     deep[:, :12] = deep[:, -12:] = 0
     Image.fromarray(deep).save(tmp_path / "d_x.png")
-    images = image_folder(
-        tmp_path, "*_x.png", 16, 16, 1, crop=(16, 16), white=4095, exclude=[tmp_path / "result"]
-    )
+    options = {"crop": (16, 16), "value_range": (0, 4095), "exclude": [tmp_path / "result"]}
+    images = image_folder(tmp_path, "*_x.png", 16, 16, 1, **options)
     assert images.names == ("b_x.png", "d_x.png") and images.shape == (16, 16, 1)
     assert (images.read([1])[0] == 255).all()
 
@@ -339,6 +340,20 @@ def test_size_is_that_of_the_whole_file_or_of_the_array(tmp_path):
     part = load(tmp_path, crop=(8, 8)).subset([1, 2])
     assert part.size(0) == (16, 20) and part.size(1) == (40, 50)
     assert ImageSet.from_array(np.zeros((2, 4, 6, 1), np.uint8)).size(1) == (4, 6)
+
+
+def test_what_is_to_be_said_of_files_is_said_once_and_counted(tmp_path, caplog, limit):
+    pages = {"save_all": True, "append_images": [Image.new("L", (20, 16))]}
+    for i in range(3):
+        path = tmp_path / f"{i}.tif"
+        Image.fromarray(picture(i)).save(path, **({} if i == 1 else pages))
+    images = load(tmp_path, **limit)
+    for _ in range(2):
+        assert numbers(images.subset([0, 1, 2]).read([0, 1, 2])[0]) == [0, 1, 2]
+    [(text, names)] = images.remarks.items()
+    assert "only the first is read" in text and sorted(names) == ["0.tif", "2.tif"]
+    [line] = [r.getMessage() for r in caplog.records]
+    assert line.endswith(text) and line.split(":")[0] in names and not images.skipped
 
 
 def test_image_smaller_than_the_crop_is_skipped_with_its_size(folder):

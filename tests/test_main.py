@@ -375,6 +375,8 @@ def test_train_leaves_checkpoint_samples_and_curves(run):
 
 def test_scores_csv_names_every_image_and_metrics_follow_from_it(run, capsys):
     (run / "test_data" / "ones" / "broken.png").write_bytes(b"not an image")
+    deep = run / "test_data" / "ones" / "0.png"
+    save(deep, np.asarray(Image.open(deep)).astype(np.uint16) * 257)
     save(run / "test_data" / "test_result" / "old.png", np.zeros((16, 16), np.uint8))
     assert main.main(["--dataset", "zeros", "--anomaly_test", "--test_batch_size", "5"]) == 0
     folder = run / "test_data" / "test_result"
@@ -390,8 +392,12 @@ def test_scores_csv_names_every_image_and_metrics_follow_from_it(run, capsys):
     assert metrics["auroc"] == pytest.approx(by_hand)
     assert metrics["auroc_by_kind"] == {"ones": pytest.approx(by_hand)}
     assert metrics["skipped"] == 1
+    [(remark, count)] = metrics["remarks"].items()
+    assert remark.startswith("more than 8 bits a channel") and count == 1
+    assert remark in (folder / "report.html").read_text()
     out = capsys.readouterr().out
     assert f"AUROC {by_hand:.4f}" in out and "skipped 1" in out and "broken.png" in out
+    assert f"{remark}: in 1 of 13 files, the first: ones/0.png" in out
     assert not (folder / "scores.partial.csv").exists()
     assert len(list((folder / "pictures").glob("most_*.png"))) == 10
     assert len(list((folder / "pictures").glob("least_*.png"))) == 10
@@ -651,3 +657,31 @@ def test_stopped_and_killed_runs_go_on_where_they_were(here, stop):
     out = process.communicate(timeout=200)[0].decode()
     assert process.returncode == 0, out
     assert "going on from step" in out and "trained to step 325" in out
+
+
+def test_values_of_all_training_images_make_the_range_that_scoring_uses(tmp_path, monkeypatch):
+    import commands
+    from config import Config
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "PROBED", 2)  # the first and the last
+    ramp = np.linspace(-1000, 400, 256, dtype=np.float32).reshape(16, 16)
+    for i in range(20):  # one alone holds the lowest and the highest value
+        save(tmp_path / "data" / "ct" / f"{i:02d}.tiff", ramp * (2 if i == 7 else 1))
+    save(tmp_path / "test_data" / "a.tiff", ramp * 2)
+    save(tmp_path / "test_data" / "b.tiff", ramp * 4)
+    args = main.parser().parse_args(["--dataset", "ct", "--train", *NETS])
+    commands.new_config(args).save(tmp_path)
+    config = Config.load(tmp_path)
+    assert config.value_range == (-2000, 800) and config.channels == 1
+    trained_on, scored = (
+        commands.training_images(args, config),
+        commands.test_images(args, config, commands.test_places(args, config)),
+    )
+    assert (scored.read([0])[0] == trained_on.read([7])[0]).all()
+    values = np.rint((ramp + 2000) * 255 / 2800)
+    assert (trained_on.read([0])[0][0, ..., 0] == values).all()
+    assert not trained_on.remarks and not trained_on.skipped
+    scored.read([0, 1])
+    [(text, names)] = scored.remarks.items()
+    assert "outside the run's range, -2000 to 800" in text and list(names) == ["b.tiff"]

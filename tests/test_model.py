@@ -1,5 +1,7 @@
 """What the model promises of training, scoring, saving and restoring."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -10,7 +12,7 @@ from config import Config, preset
 from data import ImageSet
 from errors import UserError
 from model import DCGAN, SEARCHES
-from utils import to_float
+from utils import to_float, to_uint8
 
 SETTINGS = {"gradient": {"steps": 8}, "encoder": {}, "hybrid": {"steps": 8}}
 
@@ -111,6 +113,95 @@ def test_no_images_give_an_empty_detection(trained):
 def test_images_of_another_size_are_refused_by_size(trained):
     with pytest.raises(UserError, match="28"):
         trained.anomaly_detector(np.zeros((1, 28, 28, 1), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda x: x / 255, "from 0 to 1: give .* floats from -1 to 1, images \\* 2 - 1"),
+        (lambda x: x.astype(float), "from 0 to 255: give uint8"),
+        (lambda x: (x / 255 - 0.45) / 0.2, "from -2.25 to 2.75: give"),
+        (lambda x: np.where(x == 7, np.nan, to_float(x)), "NaN"),
+        (lambda x: np.where(x == 7, -np.inf, to_float(x)), "infinite"),
+        (lambda x: x.astype(np.int64), "int64: give uint8"),
+        (lambda x: x.astype(np.uint16) * 257, "uint16: give uint8"),
+        (lambda x: x > 90, "bool: give uint8"),
+        (lambda x: x[..., 0], r"\(4, 16, 16\): give .* images\[..., None\]"),
+        (lambda x: x[0], r"\(16, 16, 1\): give"),
+    ],
+)
+def test_images_of_another_type_or_range_are_refused_everywhere(trained, queries, spoil, said):
+    whole = queries[0][:4].copy()
+    whole[:, 0, :3, 0] = 7, 255, 0
+    ways = trained.anomaly_detector, trained.features, trained.train, ImageSet.from_array
+    for way in ways:
+        with pytest.raises(UserError, match=said) as error:
+            way(spoil(whole))
+        assert "\n" not in str(error.value)
+
+
+def test_images_in_the_range_are_taken_however_they_are_held(trained, queries):
+    x = queries[0][:4]
+    expected = trained.anomaly_detector(x).score
+    for same in (to_float(x), to_float(x).astype(np.float64), list(x), to_float(x) * 1.00001):
+        np.testing.assert_allclose(trained.anomaly_detector(same).score, expected, atol=1e-3)
+    half = trained.anomaly_detector(to_float(x).astype(np.float16)).score
+    np.testing.assert_allclose(half, expected, rtol=0.05, atol=0.05)
+    bright = np.maximum(x, 130)  # all above 0 as floats, and yet not from 0 to 1
+    expected = trained.anomaly_detector(bright).score
+    np.testing.assert_array_equal(trained.anomaly_detector(to_float(bright)).score, expected)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_score_that_is_no_number_is_an_error(trained_folder, queries, calibrated):
+    model = DCGAN.load(trained_folder)
+    model.folder = None
+    if calibrated:
+        model.normal_scores()
+    else:
+        model._calibrations = {}
+    bias = model.averages["encoder"].trainable_variables[-1]
+    bias.assign(bias * np.nan)
+    with pytest.raises(UserError, match="anomaly scores are not finite .*residual.*: train"):
+        model.anomaly_detector(queries[0][:4])
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (np.zeros((60, 16, 16, 1)), "54 training images .* all the same"),
+        (np.tile(np.arange(256).reshape(16, 16, 1), (60, 1, 1, 1)), "all the same"),
+        (np.repeat(np.arange(60), 256).reshape(60, 16, 16, 1), "all of one colour each"),
+    ],
+)
+def test_images_that_teach_nothing_are_refused_before_training(small, tmp_path, images, said):
+    model = DCGAN(preset("default", **small))
+    with pytest.raises(UserError, match=said):
+        model.train(images.astype(np.uint8), tmp_path / "run", log_dir=tmp_path / "log")
+    assert model.steps_done == 0 and not list(tmp_path.iterdir())
+
+
+def test_images_that_hardly_differ_are_warned_of_and_not_told_to_train_longer(small, caplog):
+    images = np.tile(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), (60, 1, 1, 1))
+    images[::2, 3] ^= 1
+    model = DCGAN(preset("default", **{**small, "steps": 2})).train(images, progress=False)
+    assert "nearly the same: on average they differ by 0.12 of 255 grey levels" in caplog.text
+    assert model.unexplained() is None
+
+
+def test_a_run_of_before_negative_values_were_heeded_is_read_as_it_was(tmp_path):
+    Config(height=20).save(tmp_path)
+    path = tmp_path / "config.json"
+    old = json.loads(path.read_text())
+    del old["min_value"], old["max_value"]
+    path.write_text(json.dumps({**old, "white": 4095}))
+    assert Config.load(tmp_path) == Config(height=20, min_value=0, max_value=4095)
+    assert Config.load(tmp_path).value_range == (0, 4095) and Config().value_range is None
+
+
+def test_range_without_width_is_refused():
+    with pytest.raises(UserError, match="max_value must be above min_value, not 3 and 3"):
+        Config(min_value=3, max_value=3)
 
 
 def test_early_images_score_higher_than_present_ones(trained):
@@ -323,9 +414,9 @@ def test_networks_are_trusted_as_far_as_they_generalise():
     assert model_module._trust(seen, held_out + 2) == 0.0
 
 
-@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+@pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_blank_image_is_no_normal_one(trained, value):
-    blank = np.full((1, 16, 16, 1), value, np.float32)
+    blank = np.full((1, 16, 16, 1), value, np.uint8)
     assert trained.anomaly_detector(blank).score[0] > trained.normal_scores().threshold(0.05)
 
 
@@ -386,7 +477,8 @@ def test_any_size_is_drawn_and_read(size):
     model = DCGAN(config)
     images = model.generate(model.fixed_latents(2))
     assert images.shape == (2, h, w, c)
-    assert model.anomaly_detector(images, "gradient", 1).residual_map.shape == (2, h, w)
+    found = model.anomaly_detector(to_uint8(images), "gradient", 1)
+    assert found.residual_map.shape == (2, h, w)
 
 
 def test_classic_preset_scores_with_the_papers_sums(zeros, small):

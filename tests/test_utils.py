@@ -2,7 +2,9 @@
 
 import os
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from errors import UserError
 from utils import (
     ImageError,
     find_images,
+    find_range,
     image_size,
     load_image,
     probe,
@@ -233,6 +236,22 @@ def test_first_of_several_frames_is_read(tmp_path):
         assert close(read_image(path, 3), scene(), 60)  # a GIF has 256 colours
 
 
+@pytest.mark.parametrize("name", ["a.tiff", "a.gif", "a.png", "a.webp"])
+def test_further_pages_and_frames_are_remarked_on(tmp_path, name):
+    other = Image.new("RGB", (80, 60), "blue")
+    path = save(tmp_path / name, scene(), save_all=True, append_images=[other])
+    assert remarks_on(path) == ["several pages or frames, of which only the first is read"]
+    assert remarks_on(save(tmp_path / name, scene())) == []
+
+
+def test_preview_of_a_phone_is_no_page(tmp_path):
+    path = tmp_path / "a.jpg"
+    small = [Image.fromarray(scene(30, 40))]
+    save(path, scene(), format="MPO", save_all=True, append_images=small)
+    assert Image.open(path).n_frames == 2
+    assert remarks_on(path) == []
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
 def test_16_bits_keep_their_shades(tmp_path, name):
     deep = grey_scene().astype(np.uint16) * 257
@@ -243,9 +262,9 @@ def test_16_bits_keep_their_shades(tmp_path, name):
 
 def test_12_bits_in_a_16_bit_file_reach_white(tmp_path):
     path = save(tmp_path / "a.png", grey_scene().astype(np.uint16) * 16)
-    assert close(read_image(path, 1, white=4095)[..., 0], grey_scene(), 1)
-    assert load_image(path, 60, 80, 1, white=4095).max() > 250
-    assert load_image(path, 60, 80, 1, white=1000).max() == 255  # clipped, not wrapped round
+    assert close(read_image(path, 1, (0, 4095))[..., 0], grey_scene(), 1)
+    assert load_image(path, 60, 80, 1, value_range=(0, 4095)).max() > 250
+    assert load_image(path, 60, 80, 1, value_range=(0, 1000)).max() == 255  # not wrapped round
 
 
 def test_16_bits_are_resized_before_they_are_rounded_to_8(tmp_path):
@@ -255,13 +274,87 @@ def test_16_bits_are_resized_before_they_are_rounded_to_8(tmp_path):
     assert np.unique(load_image(path, 10, 10, 1)).tolist() == [101]
 
 
-def test_floats_are_scaled_from_1_and_what_is_no_number_is_black(tmp_path):
+def test_floats_are_scaled_from_0_to_1(tmp_path):
     values = grey_scene() / np.float32(255)
-    values[0, :3] = np.nan, np.inf, -5
+    values[0, :2] = -5, 5
     path = save(tmp_path / "a.tiff", values)
     expected = grey_scene().copy()
-    expected[0, :3] = 0
+    expected[0, :2] = 0, 255
     assert close(read_image(path, 1)[..., 0], expected, 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_file_with_what_is_no_number_is_an_error(tmp_path, value):
+    values = grey_scene() / np.float32(255)
+    values[30, 40] = value
+    path = save(tmp_path / "a.tiff", values)
+    with pytest.raises(ImageError, match="a.tiff: .*NaN or infinite"):
+        read_image(path, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.float32])
+def test_values_below_0_keep_their_shades(tmp_path, dtype):
+    signed = grey_scene().astype(float) - 100
+    signed = np.clip(signed, *((-128, 127) if dtype == np.int8 else (-100, 155))).astype(dtype)
+    path = tmp_path / "a.tiff"
+    if dtype == np.int8:
+        path.write_bytes(tiff(signed, sample_format=2))
+    else:
+        save(path, signed)
+    low, high = find_range([path])
+    assert (low, high) == (signed.min(), signed.max()) and low < 0
+    expected = np.rint((signed.astype(float) - low) * 255 / (high - low))
+    assert close(read_image(path, 1, (low, high))[..., 0], expected, 0)
+    assert close(load_image(path, 60, 80, 1, value_range=(low, high))[..., 0], expected, 0)
+
+
+def test_values_of_32_bits_unsigned_do_not_become_negative(tmp_path):
+    path = tmp_path / "a.tiff"
+    values = grey_scene().astype(np.uint32) * 2**24
+    path.write_bytes(tiff(values, sample_format=1))
+    assert find_range([path]) == (0, 2**32 - 1)
+    assert close(read_image(path, 1, (0, 2**32 - 1))[..., 0], grey_scene(), 1)
+
+
+def remarks_on(path, *size, **options):
+    said = []
+    load_image(path, *(size or (60, 80, 1)), remark=said.append, **options)
+    return said
+
+
+def test_values_outside_the_range_are_remarked_on_where_they_are_many(tmp_path):
+    values = grey_scene().astype(np.float32) - 100
+    inside = {"value_range": (float(values.min()), float(values.max()))}
+    path = save(tmp_path / "a.tiff", values)
+    assert remarks_on(path, **inside) == remarks_on(path, 16, 16, 1, **inside) == []
+    values[0, :40] = -2000  # less than 1 % of the pixels
+    assert remarks_on(save(tmp_path / "a.tiff", values), **inside) == []
+    values[1] = 2000
+    [said] = remarks_on(save(tmp_path / "a.tiff", values), **inside)
+    assert "more than 1 % of the pixels outside the run's range, -100 to 155" in said
+
+
+def test_few_grey_levels_are_remarked_on_where_the_file_has_more(tmp_path):
+    path = save(tmp_path / "a.png", grey_scene().astype(np.uint16))
+    assert remarks_on(path, value_range=(0, 1023)) == []
+    [said] = remarks_on(path, value_range=(0, 16383))
+    assert said == "fewer than 16 grey levels are left in the run's range, 0 to 16383"
+    path = save(tmp_path / "b.png", np.full((60, 80), 30000, np.uint16))
+    assert remarks_on(path, value_range=(0, 65535)) == []
+    (tmp_path / "c.png").write_bytes(png16(scene().astype(np.uint16) * 8))
+    assert "the upper 8" in remarks_on(tmp_path / "c.png", 60, 80, 3)[0]
+    (tmp_path / "c.png").write_bytes(png16(scene().astype(np.uint16) * 257))
+    assert remarks_on(tmp_path / "c.png", 60, 80, 3) == []
+
+
+def test_file_of_another_depth_than_the_training_images_is_remarked_on(tmp_path):
+    shallow = save(tmp_path / "a.png", grey_scene())
+    deep = save(tmp_path / "b.png", grey_scene().astype(np.uint16) * 257)
+    assert remarks_on(shallow) == remarks_on(deep, value_range=(0, 65535)) == []
+    [said] = remarks_on(shallow, value_range=(0, 4095))
+    assert "8 bits a channel" in said and "0 to 4095" in said
+    [said] = remarks_on(deep)
+    assert "training images have 8: 0 to 65535" in said
 
 
 def test_16_bit_colour_is_read(tmp_path):
@@ -269,18 +362,27 @@ def test_16_bit_colour_is_read(tmp_path):
     assert close(read_image(tmp_path / "a.png", 3), scene(), 0)
 
 
+def tiff(pixels, sample_format):
+    """A little-endian grey TIFF of a sort that Pillow cannot write. pixels: (h, w)."""
+    (h, w), start = pixels.shape, 8 + 2 + 9 * 12 + 4
+    fields = {256: w, 257: h, 258: 8 * pixels.itemsize, 259: 1, 262: 1, 273: start, 277: 1}
+    fields |= {279: pixels.nbytes, 339: sample_format}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    return b"II\x2a\0\x08\0\0\0" + struct.pack("<H", 9) + entries + bytes(4) + pixels.tobytes()
+
+
 def broken_files(folder):
     whole = save(folder / "whole.jpg", scene()).read_bytes()
     png = save(folder / "whole.png", scene()).read_bytes()
     small = png.index(b"IHDR") + 4
     header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + png[small + 8 : small + 13]
-    bomb = png[: small - 4] + header + struct.pack(">I", zlib.crc32(header)) + png[small + 17 :]
+    huge = png[: small - 4] + header + struct.pack(">I", zlib.crc32(header)) + png[small + 17 :]
     return {
         "cut.jpg": (whole[: len(whole) // 2], "truncated"),
         "cut.png": (png[: len(png) // 2], "cannot be read"),
         "empty.png": (b"", "empty file"),
         "text.png": (b"<html>quota exceeded</html>", "not an image"),
-        "bomb.png": (bomb, "decompression bomb"),
+        "huge.png": (huge, r"60000 x 60000 pixels take up to .* GB .*: cut it into tiles"),
         "garbled.png": (png[:50] + bytes(40) + png[90:], "cannot be read"),
     }
 
@@ -293,6 +395,30 @@ def test_broken_files_are_errors_with_name_and_reason(tmp_path):
                 read(tmp_path / name)
             assert "\n" not in str(error.value)
             assert error.value.reason in str(error.value) and name not in error.value.reason
+
+
+def test_image_that_pillow_takes_for_an_attack_is_read(tmp_path):
+    path = save(tmp_path / "scan.jpg", Image.new("L", (14_000, 13_000), 90))  # above both limits
+    assert np.unique(load_image(path, 16, 16, 1)).tolist() == [90]
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", scene())
+    at_work, most = [], []
+    real = utils._flat
+
+    def flat(*arguments):
+        at_work.append(1)
+        time.sleep(0.02)
+        most.append(len(at_work))
+        at_work.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(utils, "_flat", flat)
+    monkeypatch.setattr(utils, "LARGE", 60 * 80 - 1)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: load_image(path, 16, 16, 3), range(4)))
+    assert most == [1, 1, 1, 1]
 
 
 # cropping and resizing
@@ -360,18 +486,48 @@ def test_probe_tells_grey_from_colour(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "top, white", [(200, 255), (256, 1023), (1023, 1023), (4000, 4095), (65535, 65535)]
+    "low, high, expected",
+    [
+        (100, 200, (0, 255)),
+        (128, 256, (0, 1023)),
+        (500, 1023, (0, 1023)),
+        (2000, 4000, (0, 4095)),
+        (0, 65535, (0, 65535)),
+        (29000, 31000, (29000, 31000)),  # of 0 to 65535, 8 of 256 grey levels would be left
+        (7, 7, (7, 8)),
+    ],
 )
-def test_probe_finds_white_of_deep_files(tmp_path, top, white):
-    dark = save(tmp_path / "a.png", np.full((9, 9), top // 2, np.uint16))
-    bright = save(tmp_path / "b.tiff", np.full((9, 9), top, np.uint16))
-    assert probe([dark, bright, dark]) == (1, white)
+def test_range_of_whole_numbers_leaves_room_above_unless_it_is_narrow(
+    tmp_path, low, high, expected
+):
+    dark = save(tmp_path / "a.png", np.full((9, 9), low, np.uint16))
+    bright = save(tmp_path / "b.tiff", np.full((9, 9), high, np.uint16))
+    shallow = save(tmp_path / "c.png", grey_scene())
+    (tmp_path / "d.tiff").write_bytes(b"broken")
+    paths = [shallow, dark, bright, tmp_path / "d.tiff", dark]
+    assert probe(paths) == (1, True) and find_range(paths) == expected
 
 
-def test_probe_of_floats_and_of_8_bits(tmp_path):
-    floats = save(tmp_path / "a.tiff", grey_scene() / np.float32(255))
-    assert probe([floats]) == (1, 1)
-    assert probe([save(tmp_path / "b.png", grey_scene())]) == (1, 65535)
+@pytest.mark.parametrize(
+    "low, high, expected",
+    [
+        (0, 1, (0, 1)),
+        (0.2, 0.9, (0, 1)),
+        (0, 1.2, (0, 1.2)),
+        (-0.1, 1, (-0.1, 1)),
+        (0, 254.6, (0, 255)),
+        (280, 310.5, (280, 310.5)),
+        (-1024, 3071, (-1024, 3071)),
+    ],
+)
+def test_range_of_floats_is_their_own_unless_it_is_a_usual_one(tmp_path, low, high, expected):
+    path = save(tmp_path / "a.tiff", np.linspace(low, high, 81, dtype=np.float32).reshape(9, 9))
+    assert probe([path]) == (1, True)
+    assert find_range([path]) == pytest.approx(expected)
+
+
+def test_probe_says_of_8_bits_that_they_need_no_range(tmp_path):
+    assert probe([save(tmp_path / "b.png", grey_scene())]) == (1, False)
 
 
 def test_probe_ignores_broken_files_unless_all_are(tmp_path):
