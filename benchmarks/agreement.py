@@ -69,7 +69,7 @@ def _reference(model, x, search, weights):
         best_loss = np.minimum(best_loss, loss.numpy())
         if i < steps:
             adam.apply_gradients([(tape.gradient(loss, z), z)])
-    found = {k: v.numpy() for k, v in model._measure_batch(x, tf.constant(best)).items()}
+    found = {k: v.numpy() for k, v in model._measure_batch(x, tf.constant(best), 1.0).items()}
     calibration = model._calibration(search, steps, LEARNING_RATE)
     return model._contributions(found, calibration["terms"], calibration["trust"]).sum(axis=1)
 
