@@ -15,9 +15,9 @@ import os
 import signal
 import sys
 
-from config import PRESETS, Config
-from errors import UserError
-from workers import STRATEGIES, handled, lost, start_anew
+from anogan.config import PRESETS, Config
+from anogan.distributed import STRATEGIES, handled, lost, start_anew
+from anogan.errors import UserError
 
 EXAMPLES = """examples:
   python download.py mnist                                     fetch real images

@@ -17,17 +17,17 @@ import numpy as np
 import tensorflow as tf
 from scipy.stats import rankdata
 
-import networks
 import ops
-from config import Config
-from data import ImageSet, permutation
-from decision import FEWEST, TERMS, NormalScores, Tail
-from errors import UserError
-from outputs import write_atomic
-from search import Weights, nearest_start, search_latents
-from training import ONE_LEVEL, Training, find_spread
+from anogan import networks
+from anogan.config import Config
+from anogan.dataset import ImageSet, permutation
+from anogan.distributed import Workers
+from anogan.errors import UserError
+from anogan.files import write_atomic
+from anogan.latent_search import Weights, nearest_start, search_latents
+from anogan.threshold import FEWEST, TERMS, NormalScores, Tail
+from anogan.training import ONE_LEVEL, Training, find_spread
 from utils import checked_images, to_float, to_uint8
-from workers import Workers
 
 ARRAYS = "images.npz"
 IMAGES = "images.json"  # which images the run has seen, and which of them were held out

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from errors import UserError
-from outputs import may_hold_output, write_atomic, written
+from anogan.errors import UserError
+from anogan.files import may_hold_output, write_atomic, written
 
 # Pillow knows these by name, but reads them with the help of other programs only, or never.
 NOT_BY_ITSELF = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}

@@ -29,7 +29,7 @@ from scipy.stats import spearmanr  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
 import data  # noqa: E402
-from config import preset  # noqa: E402
+from anogan.config import preset  # noqa: E402
 from model import DCGAN, LEARNING_RATE, POOL, SEARCHES, STEPS  # noqa: E402
 from utils import to_float  # noqa: E402
 

@@ -68,7 +68,7 @@ def pca_auroc(train, test) -> float:
 
 def one_run(train, test, seed: int, searches, settings: dict) -> dict:
     """Trains once and scores the test images in each way; times in seconds."""
-    from config import preset
+    from anogan.config import preset
     from model import DCGAN, resolve_precision
 
     height, width, channels = train.shape

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import data  # noqa: E402
-from masks import PixelMeasures  # noqa: E402
+from anogan.masks import PixelMeasures  # noqa: E402
 from utils import to_float  # noqa: E402
 
 KINDS = ("pasted", "blurred", "erased", "scratched")
@@ -92,7 +92,7 @@ def plant(images, kind, seed=0):
 
 
 def model_of(name, train, folder):
-    from config import preset
+    from anogan.config import preset
     from model import DCGAN, has_checkpoint
 
     if (folder / "config.json").exists() and has_checkpoint(folder):

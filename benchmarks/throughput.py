@@ -28,15 +28,15 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import keras  # noqa: E402
+import networks  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import data  # noqa: E402
-import networks  # noqa: E402
 import ops  # noqa: E402
-from config import preset  # noqa: E402
+from anogan.config import preset  # noqa: E402
+from anogan.latent_search import Weights, search_latents  # noqa: E402
 from model import DCGAN, resolve_precision  # noqa: E402
-from search import Weights, search_latents  # noqa: E402
 
 SIZES = {"28x28x1": (28, 28, 1), "64x64x3": (64, 64, 3)}
 WIDTHS = 64, 16  # channels next to the image: of the classic preset, of the default one

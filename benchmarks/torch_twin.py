@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import networks
+from anogan import networks
 
 LAST = torch.channels_last
 

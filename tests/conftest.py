@@ -47,7 +47,7 @@ def small():
 @pytest.fixture(scope="session")
 def trained_folder(zeros, small, tmp_path_factory):
     """The folder of a model trained on zeros (the last 50 left out for tests)."""
-    from config import preset
+    from anogan.config import preset
     from model import DCGAN
 
     folder = tmp_path_factory.mktemp("trained") / "zeros"

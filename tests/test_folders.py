@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data
-from errors import UserError
+from anogan import dataset
+from anogan.errors import UserError
 from utils import save_image
 
 pytestmark = pytest.mark.unit
@@ -25,14 +25,14 @@ def folder(request, tmp_path):
 
 def test_folder_with_only_its_readme_holds_no_image(folder):
     with pytest.raises(UserError, match="holds no image: put images there"):
-        data.image_folder(folder, None, 16, 16, 1)
+        dataset.image_folder(folder, None, 16, 16, 1)
 
 
 def test_readme_is_neither_an_image_nor_unlabelled(folder):
     for name in ("good/a.png", "scratched/b.png"):
         (folder / name).parent.mkdir()
         save_image(folder / name, np.zeros((16, 16), np.uint8))
-    images = data.image_folder(folder, None, 16, 16, 1, labelled=True)
+    images = dataset.image_folder(folder, None, 16, 16, 1, labelled=True)
     assert images.names == ("good/a.png", "scratched/b.png")
     assert list(images.labels) == [0, 1]
 
@@ -40,4 +40,4 @@ def test_readme_is_neither_an_image_nor_unlabelled(folder):
 def test_readme_is_no_data_set(folder):
     (folder / "parts").mkdir()
     (folder / "parts/a.png").touch()
-    assert data.available(folder) == ["parts"]
+    assert dataset.available(folder) == ["parts"]

@@ -6,9 +6,9 @@ import unicodedata
 import numpy as np
 import pytest
 
-from data import ImageSet
-from errors import UserError
-from labels import labelled
+from anogan.dataset import ImageSet
+from anogan.errors import UserError
+from anogan.labels import labelled
 
 NAMES = ["a/0.png", "a/1.png", "b/0.png"]
 LINES = ["file,label,kind", "a/0.png,normal,", "a/1.png,good,", "b/0.png,anomalous,hole"]

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import commands
 import main
-from errors import UserError
-from workers import handled
+from anogan import commands
+from anogan.distributed import handled
+from anogan.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 NETS = ["--gf_dim=4", "--df_dim=4", "--z_dim=4", "--output_height=16", "--batch_size=16"]
@@ -247,15 +247,15 @@ def test_sub_folders_that_look_labelled_are_not_trained_on(here, zeros, spoil, m
 
 
 def test_normal_images_in_sub_folders_of_other_names_are_all_trained_on(tmp_path, zeros):
-    import data
+    from anogan import dataset
 
     for name in ("a/good/1.png", "a/normal/2.png", "b/good/3.png"):
         save(tmp_path / name, zeros[0])
-    assert len(data.image_folder(tmp_path, None, 16, 16, 1, training=True)) == 3
+    assert len(dataset.image_folder(tmp_path, None, 16, 16, 1, training=True)) == 3
 
 
 def test_runs_have_safe_names_of_their_own(here, zeros):
-    import commands
+    from anogan import commands
 
     def named(*words):
         args = main.parser().parse_args(["--train", *words])
@@ -336,7 +336,7 @@ def test_a_console_without_a_names_letters_shows_them_escaped(run, zeros):
 def test_samples_and_curves_that_cannot_be_written_do_not_end_the_training(
     here, monkeypatch, capsys, caplog
 ):
-    import training
+    from anogan import training
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -660,8 +660,8 @@ def test_stopped_and_killed_runs_go_on_where_they_were(here, stop):
 
 
 def test_values_of_all_training_images_make_the_range_that_scoring_uses(tmp_path, monkeypatch):
-    import commands
-    from config import Config
+    from anogan import commands
+    from anogan.config import Config
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "PROBED", 2)  # the first and the last

@@ -6,11 +6,11 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-import masks
-from data import ImageSet, image_folder
-from errors import UserError
-from masks import Masks, PixelMeasures
-from pictures import save_map, shown_map
+from anogan import masks
+from anogan.dataset import ImageSet, image_folder
+from anogan.errors import UserError
+from anogan.masks import Masks, PixelMeasures
+from anogan.report.pictures import save_map, shown_map
 from utils import read_mask
 
 

@@ -7,10 +7,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import model as model_module
-import training
-from config import Config, preset
-from data import ImageSet
-from errors import UserError
+from anogan import training
+from anogan.config import Config, preset
+from anogan.dataset import ImageSet
+from anogan.errors import UserError
 from model import DCGAN, SEARCHES
 from utils import to_float, to_uint8
 
@@ -421,7 +421,7 @@ def test_a_blank_image_is_no_normal_one(trained, value):
 
 
 def test_anomaly_map_shows_where_a_part_was_erased(trained, zeros):
-    from masks import PixelMeasures
+    from anogan.masks import PixelMeasures
 
     images, measured = zeros[-40:].copy(), PixelMeasures(trained.pixel_threshold())
     images[:, 2:7, 4:10] = 0

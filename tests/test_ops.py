@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import networks
 import ops
-from config import preset
-from search import Weights, nearest_start, search_latents
+from anogan import networks
+from anogan.config import preset
+from anogan.latent_search import Weights, nearest_start, search_latents
 
 
 def both_convolutions(size, channels, dtype=tf.float32):

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-import report
+from anogan.report import page as report_page
 from utils import to_uint8
 
 pytestmark = pytest.mark.unit
@@ -39,14 +39,14 @@ def rows():
 @pytest.fixture(scope="module")
 def page(rows, digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    pictures = [report.thumbnail(to_uint8(digits[0][i] / 127.5 - 1.0)) for i in range(60)]
+    pictures = [report_page.thumbnail(to_uint8(digits[0][i] / 127.5 - 1.0)) for i in range(60)]
     places = [*range(100), *range(COUNT - 50, COUNT)]
     gallery = [(row, *(pictures[(row + k) % 60] for k in range(3))) for row in places]
     plot = folder / "plot.png"
     plot.write_bytes(b"\x89PNG")
     path = folder / "report.html"
     title = "Test of </script><script>alert(2)</script>"
-    report.write(path, title, {"images": "10000"}, rows, gallery, {}, {"threshold": 1.5})
+    report_page.write(path, title, {"images": "10000"}, rows, gallery, {}, {"threshold": 1.5})
     return path
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import model as model_module
-from data import ImageSet
-from decision import TERMS
+from anogan.dataset import ImageSet
+from anogan.report.results import Results, Threshold
+from anogan.threshold import TERMS
 from model import DCGAN
-from results import Results, Threshold
 from utils import to_float
 
 pytestmark = pytest.mark.unit

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-import outputs
 import utils
-from errors import UserError
+from anogan import files
+from anogan.errors import UserError
 from utils import (
     ImageError,
     find_images,
@@ -578,7 +578,7 @@ def test_saving_to_an_unknown_type_or_an_impossible_place_is_one_line(tmp_path):
 
 def test_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
-    outputs.write_atomic(path, "old")
+    files.write_atomic(path, "old")
     seen = []
     real = os.replace
 
@@ -587,7 +587,7 @@ def test_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    outputs.write_atomic(path, "néw")
+    files.write_atomic(path, "néw")
     assert seen == [("néw".encode(), tmp_path, "old")] and path.read_bytes() == "néw".encode()
 
     def interrupted(*_):
@@ -595,11 +595,11 @@ def test_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        outputs.write_atomic(path, b"newer")
+        files.write_atomic(path, b"newer")
     assert path.read_bytes() == "néw".encode() and os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_written_file_has_the_usual_permissions(tmp_path):
-    outputs.write_atomic(tmp_path / "a", "x")
+    files.write_atomic(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from errors import UserError
+from anogan.errors import UserError
 from utils import (
     ImageError,
     checked_images,

@@ -13,15 +13,14 @@ from zlib import crc32
 import numpy as np
 from tqdm import tqdm
 
-import data
-import pictures
-import workers
-from config import FILE_NAME, FREE, Config, preset
-from errors import UserError
-from labels import labelled
-from masks import Masks
-from outputs import Output, record, require_writable
-from results import FILES, Results, Threshold, told_trust
+from anogan import dataset, distributed
+from anogan.config import FILE_NAME, FREE, Config, preset
+from anogan.errors import UserError
+from anogan.files import Output, record, require_writable
+from anogan.labels import labelled
+from anogan.masks import Masks
+from anogan.report import pictures
+from anogan.report.results import FILES, Results, Threshold, told_trust
 from utils import find_range, list_images, probe
 
 PROBED = 64  # images that are looked at to know whether they are grey or colour, 8 bits or more
@@ -126,9 +125,9 @@ def new_config(args) -> Config:
             raise UserError("mnist images are grey: leave --channels out")
     else:
         folder = training_folder(args)
-        names = data.thin(list_images(folder, args.input_fname_pattern).names, args.train_size)
+        names = dataset.thin(list_images(folder, args.input_fname_pattern).names, args.train_size)
         paths = [folder / name for name in names]
-        channels, deep = probe(data.thin(paths, PROBED))
+        channels, deep = probe(dataset.thin(paths, PROBED))
         found = {"channels": channels}
         if deep:
             found["min_value"], found["max_value"] = find_range(paths)
@@ -140,7 +139,7 @@ def dataset_folder(args) -> Path:
     folder = Path(args.data_dir) / args.dataset
     if folder.is_dir():
         return folder
-    there = ", ".join(data.available(args.data_dir)) or "none"
+    there = ", ".join(dataset.available(args.data_dir)) or "none"
     fetched = args.dataset in ("celebA", "lsun", "elpv")
     remedy = f"fetch it with: python download.py {args.dataset}" if fetched else "put images there"
     raise UserError(f"{folder} does not exist: {remedy} (data sets in {args.data_dir}: {there})")
@@ -160,7 +159,7 @@ def contradictions(args, config: Config, free=()) -> None:
 def training_folder(args) -> Path:
     """The folder of the normal images to train on."""
     folder = dataset_folder(args)
-    parts = data.layout(folder)
+    parts = dataset.layout(folder)
     return parts.train if parts else folder
 
 
@@ -169,12 +168,12 @@ def training_images(args, config: Config):
     limit = config.train_size or None
     if config.dataset == "mnist":
         classes = (config.normal_class, config.anomaly_class)
-        images = data.mnist(
+        images = dataset.mnist(
             args.data_dir, "train", *classes, config.height, config.width, limit=limit
         )
     else:
         folder = training_folder(args)
-        images = data.image_folder(
+        images = dataset.image_folder(
             folder,
             config.pattern or None,
             *config.shape,
@@ -184,7 +183,7 @@ def training_images(args, config: Config):
             exclude=_strictly_inside(folder, args.test_result_dir, args.mask_dir),
             limit=limit,
         )
-    data.require(images, config.batch_size, "training images")
+    dataset.require(images, config.batch_size, "training images")
     return images
 
 
@@ -201,10 +200,10 @@ def test_places(args, config: Config) -> Places:
     """As the flags say; else the parts of the data set, where it has a layout with a test set."""
     if args.test_dir:
         folder = Path(args.test_dir)
-        parts = data.layout(folder.parent) if folder.name == "test" else data.layout(folder)
+        parts = dataset.layout(folder.parent) if folder.name == "test" else dataset.layout(folder)
     else:
         folder = Path(args.data_dir) / config.dataset
-        parts = data.layout(folder)
+        parts = dataset.layout(folder)
     if parts:
         images, masks, beside = parts.test, parts.masks, parts.test.parent
     else:
@@ -225,9 +224,9 @@ def test_images(args, config: Config, places: Places):
     """The ImageSet to score: see test_places; for mnist, if none is given, its own."""
     if config.dataset == "mnist" and not args.test_dir:
         classes = (config.normal_class, config.anomaly_class)
-        images = data.mnist(args.data_dir, "test", *classes, config.height, config.width)
+        images = dataset.mnist(args.data_dir, "test", *classes, config.height, config.width)
     else:
-        images = data.image_folder(
+        images = dataset.image_folder(
             places.images,
             args.input_fname_pattern,
             *config.shape,
@@ -238,7 +237,7 @@ def test_images(args, config: Config, places: Places):
         )
         if args.labels:
             images = labelled(images, args.labels, places.images)
-    data.require(images, 1, "images to score")
+    dataset.require(images, 1, "images to score")
     if args.test_size and args.test_size < len(images):
         images = images.subset(np.linspace(0, len(images) - 1, args.test_size).astype(int))
     return images
@@ -247,7 +246,7 @@ def test_images(args, config: Config, places: Places):
 class Test(NamedTuple):
     """What is to be scored, and how to decide; all that can be wrong with it was looked at."""
 
-    images: data.ImageSet
+    images: dataset.ImageSet
     masks: Masks | None
     threshold: Threshold
     folder: Path  # for the results
@@ -354,7 +353,7 @@ def load(args):
 def connect(args):
     """The devices and machines of --strategy."""
     import_tensorflow()
-    return workers.Workers(args.strategy)
+    return distributed.Workers(args.strategy)
 
 
 def anomaly_test(args, model, test: Test) -> None:
@@ -491,7 +490,7 @@ def run(args) -> None:
     for folder in (args.sample_dir, args.log_dir, args.checkpoint_dir):
         require_writable(folder)
     if args.strategy == "multiworker":
-        workers.task()
+        distributed.task()
     model = train(args, config, changes, images) if args.train else load(args)
     if test:
         anomaly_test(args, model, test)

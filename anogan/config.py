@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from errors import UserError
-from outputs import write_atomic
+from anogan.errors import UserError
+from anogan.files import write_atomic
 
 FILE_NAME = "config.json"
 

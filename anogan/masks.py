@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from data import ImageSet, printable
-from errors import UserError
+from anogan.dataset import ImageSet, printable
+from anogan.errors import UserError
 from utils import ImageError, list_images, read_mask
 
 BINS = 4096  # of the histograms that stand for all pixels: memory does not grow with the images

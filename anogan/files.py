@@ -10,7 +10,7 @@ import secrets
 import shutil
 from pathlib import Path, PurePosixPath
 
-from errors import UserError
+from anogan.errors import UserError
 
 MARKER = ".anogan_files"  # in each folder with output: its files, a JSON string a line
 STAGING = ".anogan_new"  # below it: what a run has written and not yet published

@@ -15,14 +15,13 @@ from zlib import crc32
 
 import numpy as np
 
-import decision
-import plots
-import report
-from decision import LABELS, TERMS, NormalScores
-from errors import UserError
-from masks import Masks, PixelMeasures
-from outputs import Output, atomic_file, record, write_atomic
-from pictures import detection_panel, save_map, shown_map
+from anogan import threshold
+from anogan.errors import UserError
+from anogan.files import Output, atomic_file, record, write_atomic
+from anogan.masks import Masks, PixelMeasures
+from anogan.report import page, plots
+from anogan.report.pictures import detection_panel, save_map, shown_map
+from anogan.threshold import LABELS, TERMS, NormalScores
 from utils import save_image, tile, to_uint8
 
 PARTIAL = "scores.partial{}.csv"  # with several workers, and a part of the results, of each
@@ -56,7 +55,7 @@ class Threshold:
             if len(set(labels)) < 2:
                 return None, "none: of the images that could be read, all labels are of one sort"
             name = {"youden": "Youden's J", "f1": "the best F1"}[self.rule]
-            found = decision.threshold_from_labels(labels, scores, self.rule)
+            found = threshold.threshold_from_labels(labels, scores, self.rule)
             return found, f"by {name} from the labels of these very images"
         if normal is None:
             return None, "none: too few held-out normal images"
@@ -296,7 +295,7 @@ class Results:
         if value is not None:
             metrics["called_anomalous"] = int((scores > value).sum())
         if labels is not None and len(scores):
-            metrics |= decision.measures(labels, scores, kinds, value)
+            metrics |= threshold.measures(labels, scores, kinds, value)
         if self._pixels:
             metrics |= self._pixels.measures()
         write_atomic(self.new / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -323,7 +322,7 @@ class Results:
             header += ["p_value"] if p_values is not None else []
             rows.writerow(header)
             if value is not None:
-                normalised = decision.normalise(scores, value, self._unit(value))
+                normalised = threshold.normalise(scores, value, self._unit(value))
             for place, index in enumerate(self.indices):
                 row = [*self._known(index)]
                 row += [f"{column[place]:.6g}" for column in self.columns.values()]
@@ -345,7 +344,7 @@ class Results:
                 if value is not None:
                     title += f", {'anomalous' if score > value else 'normal'}"
                 if self.normal is not None:
-                    title += f"; {decision.told(*self._as_high(place))}"
+                    title += f"; {threshold.told(*self._as_high(place))}"
                 title += f"\n{self._decided_by(place)}"
                 stem = Path(file).with_suffix("").as_posix().replace("/", "_")
                 path = folder / f"{name}_{rank:02d}_{stem[-80:]}.png"
@@ -416,9 +415,9 @@ class Results:
         gallery = [
             (
                 rank[place],
-                report.thumbnail(to_uint8(query)),
-                report.thumbnail(to_uint8(reconstruction)),
-                report.thumbnail(shown_map(query, anomaly_map, self.pixel_threshold)),
+                page.thumbnail(to_uint8(query)),
+                page.thumbnail(to_uint8(reconstruction)),
+                page.thumbnail(shown_map(query, anomaly_map, self.pixel_threshold)),
             )
             for place, query, reconstruction, anomaly_map, *_ in best.values()
         ]
@@ -426,7 +425,7 @@ class Results:
         if self.normal is not None:
             decided["held_out"] = len(self.normal.scores)
         title = f"Anomaly test of {self.model.config.dataset}"
-        report.write(
+        page.write(
             self.new / "report.html", title, self._facts(metrics), rows, gallery, drawn, decided
         )
 

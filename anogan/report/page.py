@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from outputs import write_atomic
+from anogan.files import write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL = 96  # pixels, the longer side of a gallery picture at most

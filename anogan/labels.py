@@ -12,8 +12,8 @@ import posixpath
 from pathlib import Path
 from unicodedata import normalize
 
-from data import ImageSet
-from errors import UserError
+from anogan.dataset import ImageSet
+from anogan.errors import UserError
 
 NORMAL = ("normal", "good", "ok", "0")
 ANOMALOUS = ("anomalous", "anomaly", "abnormal", "defect", "defective", "bad", "1")

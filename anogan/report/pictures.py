@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from outputs import write_atomic
+from anogan.files import write_atomic
 from utils import save_image, tile, to_float, to_uint8
 
 COLOURS = "inferno"

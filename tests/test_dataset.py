@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import data
-from data import ImageSet, available, image_folder, mnist, require
-from errors import UserError
+from anogan import dataset
+from anogan.dataset import ImageSet, available, image_folder, mnist, require
+from anogan.errors import UserError
 from utils import to_float
 
 SHAPE = (16, 20, 3)
@@ -62,9 +62,10 @@ def limit(request):
 def decoded(monkeypatch):
     """The files that were decoded, in order."""
     seen = []
-    real = data.load_image
+    real = dataset.load_image
     name_of = os.path.basename
-    monkeypatch.setattr(data, "load_image", lambda p, **k: seen.append(name_of(p)) or real(p, **k))
+    noted = lambda p, **k: seen.append(name_of(p)) or real(p, **k)  # noqa: E731
+    monkeypatch.setattr(dataset, "load_image", noted)
     return seen
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import workers
-from errors import UserError
-from masks import PixelMeasures
+from anogan import distributed
+from anogan.errors import UserError
+from anogan.masks import PixelMeasures
 
 ROOT = Path(__file__).resolve().parent.parent
 TWO_CPUS = """
@@ -29,10 +29,10 @@ MAIN = "import sys, training; training.SAVE_SECONDS = 1.0; import main; sys.exit
 CURVE = """
 import sys
 import numpy as np
-from config import preset
-from data import ImageSet
+from anogan.config import preset
+from anogan.dataset import ImageSet
 from model import DCGAN
-from workers import Workers
+from anogan.distributed import Workers
 
 strategy, images, kind, out = sys.argv[1:]
 small = dict(height=16, width=16, channels=1, z_dim=8, gf_dim=8, df_dim=8, batch_size=16)
@@ -253,19 +253,19 @@ def test_a_bad_tf_config_is_one_line_with_an_example(monkeypatch, text):
     else:
         monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match="TF_CONFIG.*host0:12345") as error:
-        workers.task()
+        distributed.task()
     assert "\n" not in str(error.value)
 
 
 def test_tf_config_tells_index_and_count(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config_of(TWO, type="worker", index=1))
-    assert workers.task() == (1, 2)
+    assert distributed.task() == (1, 2)
 
 
 @pytest.mark.parametrize("count, unit", [(0, 4), (3, 4), (17, 4), (1000, 64), (64, 64)])
 @pytest.mark.parametrize("members", [1, 2, 3, 16])
 def test_shares_of_the_files_are_all_files_in_order_and_begin_at_batches(count, unit, members):
-    alone = workers.Workers()
+    alone = distributed.Workers()
     found = []
     for alone.index in range(members):
         alone.count = members

@@ -6,8 +6,8 @@ import os
 import pytest
 from PIL import Image
 
-from errors import UserError
-from outputs import MARKER, STAGING, Output, record, written
+from anogan.errors import UserError
+from anogan.files import MARKER, STAGING, Output, record, written
 from utils import list_images
 
 

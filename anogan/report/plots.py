@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from pictures import save_figure
+from anogan.report.pictures import save_figure
 
 # Okabe and Ito's colours, which the colour-blind tell apart; markers differ, too
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"

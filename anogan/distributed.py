@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from errors import UserError
+from anogan.errors import UserError
 
 STRATEGIES = ("none", "mirrored", "multiworker")
 EXAMPLE = (

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from config import Config
+from anogan.config import Config
 from ops import BatchNorm, Conv, ConvTranspose, conv_transpose, convolution
 
 SMALLEST = 4  # no stage makes the shorter side smaller than this, pixels

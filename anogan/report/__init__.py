@@ -1,0 +1,1 @@
+"""What scoring leaves behind: tables, pictures, plots and the page."""
