@@ -18,6 +18,7 @@ import sys
 from anogan.config import PRESETS, Config
 from anogan.distributed import STRATEGIES, handled, lost, start_anew
 from anogan.errors import UserError
+from anogan.options import Options
 
 EXAMPLES = """examples:
   python download.py mnist                                     fetch real images
@@ -46,7 +47,7 @@ class Switch(argparse.Action):
 
     def __init__(self, option_strings, dest, **kwargs):
         negative = [f"--no-{s[2:]}" for s in option_strings]
-        super().__init__(option_strings + negative, dest, nargs="?", metavar="", **kwargs)
+        super().__init__(option_strings + negative, dest, nargs="?", metavar="yes|no", **kwargs)
 
     def __call__(self, parser, namespace, value, option_string=None):
         words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -155,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
         "--lambda",
         dest="lambda_",
         type=number(float, 0, 1),
-        metavar="SHARE",
+        metavar="FRACTION",
         help=f"of the discrimination loss in the score ({DEFAULT.lambda_}; classic 0.1)",
     )
 
@@ -182,10 +183,10 @@ def parser() -> argparse.ArgumentParser:
     )
     a("--beta1", type=number(float, 0, 0.9999), metavar="B", help=f"of Adam ({DEFAULT.beta1})")
     a(
-        "--validation_share",
+        "--validation_fraction",
         type=number(float, 0, 0.9),
-        metavar="SHARE",
-        help=f"of the images, held out to scale the scores ({DEFAULT.validation_share})",
+        metavar="FRACTION",
+        help=f"of the images, held out to scale the scores ({DEFAULT.validation_fraction})",
     )
     # the seed of a step's random numbers holds it eight times over
     a(
@@ -240,7 +241,7 @@ def parser() -> argparse.ArgumentParser:
     a(
         "--target_fpr",
         type=number(float, 1e-9, 0.5),
-        metavar="SHARE",
+        metavar="FRACTION",
         help="of normal images that may be called anomalous; sets the threshold (0.05)",
     )
     a(
@@ -308,6 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)
+    options = Options(**vars(args))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console may lack the letters of a file's name
@@ -318,9 +320,9 @@ def main(arguments: list[str] | None = None) -> int:
             import commands  # slow: only when the arguments are good
 
             try:
-                commands.run(args)
+                commands.run(options)
             except Exception as error:
-                if args.strategy != "multiworker" or not lost(error):
+                if options.strategy != "multiworker" or not lost(error):
                     raise
                 start_anew()
         return 0

@@ -1,9 +1,8 @@
-"""Layers, losses and scores: tensors in, tensors out."""
+"""Layers and losses: tensors in, tensors out."""
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -256,87 +255,3 @@ def _blur_matrix(side: int, sigma: float) -> np.ndarray:
     for offset, weight in zip(range(-radius, radius + 1), bell / bell.sum(), strict=True):
         np.add.at(matrix, (np.arange(side), np.clip(np.arange(side) + offset, 0, side - 1)), weight)
     return matrix
-
-
-class Share(NamedTuple):
-    """One replica's share of a global batch: images index, index + count, index + 2 count, …
-
-    So the first half of every share lies in the global batch's first half.
-    """
-
-    index: int = 0
-    count: int = 1  # replicas
-
-    def draw(self, kind, shape, seed, *limits):
-        """The share's part of random numbers that are drawn for the global batch.
-
-        kind: of tf.random's stateless ones; shape: of the share, (b, ...); what a replica draws
-        for an image does not hang on how many replicas there are.
-        """
-        drawn = kind([shape[0] * self.count, *shape[1:]], seed, *limits)
-        return drawn if self.count == 1 else drawn[self.index :: self.count]
-
-
-WHOLE = Share()
-
-
-def damage(images, seed, share: Share = WHOLE):
-    """Real images with planted damage: a part is erased, or replaced by a part of another image.
-
-    (b, h, w, c) in [-1, 1] -> the same shape. The part is a rectangle or an irregular patch; it
-    is filled with a value from the image's edge or with another image of the batch, moved (cut
-    and paste of Li et al. 2021, section 3.2; irregular patches of Zavrtanik et al. 2021, section
-    3.3). Where that changes nothing visible, the image's halves are swapped (jigsaw, Sinha et
-    al. 2021, section 4). seed: (2,) integers; the same seed gives the same damage. share: which
-    one of a global batch the images are.
-    """
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
-    b, h, w = tf.shape(images)[0], images.shape[1], images.shape[2]
-    coins = share.draw(tf.random.stateless_uniform, [b, 2, 1, 1, 1], seeds[0])
-    rectangular, erased = coins[:, 0] < 0.5, coins[:, 1] < 0.4
-    part = tf.where(
-        rectangular, _rectangle(b, h, w, seeds[1], share), _patch(b, h, w, seeds[2], share)
-    )
-    reach = min(h, w) // 3
-    shift = tf.random.stateless_uniform([2], seeds[3], -reach, reach + 1, tf.int32)
-    others = tf.roll(images, b // 2, axis=0)  # of a shuffled batch, so any will do
-    pasted = tf.roll(others, shift, axis=[1, 2])
-    edge = _edge_value(images, seeds[4], share)
-    damaged = tf.where(part, tf.where(erased, edge, pasted), images)
-    changed = tf.cast(tf.abs(damaged - images) > 0.25, tf.float32)
-    shows = tf.reduce_mean(changed, axis=[1, 2, 3], keepdims=True) > 0.01
-    return tf.where(shows, damaged, tf.roll(images, h // 2, 1))
-
-
-def _rectangle(b, h, w, seed, share):
-    """A random rectangle in each of b images, 0.2 to 0.8 of their sides: bool (b, h, w, 1)."""
-    place, size = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    place = share.draw(tf.random.stateless_uniform, [b, 2, 1], place)
-    size = share.draw(tf.random.stateless_uniform, [b, 2, 1], size, 0.2, 0.8)
-
-    def inside(axis, length):
-        at = (tf.range(length, dtype=tf.float32) + 0.5) / length
-        return tf.abs(at[None] - place[:, axis]) < size[:, axis] / 2.0
-
-    return (inside(0, h)[:, :, None] & inside(1, w)[:, None, :])[..., None]
-
-
-def _patch(b, h, w, seed, share):
-    """An irregular part of each of b images, 5 to 50 % of it: bool (b, h, w, 1).
-
-    Smooth noise above its own quantile.
-    """
-    noise, extent = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    noise = share.draw(tf.random.stateless_normal, [b, 4, 4, 1], noise)
-    noise = tf.image.resize(noise, [h, w], "bicubic")
-    extent = share.draw(tf.random.stateless_uniform, [b], extent, 0.05, 0.5)
-    ordered = tf.sort(tf.reshape(noise[:, ::2, ::2], [b, -1]), axis=1)  # smooth: a quarter tells
-    place = tf.cast((1.0 - extent) * (ordered.shape[1] - 1), tf.int32)
-    return noise > tf.gather(ordered, place, batch_dims=1)[:, None, None, None]
-
-
-def _edge_value(images, seed, share):
-    """The value of a random pixel of each image's top row, (b, 1, 1, c)."""
-    b, w = tf.shape(images)[0], images.shape[2]
-    column = share.draw(tf.random.stateless_uniform, [b], seed, 0, w, tf.int32)
-    return tf.gather(images[:, 0], column, batch_dims=1)[:, None, None, :]

@@ -6,37 +6,46 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from anogan.errors import UserError
 from anogan.files import write_atomic
 
 FILE_NAME = "config.json"
 
-# The networks and settings of Radford et al. 2016 and the search and score of Schlegl et al. 2017.
+# The sizes and rates of Radford et al. 2016 and the score of Schlegl et al. 2017; what else the
+# classic preset means stands where `is_classic` is asked: batch norm in D, no encoder, no PCA,
+# no synthetic anomalies, no gradient penalty, no EMA, absolute differences.
 CLASSIC = {
     "z_dim": 100,
     "gf_dim": 64,
     "df_dim": 64,
     "learning_rate": 2e-4,
-    "beta2": 0.999,
-    "init_stddev": 0.02,
-    "norm_momentum": 0.9,
-    "d_batch_norm": True,
-    "r1_weight": 0.0,
-    "average_decay": 0.0,
-    "damage": False,
-    "encoder": False,
-    "linear_skip": False,
-    "squared": False,
-    "extended": False,
-    "standardised": False,
     "lambda_": 0.1,
     "steps": 0,
 }
-PRESETS = {"default": {}, "classic": CLASSIC}
+PRESETS: dict[str, dict[str, Any]] = {"default": {}, "classic": CLASSIC}
+
+VERSION = 2  # of the format of a run's folder, see checkpoint.py
+# Settings that runs of version 1 could have each by itself: {name: (default's, classic's)}.
+FORMER = {
+    "init_stddev": (0.0, 0.02),
+    "norm_momentum": (0.95, 0.9),
+    "d_batch_norm": (False, True),
+    "linear_skip": (True, False),
+    "beta2": (0.99, 0.999),
+    "r1_weight": (1.0, 0.0),
+    "average_decay": (0.995, 0.0),
+    "damage": (True, False),
+    "encoder": (True, False),
+    "kl_weight": (8.0, 8.0),
+    "squared": (True, False),
+    "extended": (True, False),
+    "standardised": (True, False),
+}
 
 # What may differ between a run and its continuation; all else decides what the model is.
-FREE = {"epochs", "steps", "batch_size", "learning_rate", "beta1", "beta2", "lambda_"}
+FREE = {"epochs", "steps", "batch_size", "learning_rate", "beta1", "lambda_"}
 
 
 @dataclass(frozen=True)
@@ -56,17 +65,13 @@ class Config:
     normal_class: int | None = None  # mnist: the digit that is normal
     anomaly_class: int | None = None  # mnist: the digit that is not
     train_size: int = 0  # at most so many training images; 0: all
-    validation_share: float = 0.1  # of the training images, kept from the nets to scale scores
+    validation_fraction: float = 0.1  # of the training images, held out to scale the scores
 
     # networks
-    preset: str = "default"
+    preset: str = "default"  # of PRESETS: which method, see is_classic
     z_dim: int = 64  # dimensions of the latent
     gf_dim: int = 16  # channels of G's stage next to the image
     df_dim: int = 16  # of D's and E's
-    init_stddev: float = 0.0  # of the normal initial weights; 0: Glorot's in G, He's in D and E
-    norm_momentum: float = 0.95  # of batch norm's moving averages
-    d_batch_norm: bool = False
-    linear_skip: bool = True  # G and E add to a principal component analysis
 
     # training
     epochs: float = 0.0  # passes over the training images; 0: as many as `steps` take
@@ -74,19 +79,10 @@ class Config:
     batch_size: int = 64
     learning_rate: float = 5e-4  # of Adam, for all networks
     beta1: float = 0.5  # of Adam
-    beta2: float = 0.99
-    r1_weight: float = 1.0  # of the gradient penalty; 0: none
-    average_decay: float = 0.995  # of the running average of G and E a step; 0: none
-    damage: bool = True  # D also learns to reject real images with planted damage
-    encoder: bool = True  # train E along with G
-    kl_weight: float = 8.0  # of the latent's prior in E's loss
     seed: int = 0
 
     # score
-    squared: bool = True  # squared differences, or the paper's absolute ones
-    lambda_: float = 0.5  # share of the discrimination loss beside the residual loss
-    extended: bool = True  # the anomaly map's peak and D's logits are part of the score
-    standardised: bool = True  # terms in standard deviations over held-out normal images
+    lambda_: float = 0.5  # fraction of the discrimination loss beside the residual loss
 
     def __post_init__(self):
         for name, low, high in (
@@ -98,11 +94,13 @@ class Config:
             ("batch_size", 2, 65536),
             ("lambda_", 0, 1),
             ("beta1", 0, 0.9999),
-            ("validation_share", 0, 0.9),
+            ("validation_fraction", 0, 0.9),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UserError(f"{name.rstrip('_')} must be from {low} to {high}, not {value}")
+        if self.preset not in PRESETS:
+            raise UserError(f"preset must be one of {', '.join(PRESETS)}, not {self.preset}")
         if self.channels not in (1, 3):
             raise UserError(f"channels must be 1 or 3, not {self.channels}")
         if self.value_range and not self.value_range[0] < self.value_range[1]:
@@ -110,6 +108,11 @@ class Config:
             raise UserError(f"max_value must be above min_value, not {high} and {low}")
         if self.learning_rate <= 0:
             raise UserError(f"learning_rate must be above 0, not {self.learning_rate}")
+
+    @property
+    def is_classic(self) -> bool:
+        """Whether the method is that of the 2017 paper."""
+        return self.preset == "classic"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -130,7 +133,7 @@ class Config:
         return self.steps
 
     def save(self, folder: Path) -> None:
-        text = json.dumps(dataclasses.asdict(self), indent=2)
+        text = json.dumps({"version": VERSION, **dataclasses.asdict(self)}, indent=2)
         write_atomic(Path(folder) / FILE_NAME, text + "\n")
 
     @classmethod
@@ -138,14 +141,28 @@ class Config:
         """The configuration of a run's folder; UserError where there is none or it is damaged."""
         path = Path(folder) / FILE_NAME
         try:
-            settings = json.loads(path.read_text())
-            if "white" in settings:  # of runs from before negative values were heeded
-                settings |= {"min_value": 0, "max_value": settings.pop("white")}
-            return cls(**settings)
+            settings = dict(json.loads(path.read_text()))
+            version = settings.pop("version", 1)
+            if version > VERSION:
+                raise UserError(f"{path} is of a newer version of this tool: update it")
+            return cls(**(settings if version == VERSION else _updated(settings)))
         except FileNotFoundError:
             raise UserError(f"{folder} holds no trained model (no {FILE_NAME})") from None
         except (ValueError, TypeError, OSError) as error:
             raise UserError(f"{path} cannot be read ({error}): train the model again") from None
+
+
+def _updated(settings: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of version 1 as it is now; ValueError for one that can't be any more."""
+    if "white" in settings:  # of runs from before negative values were heeded
+        settings |= {"min_value": 0, "max_value": settings.pop("white")}
+    if "validation_share" in settings:
+        settings["validation_fraction"] = settings.pop("validation_share")
+    place = 1 if settings.get("preset") == "classic" else 0
+    for name, values in FORMER.items():
+        if settings.pop(name, values[place]) != values[place]:
+            raise ValueError(f"its {name} is other than the preset's, which no longer can be")
+    return settings
 
 
 def preset(name: str, **settings) -> Config:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from anogan.errors import UserError
 
@@ -21,6 +22,9 @@ RESTARTS = "ANOGAN_RESTARTS"  # environment: how often in a row this worker star
 MOST_RESTARTS = 10
 LONG = 120.0  # seconds after which a start counts as a success
 STARTED = time.monotonic()
+
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def task() -> tuple[int, int]:
@@ -160,6 +164,27 @@ class Workers:
                     "start all with the same flags, images and versions (--precision, too, if the "
                     "machines differ)"
                 )
+
+
+def resolve_precision(name: str) -> str:
+    """ "auto" becomes mixed_bfloat16 where CPU or GPU is faster at it, else float32."""
+    if name != "auto":
+        return name
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        major = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0,))[
+            0
+        ]
+        return "mixed_bfloat16" if major >= 8 else "float32"
+    try:
+        words = set(CPU_INFO.read_text().split())
+    except OSError:
+        words = set()
+    # Intel's avx512_bf16 multiplies no faster than float32, AMD's twice as fast.
+    units = "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= words
+    return "mixed_bfloat16" if units else "float32"
 
 
 @contextlib.contextmanager

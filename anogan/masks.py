@@ -1,4 +1,4 @@
-"""Pixel masks of known anomalies, and how well anomaly maps find them."""
+"""Pixel masks of known anomalies: found, checked against the images, read."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from scipy import ndimage
 
 from anogan.dataset import ImageSet, printable
 from anogan.errors import UserError
 from utils import ImageError, list_images, read_mask
 
-BINS = 4096  # of the histograms that stand for all pixels: memory does not grow with the images
-PRO_LIMIT = 0.3  # of the false positive rate (Bergmann et al. 2021)
 SUFFIX = "_mask"  # that a mask's file name may end in
-STRIP = 2**17  # pixels of a resized map at a time: they stay in the processor's cache
 
 
 class Masks:
@@ -154,72 +149,3 @@ def _mask_name(name: str) -> str:
 def _scaled(start: int, stop: int, scale: float) -> slice:
     start, stop = round(start * scale), round(stop * scale)
     return slice(start, max(stop, start + 1))
-
-
-class PixelMeasures:
-    """Pixel AUROC and PRO of anomaly maps, gathered image by image in fixed memory.
-
-    Map values v are counted in BINS bins of v / (v + unit), which spans all of them.
-    """
-
-    def __init__(self, unit: float):
-        """unit: a value in the middle of what matters, such as the pixel threshold."""
-        self.unit = unit
-        self.normal, self.anomalous = np.zeros(BINS), np.zeros(BINS)
-        self.regions, self.region_count = np.zeros(BINS), 0
-
-    def add(self, anomaly_map, mask) -> None:
-        """anomaly_map: float (h, w), 0 and up; mask: bool (H, W), True where it is anomalous.
-
-        The map is resized to H x W, bilinear; a region is what hangs together in the mask, corners
-        included.
-        """
-        inside = []
-        for rows, bins in self._bins(anomaly_map, *mask.shape):
-            inside.append(bins[mask[rows]])
-            self.normal += np.bincount(bins.ravel(), minlength=BINS)
-        inside = np.concatenate(inside)
-        if not len(inside):
-            return
-        anomalous = np.bincount(inside, minlength=BINS)
-        self.normal -= anomalous
-        self.anomalous += anomalous
-        regions, count = ndimage.label(mask, np.ones((3, 3)))
-        region = regions[mask] - 1
-        share = 1 / np.bincount(region)
-        self.regions += np.bincount(inside, share[region], minlength=BINS)
-        self.region_count += count
-
-    def _bins(self, anomaly_map, height, width):
-        """Yields strips of the map at height x width: which rows they are, and all pixels' bins."""
-        small = Image.fromarray(np.asarray(anomaly_map, np.float32))
-        step = max(1, STRIP // width)
-        for top in range(0, height, step):
-            bottom = min(top + step, height)
-            box = (0, top * small.height / height, small.width, bottom * small.height / height)
-            size = width, bottom - top
-            strip = np.asarray(small.resize(size, Image.Resampling.BILINEAR, box))
-            bins = (strip * (BINS / (strip + self.unit))).astype(np.intp)
-            yield slice(top, bottom), np.minimum(bins, BINS - 1)
-
-    def __iadd__(self, other: PixelMeasures) -> PixelMeasures:
-        """Takes over what another one of the same unit has gathered."""
-        for name in ("normal", "anomalous", "regions", "region_count"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        return self
-
-    def measures(self) -> dict:
-        """JSON-ready; empty where no pixel or every pixel is anomalous."""
-        if not (self.normal.any() and self.anomalous.any()):
-            return {}
-        from sklearn.metrics import auc, roc_auc_score
-
-        values = np.tile(np.arange(BINS), 2)
-        weights = np.concatenate([self.normal, self.anomalous])
-        auroc = roc_auc_score(np.repeat([0, 1], BINS), values, sample_weight=weights)
-        fpr = np.append(0.0, np.cumsum(self.normal[::-1]) / self.normal.sum())
-        overlap = np.append(0.0, np.cumsum(self.regions[::-1]) / self.region_count)
-        edge = np.interp(PRO_LIMIT, fpr, overlap)
-        below = fpr < PRO_LIMIT
-        pro = auc(np.append(fpr[below], PRO_LIMIT), np.append(overlap[below], edge)) / PRO_LIMIT
-        return {"pixel_auroc": float(auroc), "pro": float(pro), "regions": self.region_count}

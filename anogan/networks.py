@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,6 +17,41 @@ START_LOG_VARIANCE = -3.0  # of E's latents
 TANH_REACH = 0.97  # of white and black, whose exact values tanh cannot reach
 SLOPE = 0.2  # of LeakyReLU below zero
 WIDEST = 8  # channels grow up to this many times the first stage's
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a model is made of; E and the PCA are None in the classic preset."""
+
+    generator: keras.Model
+    discriminator: keras.Model
+    encoder: keras.Model | None
+    linear: keras.Model | None  # a PCA, on which G and E are built; not trained
+
+    def trained(self) -> dict[str, keras.Model]:
+        """Those that training changes, by name."""
+        nets = {"generator": self.generator, "discriminator": self.discriminator}
+        return {**nets, "encoder": self.encoder} if self.encoder else nets
+
+
+def build(config: Config, dtype=None) -> Networks:
+    """New networks; dtype: a Keras policy."""
+    return Networks(
+        generator(config, dtype),
+        discriminator(config, dtype),
+        None if config.is_classic else encoder(config, dtype),
+        None if config.is_classic else linear_autoencoder(config),
+    )
+
+
+def copied(nets: Networks, config: Config, dtype=None) -> Networks:
+    """Networks of their own with the same weights; the PCA is shared, for nobody changes it."""
+    kinds = {"generator": generator, "discriminator": discriminator, "encoder": encoder}
+    copies = {}
+    for name, net in nets.trained().items():
+        copies[name] = kinds[name](config, dtype)
+        copies[name].set_weights(net.get_weights())
+    return Networks(linear=nets.linear, **{"encoder": None, **copies})
 
 
 def stage_sizes(height: int, width: int) -> list[tuple[int, int]]:
@@ -34,7 +71,7 @@ def stage_widths(first: int, stages: int) -> list[int]:
 def _batch_norm(config: Config, dtype) -> keras.layers.Layer:
     # The short runs of a laptop need moving averages that follow within some hundred steps.
     return BatchNorm(
-        momentum=config.norm_momentum,
+        momentum=0.9 if config.is_classic else 0.95,
         epsilon=1.001e-5,  # the fused operation's smallest
         synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
         dtype=dtype,
@@ -42,8 +79,8 @@ def _batch_norm(config: Config, dtype) -> keras.layers.Layer:
 
 
 def _initializer(config: Config, otherwise):
-    if config.init_stddev:
-        return keras.initializers.RandomNormal(stddev=config.init_stddev)
+    if config.is_classic:
+        return keras.initializers.RandomNormal(stddev=0.02)
     return otherwise()
 
 
@@ -75,10 +112,10 @@ def generator(config: Config, dtype=None) -> keras.Model:
         )(x)
     x = keras.layers.ReLU(dtype=dtype)(_batch_norm(config, dtype)(x))
     initializer = _initializer(config, keras.initializers.GlorotNormal)
-    if config.linear_skip:  # which is a good start: the rest begins small
+    if not config.is_classic:  # a PCA is added, which is a good start: the rest begins small
         initializer = keras.initializers.RandomNormal(stddev=0.005)
     x = ConvTranspose(config.channels, sizes[0], initializer=initializer, dtype=dtype)(x)
-    if config.linear_skip:
+    if not config.is_classic:
         linear = _linear_skip(config.height * config.width * config.channels)(z)
         x = keras.layers.Add(dtype="float32")([x, keras.layers.Reshape(config.shape)(linear)])
     return keras.Model(z, keras.layers.Activation("tanh", dtype="float32")(x), name="generator")
@@ -108,7 +145,7 @@ def _convolutions(config: Config, x, filters: int, batch_norm, dtype) -> list:
 def discriminator(config: Config, dtype=None) -> keras.Model:
     """D: images (b, h, w, c) -> [logits (b, 1) float32, features f of the last convolution]."""
     image = keras.Input((config.height, config.width, config.channels), name="image")
-    features = _convolutions(config, image, config.df_dim, config.d_batch_norm, dtype)[-1]
+    features = _convolutions(config, image, config.df_dim, config.is_classic, dtype)[-1]
     flat = keras.layers.Flatten(dtype=dtype)(features)
     logits = keras.layers.Dense(1, dtype="float32")(flat)
     return keras.Model(image, [logits, flat], name="discriminator")
@@ -119,10 +156,6 @@ def encoder(config: Config, dtype=None) -> keras.Model:
     image = keras.Input((config.height, config.width, config.channels), name="image")
     features = _convolutions(config, image, config.df_dim, True, dtype)[-1]
     x = keras.layers.Flatten(dtype=dtype)(features)
-    if not config.linear_skip:
-        return keras.Model(
-            image, keras.layers.Dense(2 * config.z_dim, dtype="float32")(x), name="encoder"
-        )
     x = keras.layers.Dense(2 * config.z_dim, kernel_initializer="zeros", dtype="float32")(x)
     linear = _linear_skip(2 * config.z_dim)(keras.layers.Flatten(dtype="float32")(image))
     return keras.Model(image, keras.layers.Add(dtype="float32")([x, linear]), name="encoder")
@@ -136,8 +169,8 @@ def linear_autoencoder(config: Config) -> keras.Model:
     return keras.Model(image, keras.layers.Reshape(config.shape)(x), name="linear")
 
 
-def set_linear_skips(images, config: Config, autoencoder, generators, encoders) -> None:
-    """Sets the autoencoder and the skips of G and E to a PCA of images (n, h, w, c).
+def set_linear_skips(images, config: Config, *networks: Networks) -> None:
+    """Sets the PCA of networks, and the skips of their G and E, to that of images (n, h, w, c).
 
     images: float in [-1, 1]. E's skip becomes the whitened projection, with log variances of
     START_LOG_VARIANCE; G's the least-squares way back, before the tanh. So training starts near
@@ -162,11 +195,11 @@ def set_linear_skips(images, config: Config, autoencoder, generators, encoders) 
     shift[: config.z_dim] = 0.0
     shift[:count] = -(pca.mean_ @ pca.components_.T) / spread
     means = forth[:, : config.z_dim], shift[: config.z_dim]
-    autoencoder.set_weights([*means, linear_back, pca.mean_])
-    for net in generators:
-        net.get_layer(SKIP).set_weights([back, middle])
-    for net in encoders:
-        net.get_layer(SKIP).set_weights([forth, shift])
+    for nets in networks:
+        if nets.linear and nets.encoder:
+            nets.linear.set_weights([*means, linear_back, pca.mean_])
+            nets.generator.get_layer(SKIP).set_weights([back, middle])
+            nets.encoder.get_layer(SKIP).set_weights([forth, shift])
 
 
 def frozen_generator(net: keras.Model):

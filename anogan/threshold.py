@@ -1,19 +1,16 @@
-"""From scores to decisions: what normal images score, the threshold, and how good it is."""
+"""From scores to decisions: what normal images score, p-values, and the threshold."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import genpareto
 
-SHOWN = 10  # images above a score make their share a figure; below, the fitted tail speaks
-TAIL = 0.1  # share of the normal images to which the tail is fitted
+SHOWN = 10  # images above a score make their fraction a figure; below, the fitted tail speaks
+TAIL = 0.1  # fraction of the normal images to which the tail is fitted
 FEWEST = 5  # held-out normal images below which there is no automatic threshold
-BOOTSTRAP = 1000  # resamples for the interval of the AUROC
-LABELS = ("normal", "anomalous")
-# Of the anomaly score, as they are named in Detection, scores.csv and metrics.json
-TERMS = ("residual", "discrimination", "peak", "linear", "realism", "reconstruction_realism")
 
 
 def told(as_high: int, held_out: int) -> str:
@@ -27,7 +24,7 @@ class Tail(NamedTuple):
     """A generalised Pareto distribution of what exceeds `start` (peaks over threshold)."""
 
     start: float
-    share: float  # of the normal images above start
+    fraction: float  # of the normal images above start
     shape: float
     scale: float
 
@@ -35,7 +32,7 @@ class Tail(NamedTuple):
 class NormalScores:
     """The scores of held-out normal images, and their tail beyond what the sample can show.
 
-    Down to a share of SHOWN images of the sample the sample itself speaks. For rarer scores a
+    Down to a fraction of SHOWN images of the sample the sample itself speaks. For rarer scores a
     generalised Pareto distribution is fitted to the highest ones (Pickands 1975; Coles 2001,
     chapter 4).
     """
@@ -46,7 +43,7 @@ class NormalScores:
         if len(self.scores) < FEWEST:
             raise ValueError(f"{len(self.scores)} scores are too few for a threshold")
         self.tail = tail or self._fit()
-        self.shown = min(SHOWN / len(self.scores), 0.5)  # the smallest share the sample can show
+        self.shown = min(SHOWN / len(self.scores), 0.5)  # the smallest fraction the sample can show
 
     def _fit(self) -> Tail:
         n = len(self.scores)
@@ -75,12 +72,12 @@ class NormalScores:
         return (self.as_high(scores) + 1) / (len(self.scores) + 1)
 
     def threshold(self, target_fpr: float) -> float:
-        """The score above which this share of normal images lies; target_fpr in (0, 1)."""
+        """The score above which this fraction of normal images lies; target_fpr in (0, 1)."""
         counted = float(np.quantile(self.scores, 1 - max(target_fpr, self.shown)))
         if target_fpr >= self.shown:
             return counted
         tail = self.tail
-        rate = min(target_fpr / tail.share, 1.0)
+        rate = min(target_fpr / tail.fraction, 1.0)
         fitted = tail.start + genpareto.isf(rate, tail.shape, 0.0, tail.scale)
         return float(max(fitted, counted))
 
@@ -117,72 +114,36 @@ def threshold_from_labels(labels, scores, rule: str) -> float:
     return float((scores[best] + below) / 2)
 
 
-def measures(labels, scores, kinds=None, threshold: float | None = None, seed: int = 0) -> dict:
-    """What the scores are worth against labels (n,), 0 normal and 1 anomalous; JSON-ready.
+@dataclass(frozen=True)
+class Threshold:
+    """How to decide: by hand, from held-out normal images, or, if asked for, from the labels."""
 
-    AUROC with a 95 % bootstrap interval, average precision, AUROC by kind of anomaly, and at
-    the threshold (a score above it is called anomalous) the confusion matrix and what follows
-    from it. With labels of one sort only, what can be said of it.
-    """
-    labels, scores = np.asarray(labels), np.asarray(scores, float)
-    found = {"normal": int((labels == 0).sum()), "anomalous": int((labels == 1).sum())}
-    found["prevalence"] = float(np.mean(labels == 1))
-    if found["normal"] and found["anomalous"]:
-        from sklearn.metrics import average_precision_score, roc_auc_score
+    value: float | None = None  # given by hand
+    target_fpr: float = 0.05  # of held-out normal images
+    rule: str = "held_out"  # or "youden" or "f1", which use the labels
 
-        found["auroc"] = float(roc_auc_score(labels, scores))
-        found["auroc_interval"] = auroc_interval(labels, scores, seed)
-        found["average_precision"] = float(average_precision_score(labels, scores))
-        kinds = np.asarray(["anomalous"] * len(labels) if kinds is None else kinds, dtype=str)
-        found["auroc_by_kind"] = {
-            str(kind): float(roc_auc_score(labels[chosen], scores[chosen]))
-            for kind in sorted(set(kinds[labels == 1]))
-            for chosen in [(labels == 0) | ((kinds == kind) & (labels == 1))]
-        }
-    if threshold is not None:
-        found["at_threshold"] = at_threshold(labels, scores, threshold)
-    return found
+    def too_fine_for(self, normal: NormalScores | None) -> bool:
+        """Whether the rate asked for is rarer than so many images can show."""
+        by_rate = self.value is None and self.rule == "held_out"
+        return by_rate and normal is not None and self.target_fpr < 1 / len(normal.scores)
 
-
-def at_threshold(labels, scores, threshold: float) -> dict:
-    """Confusion matrix, precision, recall (sensitivity), specificity, F1, false positive rate."""
-    from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
-
-    labels, called = np.asarray(labels), np.asarray(scores) > threshold
-    (tn, fp), (fn, tp) = confusion_matrix(labels, called, labels=[0, 1]).tolist()
-    found = {
-        "threshold": float(threshold),
-        "true_positives": tp,
-        "false_positives": fp,
-        "true_negatives": tn,
-        "false_negatives": fn,
-        "precision": float(precision_score(labels, called, zero_division=0)),
-    }
-    if tp + fn:
-        recall = float(recall_score(labels, called))
-        found |= {"recall": recall, "sensitivity": recall, "f1": float(f1_score(labels, called))}
-    if tn + fp:
-        found |= {"specificity": tn / (tn + fp), "false_positive_rate": fp / (tn + fp)}
-    return found
-
-
-def auroc_interval(labels, scores, seed: int = 0, level: float = 0.95) -> list[float]:
-    """Bootstrap percentile interval of the AUROC, normal and anomalous images drawn apart.
-
-    The AUROC is a mean of ranks, so a resample is a weighting of the images by how often each
-    was drawn: no sorting again (n log n once, n a resample).
-    """
-    rng = np.random.default_rng(seed)
-    labels, scores = np.asarray(labels), np.asarray(scores, float)
-    _, place = np.unique(scores, return_inverse=True)
-    groups = [place[labels == label] for label in (0, 1)]
-    top = place.max() + 1
-    drawn = []
-    for _ in range(BOOTSTRAP):
-        normal, anomalous = (
-            np.bincount(rng.choice(group, len(group)), minlength=top) for group in groups
+    def choose(self, normal: NormalScores | None, labels, scores) -> tuple[float | None, str]:
+        """(threshold, how it was found); None where nothing is known to find it from."""
+        if self.value is not None:
+            return self.value, "given by hand"
+        if self.rule != "held_out":
+            if len(set(labels)) < 2:
+                return None, "none: of the images that could be read, all labels are of one sort"
+            name = {"youden": "Youden's J", "f1": "the best F1"}[self.rule]
+            found = threshold_from_labels(labels, scores, self.rule)
+            return found, f"by {name} from the labels of these very images"
+        if normal is None:
+            return None, "none: too few held-out normal images"
+        count = len(normal.scores)
+        how = "" if self.target_fpr >= normal.shown else " and a fitted tail"
+        if self.too_fine_for(normal):
+            how = f", extrapolated: they show no rate below 1 in {count}"
+        return (
+            normal.threshold(self.target_fpr),
+            f"for {self.target_fpr:.3g} false positives, from {count} held-out normal images{how}",
         )
-        below = np.cumsum(normal) - 0.5 * normal  # normal images below, ties half
-        drawn.append(float(anomalous @ below) / (len(groups[0]) * len(groups[1])))
-    tail = (1 - level) / 2
-    return [float(q) for q in np.quantile(drawn, [tail, 1 - tail])]

@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from anogan.dataset import ImageSet
 from anogan.errors import UserError
 from anogan.files import record
+from anogan.trainer import Trainer
 from utils import save_image, tile, to_float, to_uint8
 
 CHECK_EVERY = 50  # steps between looks at losses and diversity
 GRIDS = 10  # sample grids over the run, besides the first and the last
 SAVE_SECONDS = 30.0  # between checkpoints
-COLLAPSED = 0.05  # diversity of samples as a share of the training images'
+COLLAPSED = 0.05  # diversity of samples as a fraction of the training images'
 LOOKED_AT = 256  # training images whose diversity stands for that of all
 ONE_LEVEL = 1 / 127.5  # a grey level's width in [-1, 1]
 
@@ -27,38 +30,49 @@ class TrainingFailed(UserError):
     """NaN losses or collapse; the last good checkpoint is kept."""
 
 
-class Training:
-    """Takes a model from the step it is at to the last one of its configuration."""
+class TrainingRun:
+    """Takes a Trainer from the step it is at to a later one."""
 
-    def __init__(self, model, images, spread, folder, sample_dir, log_dir, progress):
-        """model: a DCGAN; images: the ImageSet to train on; spread: theirs, from find_spread.
+    def __init__(
+        self,
+        trainer: Trainer,
+        images: ImageSet,
+        spread: float,
+        save: Callable[[], None] | None,
+        draw: Callable[[], np.ndarray],
+        sample_dir: str | Path | None = None,
+        log_dir: str | Path | None = None,
+        progress: bool = True,
+    ):
+        """images: to train on; spread: theirs, from find_spread.
 
-        Folders may be None: not written.
+        save: writes a checkpoint, or None; draw: G's present images (n, h, w, c) of some latents;
+        sample_dir, log_dir: folders for grids of these and for TensorBoard, or None.
         """
-        self.model, self.images, self.spread = model, images, spread
-        mine = model.workers.chief  # to write and to show
+        self.trainer, self.images, self.spread, self.draw = trainer, images, spread, draw
+        mine = trainer.workers.chief  # to write and to show
         self.progress = progress and mine
-        self.folder = Path(folder) if folder and mine else None
+        self.save = save if mine else None
         self.sample_dir = Path(sample_dir) if sample_dir and mine else None
-        self.log_dir, self.writer = Path(log_dir) if log_dir and mine else None, None
+        self.log_dir = Path(log_dir) if log_dir and mine else None
+        self.writer: tf.summary.SummaryWriter | None = None
         self.given_up: set[str] = set()  # what cannot be written
-        self.total = model.config.total_steps(len(images))
 
-    def run(self) -> None:
-        """Trains; saves regularly, at the end, and when stopped by Ctrl-C or SIGTERM."""
-        model, config = self.model, self.model.config
-        step = model.steps_done
+    def to(self, total: int) -> None:
+        """Trains up to this step; saves regularly, at the end, and on Ctrl-C or SIGTERM."""
+        trainer, batch_size = self.trainer, self.trainer.config.batch_size
+        step = trainer.steps_done
         if self.log_dir:
             with self._optional("curves", self.log_dir):
                 self.writer = tf.summary.create_file_writer(str(self.log_dir))
         if step == 0:
             self._save()
             self._grid(0)
-        batches = model.batches(self.images)
+        batches = trainer.batches(self.images)
         saved = time.monotonic()
-        every = max(1, self.total // GRIDS)
+        every = max(1, total // GRIDS)
         bar = tqdm(
-            total=self.total,
+            total=total,
             initial=step,
             unit="step",
             disable=not self.progress,
@@ -68,15 +82,15 @@ class Training:
         try:
             with bar:
                 started, first = time.monotonic(), step
-                while step < self.total:
-                    losses = model.update(next(batches))
+                while step < total:
+                    losses = trainer.update(next(batches))
                     step += 1
                     bar.update()
-                    last = step == self.total
+                    last = step == total
                     if last or step % CHECK_EVERY == 0:
                         losses = {k: float(v) for k, v in losses.items()}
                         self._check_health(step, losses)
-                        rate = (step - first) * config.batch_size / (time.monotonic() - started)
+                        rate = (step - first) * batch_size / (time.monotonic() - started)
                         self._report(bar, step, losses, rate)
                         if last or time.monotonic() - saved > SAVE_SECONDS:
                             self._save()
@@ -107,8 +121,8 @@ class Training:
             )
 
     def _save(self) -> None:
-        if self.folder:
-            self.model.save(self.folder)
+        if self.save:
+            self.save()
 
     def _report(self, bar, step, losses, rate) -> None:
         bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items()} | {"img/s": f"{rate:.0f}"})
@@ -121,7 +135,7 @@ class Training:
         """The fixed latents' images, as a file and for TensorBoard."""
         if not (self.sample_dir or self.writer):
             return
-        grid = tile(to_uint8(self.model.generate(self.model.fixed_latents())))
+        grid = tile(to_uint8(self.draw()))
         if self.sample_dir:
             with self._optional("samples", self.sample_dir):
                 name = f"train_{step:07d}.png"
@@ -134,10 +148,10 @@ class Training:
     def _check_health(self, step, losses) -> None:
         """Raises TrainingFailed if a loss is not finite or all samples look the same."""
         bad = [k for k, v in losses.items() if not np.isfinite(v)]
-        samples = self.model.generate(self.model.fixed_latents())
-        if not (self.model.finite() and np.isfinite(samples).all()):
+        samples = self.draw()
+        if not (self.trainer.finite() and np.isfinite(samples).all()):
             bad.append("weights")
-        kept = f"the last good checkpoint in {self.folder} is kept" if self.folder else "stopped"
+        kept = "the last good checkpoint is kept" if self.save else "stopped"
         if bad:
             raise TrainingFailed(
                 f"training failed at step {step}: {', '.join(bad)} not finite; {kept}: "

@@ -109,7 +109,7 @@ def early_and_now(path: Path, model, shown: int = 8) -> tuple[float, float]:
     Returns the mean score of the first images and of the present ones, over all fixed latents.
     """
     now = to_uint8(model.generate(model.fixed_latents()))  # as exact as the first ones are kept
-    first, present = to_float(model.first_images), to_float(now)
+    first, present = to_float(model.images.first), to_float(now)
     both = [model.anomaly_detector(images).score for images in (first, present)]
     figure = Figure(figsize=(1.4 * shown, 3.6), layout="constrained")
     axes = figure.subplots(2, shown)

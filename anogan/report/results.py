@@ -9,19 +9,20 @@ import json
 import pickle
 from array import array
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
-from anogan import threshold
+from anogan import metrics as measured
 from anogan.errors import UserError
 from anogan.files import Output, atomic_file, record, write_atomic
-from anogan.masks import Masks, PixelMeasures
+from anogan.masks import Masks
+from anogan.metrics import LABELS, PixelMeasures
 from anogan.report import page, plots
 from anogan.report.pictures import detection_panel, save_map, shown_map
-from anogan.threshold import LABELS, TERMS, NormalScores
+from anogan.scoring import TERMS, Calibration
+from anogan.threshold import Threshold, normalise, told
 from utils import save_image, tile, to_uint8
 
 PARTIAL = "scores.partial{}.csv"  # with several workers, and a part of the results, of each
@@ -32,41 +33,6 @@ CONTRIBUTIONS = tuple(f"{name}_contribution" for name in TERMS)
 SHEET = 100  # images on the contact sheet
 GALLERY = 100  # of the most anomalous in the report; half as many of the least and the nearest
 KEPT = 500  # images of each label whose features and search losses are plotted
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """How to decide: by hand, from held-out normal images, or, if asked for, from the labels."""
-
-    value: float | None = None  # given by hand
-    target_fpr: float = 0.05  # of held-out normal images
-    rule: str = "held_out"  # or "youden" or "f1", which use the labels
-
-    def too_fine_for(self, normal: NormalScores | None) -> bool:
-        """Whether the rate asked for is rarer than so many images can show."""
-        by_rate = self.value is None and self.rule == "held_out"
-        return by_rate and normal is not None and self.target_fpr < 1 / len(normal.scores)
-
-    def choose(self, normal: NormalScores | None, labels, scores) -> tuple[float | None, str]:
-        """(threshold, how it was found); None where nothing is known to find it from."""
-        if self.value is not None:
-            return self.value, "given by hand"
-        if self.rule != "held_out":
-            if len(set(labels)) < 2:
-                return None, "none: of the images that could be read, all labels are of one sort"
-            name = {"youden": "Youden's J", "f1": "the best F1"}[self.rule]
-            found = threshold.threshold_from_labels(labels, scores, self.rule)
-            return found, f"by {name} from the labels of these very images"
-        if normal is None:
-            return None, "none: too few held-out normal images"
-        count = len(normal.scores)
-        how = "" if self.target_fpr >= normal.shown else " and a fitted tail"
-        if self.too_fine_for(normal):
-            how = f", extrapolated: they show no rate below 1 in {count}"
-        return (
-            normal.threshold(self.target_fpr),
-            f"for {self.target_fpr:.3g} false positives, from {count} held-out normal images{how}",
-        )
 
 
 def told_trust(trust: float | None) -> str:
@@ -92,28 +58,26 @@ class Results:
         folder: Path,
         images,
         model,
-        normal: NormalScores | None = None,
-        formula: dict | None = None,
-        pixel_threshold: float = 0.5,
+        calibration: Calibration,
         threshold: Threshold | None = None,
         masks: Masks | None = None,
         save_maps: bool = False,
         pictures: int = 10,
     ):
-        """images: the ImageSet that is scored, by the DCGAN model; normal: of held-out images.
+        """images: the ImageSet that is scored, by the DCGAN model and with its calibration.
 
-        formula: as DCGAN.formula gives it for the same search; pixel_threshold: of the anomaly
-        maps; save_maps: also as files, one of each image; pictures: so many of the most and the
-        least anomalous are drawn large.
+        save_maps: also as files, one of each image; pictures: so many of the most and the least
+        anomalous are drawn large.
         """
         self.folder, self.images, self.model = Path(folder), images, model
-        self.normal, self.threshold = normal, threshold or Threshold()
-        self.pixel_threshold, self.masks, self.save_maps = pixel_threshold, masks, save_maps
+        self.normal, self.threshold = calibration.normal_scores, threshold or Threshold()
+        self.pixel_threshold = calibration.pixel_threshold(self.threshold.target_fpr)
+        self.masks, self.save_maps = masks, save_maps
         self.pictures = pictures
-        self.formula = formula or model.formula()
+        self.formula = calibration.formula()
         known = images.labels is not None
         if self.threshold.value is None and self.threshold.rule == "held_out":
-            self.near = self.threshold.choose(normal, None, None)[0]
+            self.near = self.threshold.choose(self.normal, None, None)[0]
         else:
             self.near = self.threshold.value
         self.output = Output(self.folder, FILES)
@@ -130,7 +94,7 @@ class Results:
         self._shared_stems = {stem for stem, count in stems.items() if count > 1}
         self._features = {name: [] for name in (LABELS if known else ("images",))}
         self._losses = {name: [] for name in self._features}
-        self._pixels = PixelMeasures(pixel_threshold) if masks else None
+        self._pixels = PixelMeasures(self.pixel_threshold) if masks else None
 
     def __enter__(self):
         record(self.folder, self._partial.name)
@@ -210,7 +174,7 @@ class Results:
             {
                 "images": crc32("\n".join(images.names).encode()),
                 "labels": crc32(b"" if images.labels is None else images.labels.tobytes()),
-                "model": crc32(b"".join(v.numpy().tobytes() for v in model.scoring_variables())),
+                "model": crc32(b"".join(w.tobytes() for w in model.scoring_weights())),
                 "precision": crc32(model.precision.encode()),
             }
         )
@@ -295,7 +259,7 @@ class Results:
         if value is not None:
             metrics["called_anomalous"] = int((scores > value).sum())
         if labels is not None and len(scores):
-            metrics |= threshold.measures(labels, scores, kinds, value)
+            metrics |= measured.measures(labels, scores, kinds, value)
         if self._pixels:
             metrics |= self._pixels.measures()
         write_atomic(self.new / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -322,7 +286,7 @@ class Results:
             header += ["p_value"] if p_values is not None else []
             rows.writerow(header)
             if value is not None:
-                normalised = threshold.normalise(scores, value, self._unit(value))
+                normalised = normalise(scores, value, self._unit(value))
             for place, index in enumerate(self.indices):
                 row = [*self._known(index)]
                 row += [f"{column[place]:.6g}" for column in self.columns.values()]
@@ -344,7 +308,7 @@ class Results:
                 if value is not None:
                     title += f", {'anomalous' if score > value else 'normal'}"
                 if self.normal is not None:
-                    title += f"; {threshold.told(*self._as_high(place))}"
+                    title += f"; {told(*self._as_high(place))}"
                 title += f"\n{self._decided_by(place)}"
                 stem = Path(file).with_suffix("").as_posix().replace("/", "_")
                 path = folder / f"{name}_{rank:02d}_{stem[-80:]}.png"
@@ -378,8 +342,8 @@ class Results:
         folder = self.new / "plots"
         features = {name: np.concatenate(f) for name, f in self._features.items() if f}
         losses = list(self._losses.values())
-        if len(self.model.seen):
-            features["normal, trained on"] = self.model.features(self.model.seen[:KEPT])
+        if len(self.model.images.seen):
+            features["normal, trained on"] = self.model.features(self.model.images.seen[:KEPT])
         test = {
             "scores": scores,
             "labels": labels,
@@ -445,7 +409,7 @@ class Results:
             facts["AUROC"] = f"{metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f})"
             facts["average precision"] = f"{metrics['average_precision']:.4f}"
             facts["prevalence of anomalies"] = f"{metrics['prevalence']:.3f}"
-        for name, title in (("pixel_auroc", "pixel AUROC"), ("pro", "PRO")):
+        for name, title in (("pixel_auroc", "pixel AUROC"), ("au_pro", "AU-PRO")):
             if name in metrics:
                 facts[title] = f"{metrics[name]:.4f}"
         if metrics["threshold"] is not None:

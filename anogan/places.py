@@ -1,0 +1,129 @@
+"""Where things are: data sets, runs, test images, masks and results, as the options say."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+from anogan import dataset
+from anogan.config import FILE_NAME, Config
+from anogan.errors import UserError
+from anogan.options import Options
+
+TEST_DIR = "test_data"
+CHECKPOINTS = "checkpoints"  # where runs are unless --checkpoint_dir says otherwise
+
+
+def dataset_folder(options: Options) -> Path:
+    """The folder of a data set of image files; a UserError that helps where there is none."""
+    folder = Path(options.data_dir) / options.dataset
+    if folder.is_dir():
+        return folder
+    there = ", ".join(dataset.available(options.data_dir)) or "none"
+    fetched = options.dataset in ("celebA", "lsun", "elpv")
+    remedy = (
+        f"fetch it with: python download.py {options.dataset}" if fetched else "put images there"
+    )
+    raise UserError(f"{folder} does not exist: {remedy} (data sets in {options.data_dir}: {there})")
+
+
+def training_folder(options: Options) -> Path:
+    """The folder of the normal images to train on."""
+    folder = dataset_folder(options)
+    parts = dataset.layout(folder)
+    return parts.train if parts else folder
+
+
+def run_name(options: Options) -> str:
+    """The run's folder below --checkpoint_dir."""
+    if options.normal_class is not None:
+        return f"mnist_normal{options.normal_class}"
+    if options.anomaly_class is not None:
+        return f"mnist_anomaly{options.anomaly_class}"
+    return safe_name(options.dataset)
+
+
+def dataset_name(options: Options) -> str:
+    """--dataset as one way of writing it: its path within --data_dir, or else its whole path."""
+    root = os.path.realpath(options.data_dir)
+    path = os.path.realpath(os.path.join(root, options.dataset))
+    if path == root:
+        raise UserError(f"--dataset {options.dataset} is --data_dir itself: name a folder in it")
+    return os.path.relpath(path, root) if path.startswith(os.path.join(root, "")) else path
+
+
+def safe_name(path: str) -> str:
+    """A path as the name of one folder; with a checksum, unless it is such a name by itself."""
+    if re.fullmatch(r"[\w-][\w. -]*", path):
+        return path
+    words = re.sub(r"[^\w.-]+", "_", path).strip("._")[-60:]
+    return f"{words}_{crc32(os.fsencode(path)):08x}"
+
+
+def output_name(folder: Path) -> str:
+    """A run's folder below --sample_dir and --log_dir: no two runs share one."""
+    path = os.path.realpath(folder)
+    root = os.path.realpath(CHECKPOINTS)
+    beside = os.path.dirname(path) == root
+    return safe_name(os.path.basename(path) if beside else os.path.relpath(path))
+
+
+def find_run(options: Options) -> Path:
+    """The folder of the trained model that the flags mean; UserError if there is none."""
+    folder = run_folder(options)
+    if (folder / FILE_NAME).exists():
+        return folder
+    root = Path(options.checkpoint_dir)
+    runs = sorted(p.parent.name for p in root.glob(f"*/{FILE_NAME}"))
+    of_mnist = [r for r in runs if r.startswith("mnist_")]
+    if folder.name == "mnist" and len(of_mnist) == 1:
+        return root / of_mnist[0]
+    there = f"trained so far: {', '.join(runs)}" if runs else "none is trained so far"
+    raise UserError(f"no trained model in {folder} ({there}): train it first with --train")
+
+
+def run_folder(options: Options) -> Path:
+    """Where the run of these flags has its checkpoints."""
+    root = Path(options.checkpoint_dir)
+    if (root / FILE_NAME).exists():
+        return root
+    former = root / os.path.normpath(options.dataset)  # nested data sets had nested runs once
+    if former.is_relative_to(root) and ".." not in former.parts and (former / FILE_NAME).exists():
+        return former
+    return root / run_name(options)
+
+
+class Places(NamedTuple):
+    """Where scoring finds the test images and their masks, and leaves the results."""
+
+    images: Path
+    masks: Path | None
+    results: Path
+    has_layout: bool  # of MVTec AD: that is how the places are known
+
+
+def test_places(options: Options, config: Config) -> Places:
+    """As the flags say; else the parts of the data set, where it has a layout with a test set."""
+    if options.test_dir:
+        folder = Path(options.test_dir)
+        parts = dataset.layout(folder.parent) if folder.name == "test" else dataset.layout(folder)
+    else:
+        folder = Path(options.data_dir) / config.dataset
+        parts = dataset.layout(folder)
+    if parts:
+        images, masks, beside = parts.test, parts.masks, parts.test.parent
+    else:
+        images, masks = Path(options.test_dir or TEST_DIR), None
+        beside = images
+    masks = Path(options.mask_dir) if options.mask_dir else masks
+    results = Path(options.test_result_dir or beside / "test_result")
+    return Places(images, masks, results, parts is not None)
+
+
+def strictly_inside(folder, *others) -> list:
+    """Those of some folders that lie inside a folder and are not that folder itself."""
+    root = os.path.join(os.path.realpath(folder), "")
+    return [other for other in others if other and os.path.realpath(other).startswith(root)]
