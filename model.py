@@ -23,9 +23,10 @@ from anogan.checkpoint import (
 )
 from anogan.config import Config
 from anogan.dataset import ImageSet, permutation
+from anogan.detector import Detector, batch_size_of
 from anogan.distributed import Workers
 from anogan.errors import UserError
-from anogan.scoring import LEARNING_RATE, Calibration, Detection, Scorer, Way, batch_size_of
+from anogan.scoring import LEARNING_RATE, Calibration, Detection, Way
 from anogan.trainer import Trainer
 from anogan.training import ONE_LEVEL, TrainingRun, find_spread
 from utils import checked_images, to_float, to_uint8
@@ -58,7 +59,7 @@ class DCGAN:
             nets = networks.build(config, dtype)
             ema = nets if config.is_classic else networks.copied(nets, config, dtype)
             self.trainer = Trainer(config, nets, ema, self.workers)
-        self.scorer = Scorer(config, ema, self.workers)
+        self.detector = Detector(config, ema, self.workers)
         none = np.zeros((0, *config.shape), np.uint8)
         self.images = RunImages(none, none)
         self.calibrations: dict[str, Calibration] = {}
@@ -154,7 +155,7 @@ class DCGAN:
 
     def generate(self, z, batch_size: int = 256) -> np.ndarray:
         """G(z) in inference mode, (n, z_dim) -> (n, h, w, c) in [-1, 1]."""
-        return self.scorer.generate(z, batch_size)
+        return self.detector.generate(z, batch_size)
 
     # scoring
 
@@ -184,7 +185,7 @@ class DCGAN:
         x = self._as_images(images)
         calibration = calibration or self.calibrate(search, steps, learning_rate)
         size = batch_size or batch_size_of(x)
-        return self.scorer.detect(x, way, calibration, self._starts(way), size)
+        return self.detector.detect(x, way, calibration, self._starts(way), size)
 
     def calibrate(
         self,
@@ -198,7 +199,7 @@ class DCGAN:
             return known
         way = self._way(search, steps, learning_rate)
         held_out, seen = self.images.held_out, self.images.seen
-        return self.scorer.calibrate(held_out, seen, way, self._starts(way))
+        return self.detector.calibrate(held_out, seen, way, self._starts(way))
 
     def keep_calibration(
         self,
@@ -234,7 +235,7 @@ class DCGAN:
 
     def features(self, images) -> np.ndarray:
         """D's features of images (n, h, w, c), uint8 or float in [-1, 1]: (n, d)."""
-        return self.scorer.features(self._as_images(images))
+        return self.detector.features(self._as_images(images))
 
     def unexplained(self) -> float | None:
         """The fraction of held-out images' variance that their reconstructions leave.
@@ -249,7 +250,7 @@ class DCGAN:
         if variance.mean() < ONE_LEVEL**2:
             return None
         parts = [x[i : i + 64] for i in range(0, len(x), 64)]
-        drawn = [self.generate(self.scorer.encode_batch(part)) for part in parts]
+        drawn = [self.generate(self.detector.encode_batch(part)) for part in parts]
         left = sum(float(((p - g) ** 2).sum()) for p, g in zip(parts, drawn, strict=True))
         return left / float(variance.sum())
 

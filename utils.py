@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
-import functools
 import io
 import itertools
 import math
 import os
 import threading
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from anogan.errors import UserError
-from anogan.files import may_hold_output, write_atomic, written
+from anogan.files import write_atomic
 
-# Pillow knows these by name, but reads them with the help of other programs only, or never.
-NOT_BY_ITSELF = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where this many times the output size is left:
 # 2 to 5 times as fast. At 3 the result is within 53 dB of the full decode, at 2 within 43.
 SPARE = 3
@@ -48,112 +42,6 @@ class ImageError(UserError):
     def __init__(self, path, reason: str):
         super().__init__(f"{path}: {reason}")
         self.reason = reason
-
-
-# files
-
-
-class Listing(NamedTuple):
-    """What a folder and its sub-folders hold."""
-
-    names: list[str]  # paths of the images within the folder, sorted
-    left_out: Counter[str]  # files that are no images, by ending; none where a pattern chose
-    results: int  # files that this tool itself wrote: pictures of earlier results and the like
-
-    def told(self) -> list[str]:
-        """What was left out, in lines for the user."""
-        lines = []
-        if self.left_out:
-            endings = ", ".join(sorted(self.left_out))
-            lines.append(f"left out {self.left_out.total()} files that are no images: {endings}")
-        if self.results:
-            lines.append(f"left out {self.results} files of earlier results of this tool")
-        return lines
-
-
-def find_images(folder, pattern: str | None = None, exclude=()) -> list[Path]:
-    """The images in a folder and its sub-folders: see list_images."""
-    return [Path(folder) / name for name in list_images(folder, pattern, exclude).names]
-
-
-def list_images(folder, pattern: str | None = None, exclude=()) -> Listing:
-    """The images in a folder and its sub-folders, and what else is there.
-
-    pattern: for the file's name, as in a shell; none: any ending of an image type that Pillow
-    reads. Hidden files and folders, the folders in `exclude`, and what this tool wrote are left
-    out. Links are followed, but no folder is entered twice.
-    Raises UserError where the folder is missing, cannot be read or holds no such file.
-    """
-    folder = Path(folder)
-    above = Path(os.path.realpath(folder)).parents  # links up there are loops
-    seen = {os.path.realpath(path) for path in (*exclude, *above)}
-    found, folders, links = [], [""], []
-    left_out, own, results = Counter(), set(), 0
-    while folders or links:  # links last, so that a folder is known by its own name
-        here = folders.pop() if folders else links.pop(0)
-        if (real := os.path.realpath(folder / here)) in seen:
-            continue
-        seen.add(real)
-        inside = list(_entries(folder / here))
-        if may_hold_output({entry.name for entry in inside}):
-            own |= {os.path.join(real, name) for name in written(folder / here)}
-        for entry in inside:
-            name = f"{here}/{entry.name}" if here else entry.name
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(name)
-            elif entry.is_symlink() and os.path.isdir(entry.path):
-                links.append(name)
-            elif _wanted(entry, pattern):
-                if own and os.path.join(real, entry.name) in own:
-                    results += 1
-                else:
-                    found.append(name)
-            elif (
-                not (pattern or entry.is_symlink())
-                and entry.is_file()
-                and not _is_about(entry, own, real)
-            ):
-                left_out[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
-    listing = Listing(sorted(found), left_out, results)
-    if not found:
-        wanted = f"file that matches {pattern!r}" if pattern else "image"
-        told = "".join(f"; {line}" for line in listing.told())
-        raise UserError(
-            f"{folder} holds no {wanted}: put images there or name another folder{told}"
-        )
-    return listing
-
-
-def _is_about(entry, own: set[str], real: str) -> bool:
-    """Whether a file that is no image need not be mentioned: a README, or this tool's own."""
-    return entry.name.split(".")[0] == "README" or os.path.join(real, entry.name) in own
-
-
-@functools.cache
-def image_endings() -> frozenset[str]:
-    """The endings, in lower case, of all image types that Pillow can read by itself."""
-    known = Image.registered_extensions().items()  # loads all of Pillow's formats
-    return frozenset(e for e, kind in known if kind in Image.OPEN and kind not in NOT_BY_ITSELF)
-
-
-def _entries(folder):
-    try:
-        with os.scandir(folder) as entries:
-            yield from entries
-    except FileNotFoundError:
-        raise UserError(f"{folder} does not exist: create it and put images there") from None
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read as a folder ({error.strerror})") from None
-
-
-def _wanted(entry, pattern: str | None) -> bool:
-    ending = os.path.splitext(entry.name)[1].lower()
-    matches = fnmatch.fnmatch(entry.name, pattern) if pattern else ending in image_endings()
-    if entry.is_symlink():  # a dangling link is reported when it is read
-        return matches and (os.path.isfile(entry.path) or not os.path.exists(entry.path))
-    return matches and entry.is_file()  # not a pipe: reading it would hang
 
 
 # reading

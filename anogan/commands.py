@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from anogan import dataset, distributed
+from anogan import dataset, distributed, folders, mnist
 from anogan.config import FILE_NAME, FREE, Config, preset
 from anogan.errors import UserError
 from anogan.files import Output, record, require_writable
+from anogan.folders import list_images
 from anogan.labels import labelled
 from anogan.masks import Masks
 from anogan.options import Options
@@ -29,9 +30,10 @@ from anogan.places import (
     training_folder,
 )
 from anogan.report import pictures
-from anogan.report.results import FILES, Results, told_trust
+from anogan.report.facts import told_trust
+from anogan.report.results import FILES, Results
 from anogan.threshold import Threshold
-from utils import find_range, list_images, probe
+from utils import find_range, probe
 
 PROBED = 64  # images that are looked at to know whether they are grey or colour, 8 bits or more
 
@@ -101,12 +103,12 @@ def training_images(options: Options, config: Config):
     limit = config.train_size or None
     if config.dataset == "mnist":
         classes = (config.normal_class, config.anomaly_class)
-        images = dataset.mnist(
+        images = mnist.mnist(
             options.data_dir, "train", *classes, config.height, config.width, limit=limit
         )
     else:
         folder = training_folder(options)
-        images = dataset.image_folder(
+        images = folders.image_folder(
             folder,
             config.pattern or None,
             *config.shape,
@@ -124,9 +126,9 @@ def test_images(options: Options, config: Config, places: Places):
     """The ImageSet to score: see test_places; for mnist, if none is given, its own."""
     if config.dataset == "mnist" and not options.test_dir:
         classes = (config.normal_class, config.anomaly_class)
-        images = dataset.mnist(options.data_dir, "test", *classes, config.height, config.width)
+        images = mnist.mnist(options.data_dir, "test", *classes, config.height, config.width)
     else:
-        images = dataset.image_folder(
+        images = folders.image_folder(
             places.images,
             options.input_fname_pattern,
             *config.shape,

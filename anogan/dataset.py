@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
 import itertools
 import logging
@@ -11,30 +10,12 @@ import os
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from anogan.errors import UserError
-from utils import (
-    ImageError,
-    checked_images,
-    image_size,
-    list_images,
-    load_image,
-    to_float,
-    to_uint8,
-)
+from utils import ImageError, checked_images, to_float, to_uint8
 
-MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
-NORMAL_FOLDERS = {"normal", "good"}
-# Sub-folders of these names hold what must not be trained on.
-OTHER_FOLDERS = {
-    *("test", "val", "validation", "ground_truth", "mask", "masks"),
-    *("defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal", "bad"),
-}
 FEWEST_HELD_OUT = 8  # images, if the fraction asks for as many: chance alone could leave none
 DECODED_TOGETHER = 8  # images
 DECODERS = ThreadPoolExecutor(os.cpu_count(), "decode")  # shared: as many threads as cores at most
@@ -301,200 +282,6 @@ def require(images: ImageSet, count: int, what: str) -> None:
         )
     first = "; the first: {}: {}".format(*images.skipped[0]) if images.skipped else ""
     raise UserError(f"{what}: none of {len(images)} files is a usable image{first}")
-
-
-def available(data_dir) -> list[str]:
-    """Names of the data sets in a folder: its sub-folders that hold anything."""
-    try:
-        folders = [entry for entry in Path(data_dir).iterdir() if entry.is_dir()]
-        return sorted(f.name for f in folders if f.name[0] != "." and _visible(f))
-    except OSError:
-        return []
-
-
-def image_folder(
-    folder,
-    pattern: str | None,
-    height: int,
-    width: int,
-    channels: int,
-    crop: tuple[int, int] | None = None,
-    value_range: tuple[float, float] | None = None,
-    labelled: bool = False,
-    training: bool = False,
-    exclude=(),
-    limit: int | None = None,
-    memory_limit: int = MEMORY_LIMIT,
-) -> ImageSet:
-    """The images in a folder and its sub-folders: see list_images and load_image.
-
-    labelled: if images lie in a sub-folder `normal` or `good`, those are labelled 0, the images
-    in all other sub-folders 1, and the kind is the sub-folder's name; then an image in none is a
-    UserError, for it would count as one or the other and falsify the AUROC. training: all images
-    must be normal ones, see refuse_labelled. limit: at most so many images, evenly spaced.
-    UserError where there is no image.
-    """
-    listing = list_images(folder, pattern, exclude)
-    if training:
-        refuse_labelled(Path(folder), listing.names)
-    places = thin(listing.names, limit)
-    names = [printable(place) for place in places]
-    labels, kinds = _labels(Path(folder), places) if labelled else (None, None)
-    shape = (height, width, channels)
-    settings = {"height": height, "width": width, "channels": channels, "crop": crop}
-
-    def decode(path, remark):
-        return load_image(path, value_range=value_range, remark=remark, **settings)
-
-    images = ImageSet.from_files(
-        folder, places, names, shape, decode, memory_limit, labels, kinds, image_size
-    )
-    images.left_out += listing.told()
-    return images
-
-
-class Layout(NamedTuple):
-    """The parts of a data set that lies as those of MVTec AD do (Bergmann et al. 2019)."""
-
-    train: Path  # normal images
-    test: Path  # sub-folder good and one for each kind of anomaly
-    masks: Path | None  # of the test images, if known
-
-
-def layout(folder) -> Layout | None:
-    """The parts of a data set with folders `train` and `test`; None for any other.
-
-    Normal training images lie in train/good or train/normal, or in train itself where that has no
-    sub-folder.
-    """
-    train, test, masks = (Path(folder) / name for name in ("train", "test", "ground_truth"))
-    if not (train.is_dir() and test.is_dir()):
-        return None
-    inside = [entry for entry in train.iterdir() if entry.is_dir() and entry.name[0] != "."]
-    normal = [entry for entry in inside if entry.name.lower() in NORMAL_FOLDERS]
-    if not inside:
-        normal = [train]
-    return Layout(normal[0], test, masks if masks.is_dir() else None) if normal else None
-
-
-def refuse_labelled(folder: Path, places: list[str]) -> None:
-    """UserError where sub-folders look as if not all images were normal ones.
-
-    places: of the images within the folder.
-    """
-    holding = sorted({PurePosixPath(place).parent for place in places})
-    inside = sorted({p for place in holding for p in (place, *place.parents)})  # "." among them
-    normal = [p for p in inside if p.name.lower() in NORMAL_FOLDERS]
-    beside = {p.parent for p in normal}
-    odd = [p for p in inside if p.name.lower() in OTHER_FOLDERS]
-    odd += [p for p in inside if p.name and p.parent in beside and p not in normal]
-    odd += [p / "*" for p in holding if p in beside]
-    if not odd:
-        return
-    better = [p for p in normal if not {q.name.lower() for q in p.parents} & OTHER_FOLDERS]
-    better += [p for p in inside if p.name.lower() in ("train", "training")]
-    better += [p for p in inside if p.name and layout(folder / p)]
-    remedy = (
-        f"train on the sub-folder of normal images: --dataset .../{folder.name}/{better[0]}"
-        if better
-        else "put the normal images into a folder of their own and name that as --dataset"
-    )
-    raise UserError(f"{folder} holds {odd[0]}, which are hardly all normal images: {remedy}")
-
-
-def printable(place: str) -> str:
-    """The place itself, or what can be shown of it if its name is not UTF-8."""
-    try:
-        place.encode()
-        return place
-    except UnicodeEncodeError:
-        return os.fsencode(place).decode(errors="backslashreplace")
-
-
-def _labels(folder, places):
-    kinds = [place.split("/")[0] if "/" in place else None for place in places]
-    normal = [kind is not None and kind.lower() in NORMAL_FOLDERS for kind in kinds]
-    if not any(normal):
-        return None, None
-    if None in kinds:
-        loose = places[kinds.index(None)]
-        raise UserError(
-            f"{folder / loose} lies beside the labelled sub-folders: "
-            "move it into normal, or into any other sub-folder if it is anomalous"
-        )
-    return np.where(normal, 0, 1), kinds
-
-
-def mnist(
-    data_dir,
-    split: str,
-    normal_class: int | None = None,
-    anomaly_class: int | None = None,
-    height: int = 28,
-    width: int = 28,
-    limit: int | None = None,
-) -> ImageSet:
-    """MNIST from data_dir/mnist: `train`, which is normal images only, or `test`, which is all.
-
-    Normal is normal_class, or all but anomaly_class; without either all are, and labels is None.
-    kinds: the digits; names: split and place in the file. limit: as in image_folder. UserError
-    where files are missing or damaged.
-    """
-    prefix = {"train": "train", "test": "t10k"}[split]
-    images = _idx(data_dir, f"{prefix}-images-idx3-ubyte", 3)
-    digits = _idx(data_dir, f"{prefix}-labels-idx1-ubyte", 1)
-    if len(images) != len(digits):
-        raise _damaged(data_dir, f"{len(images)} images but {len(digits)} labels")
-    if normal_class is not None:
-        labels = (digits != normal_class).astype(int)
-    else:
-        labels = (digits == anomaly_class).astype(int)
-    chosen = np.flatnonzero(labels == 0) if split == "train" else np.arange(len(digits))
-    if not len(chosen):
-        raise UserError(f"mnist has no image of --normal_class {normal_class}: it is from 0 to 9")
-    chosen = thin(chosen, limit)
-    images = images[chosen]
-    if images.shape[1:] != (height, width):
-        images = [
-            Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-            for image in images
-        ]
-    labelled = normal_class is not None or anomaly_class is not None
-    return ImageSet.from_array(
-        np.stack(images)[..., None],
-        [f"{split}/{i:05d}" for i in chosen],
-        labels[chosen] if labelled else None,
-        [str(digit) for digit in digits[chosen]],
-    )
-
-
-def _idx(data_dir, name, dimensions) -> np.ndarray:
-    """An idx file of uint8, raw or as .gz."""
-    path = Path(data_dir) / "mnist" / name
-    try:
-        if not path.exists() and path.with_name(name + ".gz").exists():
-            content = gzip.decompress(path.with_name(name + ".gz").read_bytes())
-        else:
-            content = path.read_bytes()
-    except FileNotFoundError:
-        raise _damaged(data_dir, f"{path} is missing") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise _damaged(data_dir, f"{path} cannot be read ({error})") from None
-    start = 4 + 4 * dimensions
-    sizes = np.frombuffer(content[4:start], ">u4") if len(content) >= start else [0]
-    magic = bytes([0, 0, 8, dimensions])
-    if content[:4] != magic or len(content) - start != np.prod(sizes, dtype=np.int64):
-        raise _damaged(data_dir, f"{path} is damaged or cut short")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
-
-
-def _damaged(data_dir, what) -> UserError:
-    elsewhere = f" --data_dir {data_dir}" if str(data_dir) != "data" else ""
-    return UserError(f"{what}: fetch it with: python download.py mnist{elsewhere}")
-
-
-def _visible(folder) -> bool:
-    return any(path.name[0] != "." for path in folder.iterdir())
 
 
 def thin(items, limit):

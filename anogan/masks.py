@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from anogan.dataset import ImageSet, printable
+from anogan.dataset import ImageSet
 from anogan.errors import UserError
-from utils import ImageError, list_images, read_mask
+from anogan.folders import list_images, printable
+from utils import ImageError, read_mask
 
 SUFFIX = "_mask"  # that a mask's file name may end in
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from anogan import dataset
+from anogan import folders
 from anogan.config import FILE_NAME, Config
 from anogan.errors import UserError
 from anogan.options import Options
@@ -22,7 +22,7 @@ def dataset_folder(options: Options) -> Path:
     folder = Path(options.data_dir) / options.dataset
     if folder.is_dir():
         return folder
-    there = ", ".join(dataset.available(options.data_dir)) or "none"
+    there = ", ".join(folders.available(options.data_dir)) or "none"
     fetched = options.dataset in ("celebA", "lsun", "elpv")
     remedy = (
         f"fetch it with: python download.py {options.dataset}" if fetched else "put images there"
@@ -33,7 +33,7 @@ def dataset_folder(options: Options) -> Path:
 def training_folder(options: Options) -> Path:
     """The folder of the normal images to train on."""
     folder = dataset_folder(options)
-    parts = dataset.layout(folder)
+    parts = folders.layout(folder)
     return parts.train if parts else folder
 
 
@@ -109,10 +109,10 @@ def test_places(options: Options, config: Config) -> Places:
     """As the flags say; else the parts of the data set, where it has a layout with a test set."""
     if options.test_dir:
         folder = Path(options.test_dir)
-        parts = dataset.layout(folder.parent) if folder.name == "test" else dataset.layout(folder)
+        parts = folders.layout(folder.parent) if folder.name == "test" else folders.layout(folder)
     else:
         folder = Path(options.data_dir) / config.dataset
-        parts = dataset.layout(folder)
+        parts = folders.layout(folder)
     if parts:
         images, masks, beside = parts.test, parts.masks, parts.test.parent
     else:

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from anogan import dataset
-from anogan.dataset import ImageSet, available, image_folder, mnist, require
+from anogan.dataset import ImageSet, require
 from anogan.errors import UserError
+from anogan.folders import available, image_folder
+from anogan.mnist import mnist
 from utils import to_float
 
 SHAPE = (16, 20, 3)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from anogan.errors import UserError
 from anogan.files import MARKER, STAGING, Output, record, written
-from utils import list_images
+from anogan.folders import list_images
 
 
 def publish(folder, **files):

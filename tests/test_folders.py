@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anogan import dataset
+from anogan import folders
 from anogan.errors import UserError
 from utils import save_image
 
@@ -25,14 +25,14 @@ def folder(request, tmp_path):
 
 def test_folder_with_only_its_readme_holds_no_image(folder):
     with pytest.raises(UserError, match="holds no image: put images there"):
-        dataset.image_folder(folder, None, 16, 16, 1)
+        folders.image_folder(folder, None, 16, 16, 1)
 
 
 def test_readme_is_neither_an_image_nor_unlabelled(folder):
     for name in ("good/a.png", "scratched/b.png"):
         (folder / name).parent.mkdir()
         save_image(folder / name, np.zeros((16, 16), np.uint8))
-    images = dataset.image_folder(folder, None, 16, 16, 1, labelled=True)
+    images = folders.image_folder(folder, None, 16, 16, 1, labelled=True)
     assert images.names == ("good/a.png", "scratched/b.png")
     assert list(images.labels) == [0, 1]
 
@@ -40,4 +40,4 @@ def test_readme_is_neither_an_image_nor_unlabelled(folder):
 def test_readme_is_no_data_set(folder):
     (folder / "parts").mkdir()
     (folder / "parts/a.png").touch()
-    assert dataset.available(folder) == ["parts"]
+    assert folders.available(folder) == ["parts"]

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import main
-from anogan import commands
+from anogan import commands, folders
 from anogan.distributed import handled
 from anogan.errors import UserError
 
@@ -247,11 +247,10 @@ def test_sub_folders_that_look_labelled_are_not_trained_on(here, zeros, spoil, m
 
 
 def test_normal_images_in_sub_folders_of_other_names_are_all_trained_on(tmp_path, zeros):
-    from anogan import dataset
 
     for name in ("a/good/1.png", "a/normal/2.png", "b/good/3.png"):
         save(tmp_path / name, zeros[0])
-    assert len(dataset.image_folder(tmp_path, None, 16, 16, 1, training=True)) == 3
+    assert len(folders.image_folder(tmp_path, None, 16, 16, 1, training=True)) == 3
 
 
 def test_runs_have_safe_names_of_their_own(here, zeros):

@@ -7,8 +7,9 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from anogan import masks
-from anogan.dataset import ImageSet, image_folder
+from anogan.dataset import ImageSet
 from anogan.errors import UserError
+from anogan.folders import image_folder
 from anogan.masks import Masks, PixelMeasures
 from anogan.report.pictures import save_map, shown_map
 from utils import read_mask

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 import utils
 from anogan import files
 from anogan.errors import UserError
+from anogan.folders import find_images
 from utils import (
     ImageError,
-    find_images,
     find_range,
     image_size,
     load_image,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import heapq
-import itertools
 import json
 import pickle
 from array import array
@@ -20,6 +18,8 @@ from anogan.files import Output, atomic_file, record, write_atomic
 from anogan.masks import Masks
 from anogan.metrics import LABELS, PixelMeasures
 from anogan.report import page, plots
+from anogan.report.best import Best
+from anogan.report.facts import facts
 from anogan.report.pictures import detection_panel, save_map, shown_map
 from anogan.scoring import TERMS, Calibration
 from anogan.threshold import Threshold, normalise, told
@@ -33,18 +33,6 @@ CONTRIBUTIONS = tuple(f"{name}_contribution" for name in TERMS)
 SHEET = 100  # images on the contact sheet
 GALLERY = 100  # of the most anomalous in the report; half as many of the least and the nearest
 KEPT = 500  # images of each label whose features and search losses are plotted
-
-
-def told_trust(trust: float | None) -> str:
-    """The trust in the networks and what it means, for the user."""
-    if trust is None:
-        return "not measured: the score is the networks' alone"
-    if trust >= 1:
-        return "1 of 1: they reconstruct held-out normal images as well as those trained on"
-    return (
-        f"{trust:.2f} of 1: they reconstruct held-out normal images worse than those trained on, "
-        f"so PCA's residual makes {'all' if trust <= 0 else 'part'} of the score"
-    )
 
 
 class Results:
@@ -87,9 +75,9 @@ class Results:
         self._partial = self.folder / PARTIAL.format(f"{worker}" if worker else "")
         self.indices = array("q")
         self.columns = {name: array("d") for name in ("score", *TERMS, *CONTRIBUTIONS)}
-        self._most = _Best(max(pictures, GALLERY))
-        self._least = _Best(max(pictures, GALLERY // 2))
-        self._nearest = _Best(GALLERY // 2)
+        self._most = Best(max(pictures, GALLERY))
+        self._least = Best(max(pictures, GALLERY // 2))
+        self._nearest = Best(GALLERY // 2)
         stems = Counter(name.rpartition(".")[0] for name in images.names) if save_maps else {}
         self._shared_stems = {stem for stem, count in stems.items() if count > 1}
         self._features = {name: [] for name in (LABELS if known else ("images",))}
@@ -211,7 +199,7 @@ class Results:
             path.unlink()
         (self.folder / PART.format(0)).unlink()
 
-    def _best(self) -> tuple[_Best, ...]:
+    def _best(self) -> tuple[Best, ...]:
         return self._most, self._least, self._nearest
 
     def _absorb(self, indices, columns, best, features, losses, pixels, skipped, remarks) -> None:
@@ -389,60 +377,5 @@ class Results:
         if self.normal is not None:
             decided["held_out"] = len(self.normal.scores)
         title = f"Anomaly test of {self.model.config.dataset}"
-        page.write(
-            self.new / "report.html", title, self._facts(metrics), rows, gallery, drawn, decided
-        )
-
-    def _facts(self, metrics) -> dict[str, str]:
-        facts = {"images": f"{metrics['images']}"}
-        if metrics["skipped"]:
-            facts["skipped, unreadable"] = f"{metrics['skipped']}"
-        for text, count in metrics["remarks"].items():
-            facts[text] = f"{count} files"
-        config = self.model.config
-        facts["model"] = (
-            f"trained {self.model.steps_done} steps on {config.height} x {config.width} pixels"
-        )
-        facts["trust in the networks"] = told_trust(self.formula["trust"])
-        if "auroc" in metrics:
-            low, high = metrics["auroc_interval"]
-            facts["AUROC"] = f"{metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f})"
-            facts["average precision"] = f"{metrics['average_precision']:.4f}"
-            facts["prevalence of anomalies"] = f"{metrics['prevalence']:.3f}"
-        for name, title in (("pixel_auroc", "pixel AUROC"), ("au_pro", "AU-PRO")):
-            if name in metrics:
-                facts[title] = f"{metrics[name]:.4f}"
-        if metrics["threshold"] is not None:
-            facts["threshold"] = f"{metrics['threshold']:.4g}, {metrics['threshold_is']}"
-        rate = metrics.get("at_threshold", {}).get("false_positive_rate")
-        if rate is not None:
-            wanted = metrics.get("target_fpr")
-            aim = "" if wanted is None else f" (aimed at {wanted:.3g})"
-            facts["observed false positive rate"] = f"{rate:.4f}{aim}"
-        for kind, auroc in metrics.get("auroc_by_kind", {}).items():
-            facts[f"AUROC of kind {kind}"] = f"{auroc:.4f}"
-        return facts
-
-
-class _Best:
-    """The `count` pictures with the highest keys."""
-
-    def __init__(self, count: int):
-        self.count, self.heap = count, []
-        self.ticket = itertools.count()  # ties never compare images
-
-    def offer(self, key: float, picture) -> None:
-        """picture: (place, arrays of one image …), copied, for a view keeps its whole batch."""
-        if len(self.heap) == self.count and not key > self.heap[0][0]:
-            return
-        place, *arrays = picture
-        entry = (key, -next(self.ticket), (place, *map(np.copy, arrays)))
-        add = heapq.heappush if len(self.heap) < self.count else heapq.heapreplace
-        add(self.heap, entry)
-
-    def in_order(self) -> list:
-        """(key, picture) in the order in which they were offered."""
-        return [(key, picture) for key, _, picture in sorted(self.heap, key=lambda e: -e[1])]
-
-    def ranked(self) -> list:
-        return [picture for *_, picture in sorted(self.heap, reverse=True)]
+        told = facts(metrics, self.model.config, self.model.steps_done)
+        page.write(self.new / "report.html", title, told, rows, gallery, drawn, decided)
