@@ -202,25 +202,16 @@ class Results:
             return
         for worker in range(1, self.workers.count):
             path = self.folder / PART.format(worker)
-            self._absorb(*pickle.loads(path.read_bytes()))
+            self._absorb(pickle.loads(path.read_bytes()))
             path.unlink()
         (self.folder / PART.format(0)).unlink()
 
     def _best(self) -> tuple[Best, ...]:
         return self._most, self._least, self._nearest
 
-    def _absorb(
-        self,
-        indices: array,
-        columns: dict[str, array],
-        best: tuple[Best, ...],
-        features: dict[str, list[np.ndarray]],
-        losses: dict[str, list[np.ndarray]],
-        pixels: PixelMeasures | None,
-        skipped: list[tuple[str, str]],
-        remarks: dict[str, dict[str, None]],
-    ) -> None:
-        """Another worker's part, whose images come after all that are here."""
+    def _absorb(self, part: tuple) -> None:
+        """Another worker's part, see gather, whose images come after all that are here."""
+        indices, columns, best, features, losses, pixels, skipped, remarks = part
         before = len(self.indices)
         self.indices += indices
         for name, column in self.columns.items():
@@ -229,8 +220,8 @@ class Results:
             for key, (place, *picture) in theirs.in_order():
                 mine.offer(key, (place + before, *picture))
         for name, parts in features.items():
-            for i, part in enumerate(parts):
-                self._keep(name, part, losses[name][i] if losses[name] else None)
+            for i, some in enumerate(parts):
+                self._keep(name, some, losses[name][i] if losses[name] else None)
         if pixels and self._pixels:
             self._pixels += pixels
         known = {name for name, _ in self.images.skipped}
