@@ -14,6 +14,8 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from anogan.config import PRESETS, Config
 from anogan.distributed import STRATEGIES, handled, lost, start_anew
@@ -45,22 +47,28 @@ FOLDERS = (
 class Switch(argparse.Action):
     """--flag, --flag=true, --flag=false and --no-flag."""
 
-    def __init__(self, option_strings, dest, **kwargs):
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any):
         negative = [f"--no-{s[2:]}" for s in option_strings]
-        super().__init__(option_strings + negative, dest, nargs="?", metavar="yes|no", **kwargs)
+        super().__init__([*option_strings, *negative], dest, nargs="?", metavar="yes|no", **kwargs)
 
-    def __call__(self, parser, namespace, value, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        value: Any,
+        option_string: str | None = None,
+    ) -> None:
         words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         on = True if value is None else words.get(value.lower())
         if on is None:
             parser.error(f"{option_string} takes true or false, not {value}")
-        setattr(namespace, self.dest, on != option_string.startswith("--no-"))
+        setattr(namespace, self.dest, on != str(option_string).startswith("--no-"))
 
 
-def number(kind, low=-math.inf, high=math.inf):
+def number(kind: type, low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
     """An argparse type: a finite int or float from low to high."""
 
-    def convert(text):
+    def convert(text: str) -> float:
         value = kind(text)
         if not math.isfinite(value):
             raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
@@ -273,7 +281,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def check(p: argparse.ArgumentParser, args) -> None:
+def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """What single flags cannot say; ends with exit code 2."""
     is_mnist = args.dataset == "mnist"
     if args.normal_class is not None and args.anomaly_class is not None:
@@ -317,7 +325,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         with handled(signal.default_int_handler, signal.SIGTERM):  # saves, as Ctrl-C does
-            import commands  # slow: only when the arguments are good
+            from anogan import commands  # slow: only when the arguments are good
 
             try:
                 commands.run(options)

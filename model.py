@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from anogan import networks
@@ -23,7 +25,7 @@ from anogan.checkpoint import (
 )
 from anogan.config import Config
 from anogan.dataset import ImageSet, permutation
-from anogan.detector import Detector, batch_size_of
+from anogan.detector import Detector, Pool, batch_size_of
 from anogan.distributed import Workers
 from anogan.errors import UserError
 from anogan.scoring import LEARNING_RATE, Calibration, Detection, Way
@@ -64,7 +66,7 @@ class DCGAN:
         self.images = RunImages(none, none)
         self.calibrations: dict[str, Calibration] = {}
         self.folder: Path | None = None
-        self._pool: tuple | None = None
+        self._pool: Pool | None = None
 
     def scoring_weights(self) -> list[np.ndarray]:
         """The weights that decide scores."""
@@ -79,7 +81,7 @@ class DCGAN:
 
     def train(
         self,
-        images,
+        images: ImageSet | np.ndarray,
         folder: str | Path | None = None,
         sample_dir: str | Path | None = None,
         log_dir: str | Path | None = None,
@@ -153,7 +155,7 @@ class DCGAN:
             (count, self.config.z_dim), np.float32
         )
 
-    def generate(self, z, batch_size: int = 256) -> np.ndarray:
+    def generate(self, z: npt.ArrayLike, batch_size: int = 256) -> np.ndarray:
         """G(z) in inference mode, (n, z_dim) -> (n, h, w, c) in [-1, 1]."""
         return self.detector.generate(z, batch_size)
 
@@ -161,7 +163,7 @@ class DCGAN:
 
     def anomaly_detector(
         self,
-        images,
+        images: npt.ArrayLike,
         search: str | None = None,
         steps: int | None = None,
         learning_rate: float = LEARNING_RATE,
@@ -215,16 +217,16 @@ class DCGAN:
                 save_calibrations(self.folder, self.calibrations)
         return self.calibrations[key]
 
-    def _key(self, search, steps, learning_rate) -> str:
+    def _key(self, search: str | None, steps: int | None, learning_rate: float) -> str:
         """Everything that a calibration depends on."""
         way = self._way(search, steps, learning_rate)
         lambda_ = self.config.lambda_  # part of what the search minimises
         return f"{CALIBRATED} {way} lambda {lambda_} step {self.steps_done} {self.precision}"
 
-    def _way(self, search, steps, learning_rate) -> Way:
+    def _way(self, search: str | None, steps: int | None, learning_rate: float) -> Way:
         return Way.chosen(search, steps, learning_rate, bool(self.trainer.nets.encoder))
 
-    def _starts(self, way: Way):
+    def _starts(self, way: Way) -> Pool | None:
         """Fixed latents and their images, where a search from none else begins."""
         if way.search != "gradient":
             return None
@@ -233,7 +235,7 @@ class DCGAN:
             self._pool = tf.constant(z), tf.constant(self.generate(z))
         return self._pool
 
-    def features(self, images) -> np.ndarray:
+    def features(self, images: np.ndarray) -> np.ndarray:
         """D's features of images (n, h, w, c), uint8 or float in [-1, 1]: (n, d)."""
         return self.detector.features(self._as_images(images))
 
@@ -254,7 +256,7 @@ class DCGAN:
         left = sum(float(((p - g) ** 2).sum()) for p, g in zip(parts, drawn, strict=True))
         return left / float(variance.sum())
 
-    def _as_images(self, images) -> np.ndarray:
+    def _as_images(self, images: npt.ArrayLike) -> np.ndarray:
         images = checked_images(images)
         if images.shape[1:] != self.config.shape:
             raise UserError(f"images are {images.shape[1:]}, the model's are {self.config.shape}")
@@ -280,7 +282,7 @@ class DCGAN:
         folder: str | Path,
         precision: str = "float32",
         workers: Workers | None = None,
-        **changes,
+        **changes: Any,
     ) -> DCGAN:
         """A run's model as last saved; changes: settings of config.FREE for going on with it.
 

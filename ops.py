@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,11 +14,11 @@ KERNEL = 5  # side of all convolution kernels
 FEW = 4  # channels, of images
 
 
-def _rounding_once(convolve):
+def _rounding_once(convolve: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     """convolve, with bfloat16's sums in float32 where TensorFlow would round each partial sum."""
 
     @functools.wraps(convolve)
-    def apply(x, kernel, *size):
+    def apply(x: tf.Tensor, kernel: tf.Tensor, *size: tuple[int, int]) -> tf.Tensor:
         if x.dtype == tf.bfloat16 and _rounds_sums():
             found = convolve(tf.cast(x, tf.float32), tf.cast(kernel, tf.float32), *size)
             return tf.cast(found, tf.bfloat16)
@@ -46,15 +48,15 @@ def _rounds_sums() -> bool:
 
 
 @_rounding_once
-def convolution(x, kernel):
+def convolution(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Stride-2 "SAME" convolution: (b, h, w, n), (5, 5, n, m) -> (b, h / 2, w / 2, m), rounded up.
 
     It and conv_transpose are each other's gradient.
     """
 
     @tf.custom_gradient
-    def apply(x, kernel):
-        def gradient(dy):
+    def apply(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return conv_transpose(dy, kernel, x.shape[1:3]), _to_kernel(x, kernel, dy)
 
         return tf.nn.conv2d(x, kernel, 2, "SAME"), gradient
@@ -63,28 +65,28 @@ def convolution(x, kernel):
 
 
 @_rounding_once
-def conv_transpose(x, kernel, size):
+def conv_transpose(x: tf.Tensor, kernel: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Stride-2 transposed convolution to size: (b, h, w, m), (5, 5, n, m) -> (b, *size, n).
 
     The gradient of `convolution`, so sizes are met on the way back, odd ones too. Where channels n
-    are few, as those of images, it's a 3x3 convolution to 4 n channels, one for each place in a
-    2x2 square of the result: the same sums, but libraries are slow at so few innermost values.
+    are few, as those of images, it's a 3x3 convolution to 4 n channels and a pixel shuffle (Shi et
+    al. 2016, arXiv 1609.05158): the same sums, but libraries are slow at so few innermost values.
     """
 
     @tf.custom_gradient
-    def apply(x, kernel):
-        def gradient(dy):
+    def apply(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return convolution(dy, kernel), _to_kernel(dy, kernel, x)
 
         if kernel.shape[2] <= FEW and size[0] % 2 == size[1] % 2 == 0:
-            return _from_squares(tf.nn.conv2d(x, _of_squares(kernel), 1, "SAME")), gradient
+            return _pixel_shuffle(tf.nn.conv2d(x, _before_shuffle(kernel), 1, "SAME")), gradient
         shape = (tf.shape(x)[0], *size, kernel.shape[2])
         return tf.nn.conv2d_transpose(x, kernel, shape, strides=2), gradient
 
     return apply(x, kernel)
 
 
-def _to_kernel(x, kernel, dy):
+def _to_kernel(x: tf.Tensor, kernel: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
     """The convolution's gradient towards its kernel."""
     small = max(dy.shape[1:3]) <= (8 if x.dtype == tf.bfloat16 else 4)
     if small and not tf.config.list_logical_devices("GPU"):
@@ -115,17 +117,17 @@ def _to_kernel(x, kernel, dy):
     )
 
 
-def _of_squares(kernel):
-    """conv_transpose's kernel (5, 5, n, m) as (3, 3, m, 4 n): to each 2x2 square's places."""
+def _before_shuffle(kernel: tf.Tensor) -> tf.Tensor:
+    """conv_transpose's kernel (5, 5, n, m) as (3, 3, m, 4 n), for a pixel shuffle after it."""
     n, m = kernel.shape[2:]
-    # row p of a square at row i gets row j of x by row 2 (i - j) + p + 1 of the kernel
+    # sub-pixel row p at row i gets row j of x by row 2 (i - j) + p + 1 of the kernel
     kernel = tf.reshape(tf.pad(kernel, [[1, 0], [1, 0], [0, 0], [0, 0]]), (3, 2, 3, 2, n, m))
     kernel = tf.reverse(kernel, [0, 2])
     return tf.reshape(tf.transpose(kernel, (0, 2, 5, 1, 3, 4)), (3, 3, m, 4 * n))
 
 
-def _from_squares(x):
-    """(b, h, w, 4 n) -> (b, 2 h, 2 w, n); several times faster than tf.nn.depth_to_space."""
+def _pixel_shuffle(x: tf.Tensor) -> tf.Tensor:
+    """(b, h, w, 4 n) -> (b, 2 h, 2 w, n): tf.nn.depth_to_space, several times faster."""
     h, w, n = x.shape[1], x.shape[2], x.shape[3] // 4
     x = tf.transpose(tf.reshape(x, (-1, h, w, 2, 2, n)), (0, 1, 3, 2, 4, 5))
     return tf.reshape(x, (-1, 2 * h, 2 * w, n))
@@ -135,10 +137,10 @@ def _from_squares(x):
 class Conv(keras.layers.Conv2D):
     """5x5 stride-2 convolution."""
 
-    def __init__(self, filters, **kwargs):
+    def __init__(self, filters: int, **kwargs: Any):
         super().__init__(filters, KERNEL, strides=2, padding="same", **kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         x = convolution(inputs, tf.convert_to_tensor(self.kernel))
         # Keras takes BiasAdd, whose gradient in bfloat16 rounds each partial sum on any processor.
         return x + tf.convert_to_tensor(self.bias)
@@ -148,12 +150,19 @@ class Conv(keras.layers.Conv2D):
 class ConvTranspose(keras.layers.Layer):
     """Stride-2 transposed convolution to an exact (height, width), see conv_transpose."""
 
-    def __init__(self, filters, size, use_bias=True, initializer=None, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        size: tuple[int, int],
+        use_bias: bool = True,
+        initializer: Any = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.filters, self.size = filters, tuple(size)
         self.use_bias, self.initializer = use_bias, initializer
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.kernel = self.add_weight(
             shape=(KERNEL, KERNEL, self.filters, input_shape[-1]),
             initializer=self.initializer,
@@ -162,11 +171,11 @@ class ConvTranspose(keras.layers.Layer):
         if self.use_bias:
             self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         x = conv_transpose(x, tf.convert_to_tensor(self.kernel), self.size)
         return x + tf.convert_to_tensor(self.bias) if self.use_bias else x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], *self.size, self.filters)
 
 
@@ -174,11 +183,11 @@ class ConvTranspose(keras.layers.Layer):
 class BatchNorm(keras.layers.BatchNormalization):
     """Keras's, by TensorFlow's fused operation where the batch is all on one device."""
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if training and self.synchronized:
             return super().call(inputs, training=True)
-        averages = self.moving_mean, self.moving_variance
-        known = [[], []] if training else [tf.convert_to_tensor(a) for a in averages]
+        moving = self.moving_mean, self.moving_variance
+        known = [[], []] if training else [tf.convert_to_tensor(m) for m in moving]
         y, *found, _, _, _ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=tf.convert_to_tensor(self.gamma),
@@ -191,24 +200,24 @@ class BatchNorm(keras.layers.BatchNormalization):
         if training:
             count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
             found[1] *= (count - 1.0) / count  # which the operation takes for an unbiased estimate
-            for average, value in zip(averages, found, strict=True):
-                average.assign(average * self.momentum + value * (1.0 - self.momentum))
+            for mine, value in zip(moving, found, strict=True):
+                mine.assign(mine * self.momentum + value * (1.0 - self.momentum))
         return y
 
 
-def discriminator_loss(real_logits, fake_logits):
+def discriminator_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
     """Cross entropy of D on real and generated images (Goodfellow et al. 2014, equation 1)."""
     return tf.reduce_mean(tf.nn.softplus(-real_logits)) + tf.reduce_mean(
         tf.nn.softplus(fake_logits)
     )
 
 
-def generator_loss(fake_logits):
+def generator_loss(fake_logits: tf.Tensor) -> tf.Tensor:
     """The non-saturating loss of G (Goodfellow et al. 2014, section 3)."""
     return tf.reduce_mean(tf.nn.softplus(-fake_logits))
 
 
-def gradient_penalty(discriminator, images):
+def gradient_penalty(discriminator: Callable[..., Any], images: tf.Tensor) -> tf.Tensor:
     """R1: mean squared norm of D's gradient at real images (Mescheder et al. 2018, equation 9)."""
     with tf.GradientTape() as tape:
         tape.watch(images)
@@ -216,17 +225,17 @@ def gradient_penalty(discriminator, images):
     return tf.reduce_mean(sum_per_image(tape.gradient(logits, images) ** 2))
 
 
-def kl_divergence(mean, log_variance):
+def kl_divergence(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
     """KL(N(mean, variance) || N(0, 1)) summed over z, (b, z_dim) -> (b,), nats."""
     return 0.5 * tf.reduce_sum(mean**2 + tf.exp(log_variance) - 1.0 - log_variance, axis=1)
 
 
-def sum_per_image(x):
+def sum_per_image(x: tf.Tensor) -> tf.Tensor:
     """(b, ...) -> (b,) float32 sums."""
     return tf.reduce_sum(tf.cast(tf.reshape(x, (tf.shape(x)[0], -1)), tf.float32), axis=1)
 
 
-def distance(a, b, squared):
+def distance(a: tf.Tensor, b: tf.Tensor, squared: bool) -> tf.Tensor:
     """Sum over all but the first axis of |a - b|, or of its square: (b, ...) -> (b,) float32.
 
     Between images it's the residual loss, between features of D the discrimination loss
@@ -236,12 +245,12 @@ def distance(a, b, squared):
     return sum_per_image(tf.square(difference) if squared else tf.abs(difference))
 
 
-def residual_map(images, reconstructions):
+def residual_map(images: tf.Tensor, reconstructions: tf.Tensor) -> tf.Tensor:
     """|x - G(z)|, mean over channels: (b, h, w, c) in [-1, 1] -> (b, h, w) in [0, 2]."""
     return tf.reduce_mean(tf.abs(images - reconstructions), axis=-1)
 
 
-def smooth(maps, sigma: float):
+def smooth(maps: tf.Tensor, sigma: float) -> tf.Tensor:
     """Gaussian blur of maps (b, h, w, ...), the edges repeated; sigma in pixels."""
     down, across = (_blur_matrix(side, sigma) for side in maps.shape[1:3])
     return tf.einsum("ik,bk...->bi...", down, tf.einsum("jl,bkl...->bkj...", across, maps))

@@ -8,11 +8,14 @@ import itertools
 import math
 import os
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy.typing as npt
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from anogan.errors import UserError
 from anogan.files import write_atomic
@@ -24,7 +27,7 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
 TIFF_WIDTH, TIFF_HEIGHT = 0x0100, 0x0101
 SAMPLE_FORMAT = 339  # TIFF's tag: 1 unsigned, 2 signed, 3 floating
-OUTSIDE = 0.01  # share of an image's pixels outside the run's range that is worth a remark
+OUTSIDE = 0.01  # fraction of an image's pixels outside the run's range that is worth a remark
 FEW_LEVELS = 16
 ROUNDING = 1e-3  # that floats may be off; half a grey level is 4e-3
 ONE_PICTURE = ("MPO", "PSD")  # whose further frames are previews or layers of the first
@@ -39,7 +42,7 @@ BYTES_A_PIXEL = {"1": 3, "L": 3, "RGB": 12}  # measured while decoding; of other
 class ImageError(UserError):
     """A file that cannot be used as an image; `reason` is the message without the path."""
 
-    def __init__(self, path, reason: str):
+    def __init__(self, path: str | Path, reason: str):
         super().__init__(f"{path}: {reason}")
         self.reason = reason
 
@@ -47,7 +50,9 @@ class ImageError(UserError):
 # reading
 
 
-def read_image(path, channels: int, value_range: tuple[float, float] | None = None) -> np.ndarray:
+def read_image(
+    path: str | Path, channels: int, value_range: tuple[float, float] | None = None
+) -> np.ndarray:
     """An image file, whole, as uint8 (h, w, channels); channels 1 is grey, 3 is colour.
 
     Upright as its EXIF says; the first of several frames; transparent parts on white, as
@@ -62,13 +67,13 @@ def read_image(path, channels: int, value_range: tuple[float, float] | None = No
 
 
 def load_image(
-    path,
+    path: str | Path,
     height: int,
     width: int,
     channels: int,
     crop: tuple[int, int] | None = None,
     value_range: tuple[float, float] | None = None,
-    remark=lambda text: None,
+    remark: Callable[[str], None] = lambda text: None,
 ) -> np.ndarray:
     """An image file as uint8 (height, width, channels), resized with antialiasing.
 
@@ -93,11 +98,12 @@ def load_image(
                 "lower --input_height and --input_width, or leave out --crop",
             )
         left, top = (w - crop_w) // 2, (h - crop_h) // 2
-        box = [edge / shrunk for edge in (left, top, left + crop_w, top + crop_h)]
+        x, y = left / shrunk, top / shrunk
+        right, bottom = (left + crop_w) / shrunk, (top + crop_h) / shrunk
         # resize would let what is outside its box bleed in at the edges
-        outer = [math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])]
-        box = [edge - outer[i % 2] for i, edge in enumerate(box)]
-        image = image.crop(outer)
+        x0, y0 = math.floor(x), math.floor(y)
+        image = image.crop((x0, y0, math.ceil(right), math.ceil(bottom)))
+        box = x - x0, y - y0, right - x0, bottom - y0
         resized = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
         pixels = _as_bytes(resized, channels, value_range or natural)
         if pages:
@@ -106,18 +112,20 @@ def load_image(
         return pixels
 
 
-def image_size(path) -> tuple[int, int]:
+def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of an image file, upright as its EXIF says. Raises ImageError."""
     with _opened(path) as image:
         w, h = image.size
-        if image.format == "TIFF":  # new Pillows give its size upright, old ones as it is stored
+        if isinstance(
+            image, TiffImageFile
+        ):  # new Pillows give its size upright, old ones as it is stored
             w, h = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
         # a square is not asked for its EXIF: Pillow decodes a whole PNG to find it
         sideways = w != h and image.getexif().get(ORIENTATION) in SIDEWAYS
         return (w, h) if sideways else (h, w)
 
 
-def read_mask(path) -> np.ndarray:
+def read_mask(path: str | Path) -> np.ndarray:
     """A mask file as bool (h, w), upright: true where it marks something. Raises ImageError.
 
     Whatever is above 0 is marked, in any channel, in the colours of a palette, in 1, 8, 16 or 32
@@ -143,7 +151,7 @@ def read_mask(path) -> np.ndarray:
         return marked if marked.any() or shows.all() else shows
 
 
-def probe(paths) -> tuple[int, bool]:
+def probe(paths: Sequence[str | Path]) -> tuple[int, bool]:
     """(channels, deep) of image files.
 
     channels: 1 if every pixel is grey, else 3. deep: whether any has other values than 0 to 255,
@@ -166,7 +174,7 @@ def probe(paths) -> tuple[int, bool]:
     return channels, deep
 
 
-def find_range(paths) -> tuple[float, float]:
+def find_range(paths: Sequence[str | Path]) -> tuple[float, float]:
     """The values that become black and white, of those image files that are deep (see `probe`).
 
     0 and the first of 1, 255, 1023, 4095, 16383, 65535, ... that no value exceeds, so that
@@ -186,11 +194,14 @@ def find_range(paths) -> tuple[float, float]:
     return low, max(high, low + 1)
 
 
-def _extremes(path) -> tuple[float, float] | None:
+def _extremes(path: str | Path) -> tuple[float, float] | None:
     """The lowest and the highest value of a deep file; None for others and broken ones."""
     try:
         with _opened(path) as image:
-            return _flat(image, 1).getextrema() if _is_deep(image) else None
+            if not _is_deep(image):
+                return None
+            values = np.asarray(_flat(image, 1))
+            return float(values.min()), float(values.max())
     except ImageError:
         return None
 
@@ -199,7 +210,7 @@ COMMON = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # tried before Pi
 
 
 @contextlib.contextmanager
-def _opened(path):
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     """A Pillow image; whatever Pillow raises in the block becomes an ImageError."""
     Image.init()  # so that no thread sees a half-filled list of formats
     try:
@@ -220,7 +231,9 @@ def _opened(path):
         raise ImageError(path, f"cannot be read ({text.splitlines()[0]})") from error
 
 
-def _decode_small(image, height, width, channels, crop) -> int:
+def _decode_small(
+    image: Image.Image, height: int, width: int, channels: int, crop: tuple[int, int] | None
+) -> int:
     """Has a large JPEG decoded at 1/1, 1/2, 1/4 or 1/8; returns the divisor."""
     spare = min(crop or image.size) // (SPARE * max(height, width))
     divisor = max(d for d in (1, 2, 4, 8) if d <= max(spare, 1))
@@ -229,7 +242,7 @@ def _decode_small(image, height, width, channels, crop) -> int:
     return divisor if drafted else 1
 
 
-def _flat(image, channels):
+def _flat(image: Image.Image, channels: int) -> Image.Image:
     """The image upright and opaque in mode L, RGB, or F where it is deep; ValueError for NaN."""
     _turn_upright(image)
     if _is_deep(image):
@@ -250,7 +263,7 @@ def _flat(image, channels):
     return image.convert("L") if channels == 1 and wanted == "RGB" else image
 
 
-def _require_memory(image) -> None:
+def _require_memory(image: Image.Image) -> None:
     """ValueError for an image that would fill more than half of the machine's memory."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -264,21 +277,21 @@ def _require_memory(image) -> None:
         )
 
 
-def _is_deep(image) -> bool:
+def _is_deep(image: Image.Image) -> bool:
     """Whether the values are other than 0 to 255: more than 8 bits, signed, or floats."""
     if image.mode == "L":
         return _sample_format(image) == 2
     return image.mode in ("I", "F") or image.mode.startswith("I;")
 
 
-def _sample_format(image):
+def _sample_format(image: Image.Image) -> int | None:
     """As a TIFF says it; None for other files."""
-    return image.tag_v2.get(SAMPLE_FORMAT, (1,))[0] if hasattr(image, "tag_v2") else None
+    return image.tag_v2.get(SAMPLE_FORMAT, (1,))[0] if isinstance(image, TiffImageFile) else None
 
 
-def _turn_upright(image) -> None:
+def _turn_upright(image: Image.Image) -> None:
     """Loads the image and turns it as its EXIF says."""
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         image.filename = ""  # keeps Pillow from mapping it: one on its side came out garbled
     _require_memory(image)
     image.load()
@@ -287,20 +300,21 @@ def _turn_upright(image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
 
 
-def _is_cut_to_8_bits(image) -> bool:
+def _is_cut_to_8_bits(image: Image.Image) -> bool:
     """Whether this is colour of 16 bits, of which Pillow keeps the upper 8; before loading."""
-    return not _is_deep(image) and any(";16" in str(tile[3]) for tile in image.tile)
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    return not _is_deep(image) and any(";16" in str(tile[3]) for tile in tiles)
 
 
-def _has_pages(image) -> bool:
+def _has_pages(image: Image.Image) -> bool:
     return getattr(image, "is_animated", False) and image.format not in ONE_PICTURE
 
 
-def _natural_range(image) -> tuple[float, float]:
+def _natural_range(image: Image.Image) -> tuple[float, float]:
     return (0, 1) if image.mode == "F" else (0, 65535)
 
 
-def _as_bytes(image, channels, value_range) -> np.ndarray:
+def _as_bytes(image: Image.Image, channels: int, value_range: tuple[float, float]) -> np.ndarray:
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         low, high = value_range
@@ -311,7 +325,14 @@ def _as_bytes(image, channels, value_range) -> np.ndarray:
     return pixels
 
 
-def _remark_on_values(image, pixels, value_range, natural, cut, remark) -> None:
+def _remark_on_values(
+    image: Image.Image,
+    pixels: np.ndarray,
+    value_range: tuple[float, float] | None,
+    natural: tuple[float, float],
+    cut: bool,
+    remark: Callable[[str], None],
+) -> None:
     """What became of the values of an image (mode L, RGB or F) on the way to uint8 pixels."""
     low, high = value_range or natural
     run = f"the run's range, {low:g} to {high:g}"
@@ -328,22 +349,22 @@ def _remark_on_values(image, pixels, value_range, natural, cut, remark) -> None:
         remark("colour of 16 bits, of which the upper 8 are read: fewer than 16 levels are left")
     if not deep:
         return
-    least, most = image.getextrema()
     values = np.asarray(image)
+    least, most = float(values.min()), float(values.max())
     if (least < low or most > high) and np.mean((values < low) | (values > high)) > OUTSIDE:
         remark(f"more than 1 % of the pixels outside {run}: they are clipped")
     if levels < FEW_LEVELS and len(np.unique(values)) > levels:
         remark(f"fewer than 16 grey levels are left in {run}")
 
 
-def _is_grey(pixels) -> bool:
+def _is_grey(pixels: np.ndarray) -> bool:
     return pixels.ndim == 2 or (pixels[..., :1] == pixels).all()
 
 
 # arrays
 
 
-def checked_images(images) -> np.ndarray:
+def checked_images(images: npt.ArrayLike) -> np.ndarray:
     """Anything like an array of images (n, h, w, c) as uint8 or as float32 in [-1, 1].
 
     UserError for any other shape, type or range, and for NaN; also for floats of which none is
@@ -376,12 +397,12 @@ def checked_images(images) -> np.ndarray:
     return images
 
 
-def to_uint8(images) -> np.ndarray:
+def to_uint8(images: npt.ArrayLike) -> np.ndarray:
     """[-1, 1] to uint8, rounded; what is outside is clipped."""
     return np.rint(np.clip(np.asarray(images) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
 
 
-def to_float(images) -> np.ndarray:
+def to_float(images: npt.ArrayLike) -> np.ndarray:
     """Images as float32 in [-1, 1]: uint8 is scaled, floats are in that range already."""
     images = np.asarray(images)
     if images.dtype != np.uint8:
@@ -389,7 +410,9 @@ def to_float(images) -> np.ndarray:
     return images.astype(np.float32) / np.float32(127.5) - 1
 
 
-def tile(images, columns: int | None = None, pad: int = 2, background: int = 255) -> np.ndarray:
+def tile(
+    images: npt.ArrayLike, columns: int | None = None, pad: int = 2, background: int = 255
+) -> np.ndarray:
     """A grid, row by row, of images (n, h, w, c), uint8 or float in [-1, 1]; uint8 (H, W, c)."""
     images = np.asarray(images)
     if images.dtype != np.uint8:
@@ -404,16 +427,16 @@ def tile(images, columns: int | None = None, pad: int = 2, background: int = 255
     return grid
 
 
-def save_image(path, image) -> None:
+def save_image(path: str | Path, image: npt.ArrayLike) -> None:
     """Writes (h, w), (h, w, 1) or (h, w, 3), uint8 or float in [-1, 1]; extension = format."""
-    path, image = Path(path), np.asarray(image)
+    path, pixels = Path(path), np.asarray(image)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise UserError(f"{path}: {path.suffix or 'no extension'} is no image type; use .png")
-    if image.dtype != np.uint8:
-        image = to_uint8(image)
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[..., 0]
+    if pixels.dtype != np.uint8:
+        pixels = to_uint8(pixels)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
     encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, kind)
+    Image.fromarray(pixels).save(encoded, kind)
     write_atomic(path, encoded.getvalue())

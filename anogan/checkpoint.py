@@ -71,7 +71,9 @@ class RunImages:
 
     def save(self, folder: Path) -> None:
         packed = io.BytesIO()
-        np.savez_compressed(packed, held_out=self.held_out, seen=self.seen, first=self.first)
+        arrays = {"held_out": self.held_out, "seen": self.seen}
+        arrays |= {} if self.first is None else {"first": self.first}
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
         write_atomic(folder / ARRAYS, packed.getvalue())
         listed = {"held_out": list(self.held_out_names), "images": self.states}
         write_atomic(folder / IMAGES, json.dumps(listed) + "\n")
@@ -154,6 +156,6 @@ def load_calibrations(folder: Path) -> dict[str, Calibration]:
         return {}
 
 
-def _broken(path, error: BaseException, folder: Path) -> str:
+def _broken(path: str | Path, error: BaseException, folder: Path) -> str:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{path} cannot be restored ({reason}): delete {folder} and train again"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from anogan import dataset, distributed, folders, mnist
 from anogan.config import FILE_NAME, FREE, Config, preset
+from anogan.dataset import ImageSet
 from anogan.errors import UserError
 from anogan.files import Output, record, require_writable
 from anogan.folders import list_images
@@ -35,10 +36,13 @@ from anogan.report.results import FILES, Results
 from anogan.threshold import Threshold
 from utils import find_range, probe
 
+if TYPE_CHECKING:  # it imports TensorFlow, which is slow
+    from model import DCGAN
+
 PROBED = 64  # images that are looked at to know whether they are grey or colour, 8 bits or more
 
 
-def settings(options: Options) -> dict:
+def settings(options: Options) -> dict[str, Any]:
     """The settings of Config that flags gave."""
     names = {f.name for f in dataclasses.fields(Config)}
     given = {k: v for k, v in vars(options).items() if k in names and v is not None}
@@ -57,9 +61,9 @@ def settings(options: Options) -> dict:
     return given
 
 
-def sizes(options: Options) -> dict:
+def sizes(options: Options) -> dict[str, Any]:
     """Height and width, as far as flags gave them."""
-    given = {}
+    given: dict[str, Any] = {}
     if options.output_height:
         given["height"] = options.output_height
     if options.output_width or options.output_height:
@@ -71,7 +75,7 @@ def new_config(options: Options) -> Config:
     """A new run's configuration, from the flags and the images."""
     given = {**settings(options), **sizes(options)}
     if options.dataset == "mnist":
-        found = {"height": 28, "width": 28, "channels": 1}
+        found: dict[str, Any] = {"height": 28, "width": 28, "channels": 1}
         if given.get("channels") == 3:
             raise UserError("mnist images are grey: leave --channels out")
     else:
@@ -80,14 +84,15 @@ def new_config(options: Options) -> Config:
             list_images(folder, options.input_fname_pattern).names, options.train_size
         )
         paths = [folder / name for name in names]
-        channels, deep = probe(dataset.thin(paths, PROBED))
+        some = dataset.thin(paths, PROBED)
+        channels, deep = probe(some)
         found = {"channels": channels}
         if deep:
             found["min_value"], found["max_value"] = find_range(paths)
     return preset(options.preset or "default", **{**found, **given})
 
 
-def contradictions(options: Options, config: Config, free=()) -> None:
+def contradictions(options: Options, config: Config, free: Collection[str] = ()) -> None:
     """UserError for a flag that says other than the trained run."""
     for name, value in {**settings(options), **sizes(options)}.items():
         mine = getattr(config, name)
@@ -98,7 +103,7 @@ def contradictions(options: Options, config: Config, free=()) -> None:
             )
 
 
-def training_images(options: Options, config: Config):
+def training_images(options: Options, config: Config) -> ImageSet:
     """The ImageSet to train on; a UserError where it is too small."""
     limit = config.train_size or None
     if config.dataset == "mnist":
@@ -122,7 +127,7 @@ def training_images(options: Options, config: Config):
     return images
 
 
-def test_images(options: Options, config: Config, places: Places):
+def test_images(options: Options, config: Config, places: Places) -> ImageSet:
     """The ImageSet to score: see test_places; for mnist, if none is given, its own."""
     if config.dataset == "mnist" and not options.test_dir:
         classes = (config.normal_class, config.anomaly_class)
@@ -148,7 +153,7 @@ def test_images(options: Options, config: Config, places: Places):
 class Test(NamedTuple):
     """What is to be scored, and how to decide; all that can be wrong with it was looked at."""
 
-    images: dataset.ImageSet
+    images: ImageSet
     masks: Masks | None
     threshold: Threshold
     folder: Path  # for the results
@@ -194,7 +199,7 @@ def run_config(options: Options) -> tuple[Config, dict]:
     return dataclasses.replace(config, **changes), changes
 
 
-def train(options: Options, config: Config, changes: dict, images):
+def train(options: Options, config: Config, changes: dict, images: ImageSet) -> DCGAN:
     """Trains a new run, or goes on with the one that is there; the model.
 
     images: an ImageSet.
@@ -231,7 +236,7 @@ def train(options: Options, config: Config, changes: dict, images):
     return model
 
 
-def tell_fit(unexplained) -> None:
+def tell_fit(unexplained: float | None) -> None:
     """How well held-out normal images are reconstructed; a warning where the model is useless."""
     if unexplained is None:
         return
@@ -242,7 +247,7 @@ def tell_fit(unexplained) -> None:
         )
 
 
-def load(options: Options):
+def load(options: Options) -> DCGAN:
     """The trained model that the flags mean."""
     folder = find_run(options)
     contradictions(options, Config.load(folder), free=("dataset", "seed"))
@@ -253,13 +258,13 @@ def load(options: Options):
     return DCGAN.load(folder, distributed.resolve_precision(options.precision), team, **changes)
 
 
-def connect(options: Options):
+def connect(options: Options) -> distributed.Workers:
     """The devices and machines of --strategy."""
-    import_tensorflow()
+    distributed.import_tensorflow()
     return distributed.Workers(options.strategy)
 
 
-def anomaly_test(options: Options, model, test: Test) -> None:
+def anomaly_test(options: Options, model: DCGAN, test: Test) -> None:
     """Scores the test images and writes the results."""
     images, team, folder = test.images, model.workers, test.folder
     for line in test.lines:
@@ -302,7 +307,7 @@ def anomaly_test(options: Options, model, test: Test) -> None:
         say(f"report: {folder / 'report.html'}")
 
 
-def tell_metrics(metrics) -> None:
+def tell_metrics(metrics: dict[str, Any]) -> None:
     """The measures in a few lines."""
     if "auroc" in metrics:
         low, high = metrics["auroc_interval"]
@@ -327,9 +332,15 @@ def tell_metrics(metrics) -> None:
     say("; ".join([line, *parts]))
 
 
-def visualize(options: Options, model) -> None:
+def sample_folder(options: Options, model: DCGAN) -> Path:
+    """Where pictures of what this run's model draws go."""
+    assert model.folder  # from which it was loaded, or to which it was saved
+    return Path(options.sample_dir) / output_name(model.folder)
+
+
+def visualize(options: Options, model: DCGAN) -> None:
     """A grid of samples, an interpolation in z, and early beside present images, scored."""
-    folder = Path(options.sample_dir) / output_name(model.folder)
+    folder = sample_folder(options, model)
     record(folder, "samples.png", "interpolation.png", "early_and_now.png")
     pictures.samples(folder / "samples.png", model, options.generate_test_images, options.seed)
     pictures.interpolation(folder / "interpolation.png", model)
@@ -338,32 +349,18 @@ def visualize(options: Options, model) -> None:
     say(f"pictures in {folder}")
 
 
-def tell_skipped(images) -> None:
+def tell_skipped(images: ImageSet) -> None:
     if images.skipped:
         say(f"skipped {len(images.skipped)} unreadable files, the first: {images.skipped[0][0]}")
 
 
-def tell_remarks(images) -> None:
+def tell_remarks(images: ImageSet) -> None:
     """What is to be said of files that could be read."""
     for text, names in images.remarks.items():
         say(f"{text}: in {len(names)} of {len(images)} files, the first: {next(iter(names))}")
 
 
-def import_tensorflow() -> None:
-    """Slow, and without the lines that its libraries write about missing GPUs and the like."""
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
-def say(text: str, team=None) -> None:
+def say(text: str, team: distributed.Workers | None = None) -> None:
     """A line for the user; of a team only the chief says it."""
     if team is None or team.chief:
         print(text, flush=True)
@@ -393,7 +390,7 @@ def run(options: Options) -> None:
         if options.visualize:
             visualize(options, model)
         if not (options.train or options.anomaly_test or options.visualize):
-            path = Path(options.sample_dir) / output_name(model.folder) / "samples.png"
+            path = sample_folder(options, model) / "samples.png"
             record(path.parent, path.name)
             pictures.samples(path, model, options.generate_test_images, options.seed)
             say(f"{options.generate_test_images} samples in {path}")

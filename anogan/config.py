@@ -84,7 +84,7 @@ class Config:
     # score
     lambda_: float = 0.5  # fraction of the discrimination loss beside the residual loss
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, low, high in (
             ("height", 16, 256),
             ("width", 16, 256),
@@ -104,8 +104,8 @@ class Config:
         if self.channels not in (1, 3):
             raise UserError(f"channels must be 1 or 3, not {self.channels}")
         if self.value_range and not self.value_range[0] < self.value_range[1]:
-            low, high = self.value_range
-            raise UserError(f"max_value must be above min_value, not {high} and {low}")
+            black, white = self.value_range
+            raise UserError(f"max_value must be above min_value, not {white} and {black}")
         if self.learning_rate <= 0:
             raise UserError(f"learning_rate must be above 0, not {self.learning_rate}")
 
@@ -165,6 +165,6 @@ def _updated(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def preset(name: str, **settings) -> Config:
+def preset(name: str, **settings: Any) -> Config:
     """A preset's configuration with some settings of one's own."""
     return Config(**{"preset": name, **PRESETS[name], **settings})

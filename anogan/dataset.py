@@ -9,15 +9,25 @@ import logging
 import os
 import threading
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from anogan.errors import UserError
 from utils import ImageError, checked_images, to_float, to_uint8
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 FEWEST_HELD_OUT = 8  # images, if the fraction asks for as many: chance alone could leave none
 DECODED_TOGETHER = 8  # images
+Decode = Callable[[str, Callable[[str], None]], np.ndarray]
+SizeOf = Callable[[str], tuple[int, int]]
+Item = TypeVar("Item")
 DECODERS = ThreadPoolExecutor(os.cpu_count(), "decode")  # shared: as many threads as cores at most
 
 
@@ -32,7 +42,14 @@ class ImageSet:
     decoded at first use, once where all fit in the memory limit.
     """
 
-    def __init__(self, source, names, labels=None, kinds=None, indices=None):
+    def __init__(
+        self,
+        source: _Source,
+        names: Sequence[str],
+        labels: npt.ArrayLike | None = None,
+        kinds: Sequence[str] | None = None,
+        indices: np.ndarray | None = None,
+    ):
         self._source = source
         self._indices = np.arange(len(names)) if indices is None else indices  # in the source
         self.names = tuple(names)
@@ -43,7 +60,13 @@ class ImageSet:
         self.left_out: list[str] = source.left_out
 
     @classmethod
-    def from_array(cls, images, names=None, labels=None, kinds=None) -> ImageSet:
+    def from_array(
+        cls,
+        images: npt.ArrayLike,
+        names: Sequence[str] | None = None,
+        labels: npt.ArrayLike | None = None,
+        kinds: Sequence[str] | None = None,
+    ) -> ImageSet:
         """images: (n, h, w, c), uint8 or float in [-1, 1]; UserError for what else they are."""
         images = checked_images(images)
         images = images if images.dtype == np.uint8 else to_uint8(images)
@@ -52,8 +75,17 @@ class ImageSet:
 
     @classmethod
     def from_files(
-        cls, folder, places, names, shape, decode, memory_limit, labels=None, kinds=None, size=None
-    ):
+        cls,
+        folder: str | Path,
+        places: Sequence[str],
+        names: Sequence[str],
+        shape: tuple[int, ...],
+        decode: Decode,
+        memory_limit: int,
+        labels: npt.ArrayLike | None = None,
+        kinds: Sequence[str] | None = None,
+        size: SizeOf | None = None,
+    ) -> ImageSet:
         """places: paths within the folder.
 
         decode(path, remark): uint8 of that shape; it raises ImageError for a broken file. remark:
@@ -68,7 +100,7 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def subset(self, indices) -> ImageSet:
+    def subset(self, indices: np.ndarray | Sequence[int]) -> ImageSet:
         """The images at these places, or where a mask (n,) is true."""
         chosen = np.arange(len(self))[indices]
         return ImageSet(
@@ -79,11 +111,13 @@ class ImageSet:
             self._indices[chosen],
         )
 
-    def relabelled(self, labels, kinds) -> ImageSet:
+    def relabelled(self, labels: npt.ArrayLike | None, kinds: Sequence[str] | None) -> ImageSet:
         """The same images with other labels (n,) and kinds."""
         return ImageSet(self._source, self.names, labels, kinds, self._indices)
 
-    def split(self, fraction: float, seed: int, decided=None) -> tuple[ImageSet, ImageSet]:
+    def split(
+        self, fraction: float, seed: int, decided: dict[str, bool] | None = None
+    ) -> tuple[ImageSet, ImageSet]:
         """(rest, held_out): whether an image is held out depends on its name and the seed alone.
 
         So the split stays where images are added or removed. About that fraction is held out;
@@ -94,8 +128,8 @@ class ImageSet:
         drawn = np.array([_drawn(name, seed) for name in self.names])
         held_out = drawn < fraction
         if decided:
-            held_out = [decided.get(*pair) for pair in zip(self.names, held_out, strict=True)]
-            held_out = np.array(held_out, bool)
+            pairs = zip(self.names, held_out, strict=True)
+            held_out = np.array([decided.get(*pair) for pair in pairs], bool)
         elif fraction > 0 and n > 1:
             order = np.argsort(drawn, kind="stable")
             held_out[order[: max(1, min(round(fraction * n), FEWEST_HELD_OUT, n - 1))]] = True
@@ -114,23 +148,23 @@ class ImageSet:
             name: self._source.state(i) for name, i in zip(self.names, self._indices, strict=True)
         }
 
-    def read(self, indices) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, indices: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images (m, h, w, c) and the m indices they belong to: without the broken ones."""
         indices = np.asarray(indices, int)
         images, good = self._source.read(self._indices[indices])
         return images, indices[good]
 
-    def size(self, index) -> tuple[int, int]:
+    def size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image in its file, whole and upright; of others, of this set.
 
         Reads the file's header. Raises ImageError.
         """
         source = self._source
         if source.size_of is None:
-            return self.shape[:2]
+            return self.shape[0], self.shape[1]
         return source.size_of(source.path(self._indices[index]))
 
-    def batches(self, batch_size: int):
+    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (indices (m,), float32 images (m, h, w, c) in [-1, 1]) in order, m <= batch_size.
 
         Broken files are left out. The next batch is read while the caller works on this one.
@@ -146,8 +180,13 @@ class ImageSet:
                 yield from _as_batch(*pending.result())
 
     def stream(
-        self, batch_size: int, seed: int = 0, first_step: int = 0, shares=range(1), of: int = 1
-    ):
+        self,
+        batch_size: int,
+        seed: int = 0,
+        first_step: int = 0,
+        shares: range = range(1),
+        of: int = 1,
+    ) -> tf.data.Dataset:
         """An endless tf.data.Dataset of shuffled float32 batches (batch_size, h, w, c) in [-1, 1].
 
         shares: which of the `of` equal shares of each batch to deliver, one after the other, as
@@ -165,7 +204,7 @@ class ImageSet:
 
         size = batch_size // of
 
-        def batch(element):
+        def batch(element: np.ndarray) -> np.ndarray:
             step, i = divmod(int(element), len(shares))
             wanted = np.arange(batch_size)[shares[i] :: of]
             epochs, places = np.divmod((first_step + step) * batch_size + wanted, n)
@@ -179,7 +218,7 @@ class ImageSet:
             full[~good] = [self._stand_in(i) for i in indices[~good]]
             return full
 
-        def tensor(element):
+        def tensor(element: tf.Tensor) -> tf.Tensor:
             images = tf.numpy_function(batch, [element], tf.uint8, stateful=False)
             images = tf.ensure_shape(images, (size, *self.shape))
             return tf.cast(images, tf.float32) / 127.5 - 1
@@ -187,43 +226,52 @@ class ImageSet:
         elements = tf.data.Dataset.counter()
         return elements.map(tensor, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
-    def _stand_in(self, index) -> np.ndarray:
+    def _stand_in(self, index: int) -> np.ndarray:
         for i in permutation(len(self), int(index)):
             images, _ = self.read([i])
             if len(images):
                 return images[0]
-        require(self, 1, "the data set")
+        raise _unusable(self, "the data set")
 
 
 class _Source:
     """Images by index: an array, or files that are decoded into one, or at each use."""
 
-    def __init__(self, names, shape, images, folder=None, places=None, decode=None, size_of=None):
+    def __init__(
+        self,
+        names: Sequence[str],
+        shape: tuple[int, ...],
+        images: np.ndarray | None,
+        folder: str | Path = "",
+        places: Sequence[str] = (),
+        decode: Decode | None = None,
+        size_of: SizeOf | None = None,
+    ):
         self.names, self.shape = names, tuple(int(side) for side in shape)
         self.images, self.folder, self.places = images, folder, places
         self.decode, self.size_of = decode, size_of
-        self.known = np.full(len(names), places is None)  # is in `images`, or broken
+        self.known = np.full(len(names), decode is None)  # is in `images`, or broken
         self.broken = np.zeros(len(names), bool)
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[str] = []
         self.remarks: dict[str, dict[str, None]] = {}
         self.lock = threading.Lock()
 
-    def path(self, i) -> str:
+    def path(self, i: int) -> str:
         """Of file i."""
         return os.path.join(self.folder, self.places[i])
 
-    def state(self, i) -> list[int]:
+    def state(self, i: int) -> list[int]:
         """Size and time of change of file i, ns, or of an array the checksum; [] for none."""
-        if self.places is None:
-            return [zlib.crc32(np.ascontiguousarray(self.images[i]))]
+        if self.decode is None and self.images is not None:
+            return [zlib.crc32(self.images[i].tobytes())]
         try:
             found = os.stat(self.path(i))
         except OSError:
             return []
         return [found.st_size, found.st_mtime_ns]
 
-    def read(self, indices):
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images (m, h, w, c) of those that are good, and which ones are (n,)."""
         if self.images is None:
             decoded = list(self._decoded(indices))
@@ -238,7 +286,7 @@ class _Source:
         good = ~self.broken[indices]
         return self.images[indices[good]], good
 
-    def _decoded(self, indices):
+    def _decoded(self, indices: np.ndarray) -> Iterator[np.ndarray | None]:
         """Yields each image, or None; some at a time to a thread, for handing over costs, too."""
         parts = np.array_split(indices, -(-len(indices) // DECODED_TOGETHER) or 1)
         decode = self._decode
@@ -246,9 +294,9 @@ class _Source:
             DECODERS.map(lambda part: [decode(i) for i in part], parts)
         )
 
-    def _decode(self, i):
+    def _decode(self, i: int) -> np.ndarray | None:
         """Image i, or None where it is broken, which is said once."""
-        if self.broken[i]:
+        if self.broken[i] or self.decode is None:
             return None
         try:
             return self.decode(self.path(i), functools.partial(self._remark, self.names[i]))
@@ -258,8 +306,9 @@ class _Source:
                     self.broken[i] = True
                     self.skipped.append((self.names[i], error.reason))
                     logging.getLogger(__name__).warning("skipped %s", error)
+            return None
 
-    def _remark(self, name, text):
+    def _remark(self, name: str, text: str) -> None:
         """Keeps what is to be said of a file; it is said at once for the first such file alone."""
         with self.lock:
             names = self.remarks.setdefault(text, {})
@@ -280,11 +329,15 @@ def require(images: ImageSet, count: int, what: str) -> None:
             f"{what}: {usable} usable, too few for a batch of {count}: "
             "add images or lower --batch_size"
         )
+    raise _unusable(images, what)
+
+
+def _unusable(images: ImageSet, what: str) -> UserError:
     first = "; the first: {}: {}".format(*images.skipped[0]) if images.skipped else ""
-    raise UserError(f"{what}: none of {len(images)} files is a usable image{first}")
+    return UserError(f"{what}: none of {len(images)} files is a usable image{first}")
 
 
-def thin(items, limit):
+def thin(items: list[Item], limit: int | None) -> list[Item]:
     """At most `limit` of them, evenly spaced."""
     if not limit or limit >= len(items):
         return items
@@ -297,10 +350,10 @@ def _drawn(name: str, seed: int) -> float:
     return int.from_bytes(digest.digest(), "big") / 2**64
 
 
-def permutation(n, *seed) -> np.ndarray:
+def permutation(n: int, *seed: int) -> np.ndarray:
     return np.random.default_rng([s % 2**32 for s in seed]).permutation(n)
 
 
-def _as_batch(images, indices):
+def _as_batch(images: np.ndarray, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if len(indices):
         yield indices, to_float(images)

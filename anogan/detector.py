@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 import ops
@@ -16,9 +18,10 @@ from anogan.scoring import TERMS, Calibration, Detection, Way, term_weights, tru
 from anogan.threshold import FEWEST, NormalScores
 from utils import to_float
 
-PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in shares of their spread
+PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in fractions of their spread
 LINEAR_BLUR = 1 / 40  # of the linear residual, in shorter sides of the image
 MAP_BLUR = 1 / 28  # standard deviation of the map's Gaussian, in shorter sides of the image
+Pool = tuple[tf.Tensor, tf.Tensor]  # latents (n, z_dim) and their images (n, h, w, c)
 BATCH = 64  # images at once on a device, unless a caller says otherwise
 
 
@@ -31,7 +34,7 @@ class Detector:
         shape = tf.TensorSpec((None, *config.shape), tf.float32)
         latents = tf.TensorSpec((None, config.z_dim), tf.float32)
         self._generate = tf.function(self.decode, input_signature=[latents])
-        self._features = tf.function(self._features_of, input_signature=[shape])
+        self._features = tf.function(self.features_of, input_signature=[shape])
         # XLA gains on a GPU and loses on a CPU, whose convolutions it does without oneDNN.
         jit = bool(tf.config.list_logical_devices("GPU"))
         shared_out = workers.shared_out
@@ -39,7 +42,7 @@ class Detector:
         self.encode = shared_out(self.encode_batch, reduce_retracing=True)
         self.measure = shared_out(self._measure_batch, reduce_retracing=True)
 
-    def generate(self, z, batch_size: int = 256) -> np.ndarray:
+    def generate(self, z: npt.ArrayLike, batch_size: int = 256) -> np.ndarray:
         """G(z) in inference mode, (n, z_dim) -> (n, h, w, c) in [-1, 1]."""
         z = np.asarray(z, np.float32)
         parts = [self._generate(z[i : i + batch_size]) for i in range(0, len(z), batch_size)]
@@ -51,7 +54,12 @@ class Detector:
         return np.concatenate([self._features(to_float(images[i : i + batch_size])) for i in parts])
 
     def detect(
-        self, images, way: Way, calibration: Calibration, pool, batch_size: int
+        self,
+        images: np.ndarray,
+        way: Way,
+        calibration: Calibration,
+        pool: Pool | None,
+        batch_size: int,
     ) -> Detection:
         """images (n, h, w, c), uint8 or float in [-1, 1]; pool: see `terms`."""
         weights, trust = calibration.search_weights, calibration.trust
@@ -60,11 +68,13 @@ class Detector:
         parts = calibration.contributions(found)
         return Detection(score=parts.sum(axis=1), contributions=parts, **found)
 
-    def calibrate(self, held_out: np.ndarray, seen: np.ndarray, way: Way, pool) -> Calibration:
+    def calibrate(
+        self, held_out: np.ndarray, seen: np.ndarray, way: Way, pool: Pool | None
+    ) -> Calibration:
         """From held-out normal images (n, h, w, c), and some that were trained on; uint8."""
         search_weights = self._search_weights(held_out)
 
-        def terms_of(images, trust=None):
+        def terms_of(images: np.ndarray, trust: float | None = None) -> dict[str, Any]:
             size, only = batch_size_of(images), (*TERMS, "map_peak")
             return self.terms(images, way, search_weights, pool, size, trust, only)
 
@@ -94,7 +104,7 @@ class Detector:
         stored = {**known.to_json(), "scores": scores.tolist(), "tail": tail and list(tail)}
         return Calibration.from_json(stored)
 
-    def _search_weights(self, held_out) -> tuple[float, float, float]:
+    def _search_weights(self, held_out: np.ndarray) -> tuple[float, float, float]:
         """Of R, D and ||z||^2: the paper's, or in fractions of the normal images' spread."""
         lambda_ = self.config.lambda_
         if self.config.is_classic or len(held_out) < 2:
@@ -108,14 +118,21 @@ class Detector:
         return (1 - lambda_) / spread[0], lambda_ / spread[1], PRIOR
 
     def terms(
-        self, images, way: Way, weights, pool, batch_size: int, trust=None, only=None
+        self,
+        images: np.ndarray,
+        way: Way,
+        weights: tuple[float, float, float],
+        pool: Pool | None,
+        batch_size: int,
+        trust: float | None = None,
+        only: Collection[str] | None = None,
     ) -> dict[str, Any]:
         """Everything of a Detection but the score, or only these.
 
         images (n, h, w, c), uint8 or float in [-1, 1]. weights: of the search's loss. pool: some
-        (latents, their images), of which the nearest is where a gradient search starts. trust: as
-        far as the networks are trusted, their map shows. batch_size: of each device, always of
-        this size, for other sizes round otherwise.
+        (latents, their images), of which the nearest is where the search starts; without it E finds
+        the start. trust: as far as the networks are trusted, their map shows. batch_size: of each
+        device, always of this size, for other sizes round otherwise.
         """
         parts, together = [], batch_size * self.workers.devices
         numbers = [np.float32(w) for w in (way.learning_rate, *weights)]
@@ -123,7 +140,8 @@ class Detector:
             batch = to_float(images[i : i + together])
             padded = np.zeros((together, *self.config.shape), np.float32)
             padded[: len(batch)] = batch
-            z, losses = self._start(padded, way, pool), None
+            z = self.encode(padded) if pool is None else nearest_start(padded, *pool)
+            losses = None
             if way.steps:
                 z, losses = self.search(padded, z, way.steps, *numbers)
             found = self.measure(padded, z, np.float32(1.0 if trust is None else trust))
@@ -137,28 +155,38 @@ class Detector:
             for k, v in parts[0].items()
         }
 
-    def _start(self, batch, way: Way, pool):
-        return self.encode(batch) if way.search != "gradient" else nearest_start(batch, *pool)
-
-    def decode(self, z):
+    def decode(self, z: tf.Tensor) -> tf.Tensor:
         """G(z), (b, z_dim) -> (b, h, w, c)."""
         return self.nets.generator(z, training=False)
 
-    def _features_of(self, images):
+    def features_of(self, images: tf.Tensor) -> tf.Tensor:
+        """D's features f, (b, h, w, c) -> (b, d) float32."""
         return tf.cast(self.nets.discriminator(images, training=False)[1], tf.float32)
 
-    def encode_batch(self, images):
+    def encode_batch(self, images: tf.Tensor) -> tf.Tensor:
         """E's mean z, (b, h, w, c) -> (b, z_dim)."""
+        assert self.nets.encoder  # Way.chosen refuses to encode without
         return self.nets.encoder(images, training=False)[:, : self.config.z_dim]
 
-    def search_batch(self, images, start, steps, learning_rate, *weights):
+    def search_batch(
+        self,
+        images: tf.Tensor,
+        start: tf.Tensor,
+        steps: int,
+        learning_rate: tf.Tensor,
+        residual: tf.Tensor,
+        discrimination: tf.Tensor,
+        prior: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """(best z, losses), see search_latents."""
-        weights = Weights(*weights, squared=not self.config.is_classic)
+        weights = Weights(residual, discrimination, prior, not self.config.is_classic)
         generator = frozen_generator(self.nets.generator)
         features = frozen_features(self.nets.discriminator)
         return search_latents(generator, features, images, start, steps, learning_rate, weights)
 
-    def _measure_batch(self, images, z, trust):
+    def _measure_batch(
+        self, images: tf.Tensor, z: tf.Tensor, trust: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         squared, blur = not self.config.is_classic, MAP_BLUR * min(self.config.shape[:2])
         g = self.decode(z)
         (real, fx), (fake, fg) = (self.nets.discriminator(x, training=False) for x in (images, g))
@@ -187,7 +215,7 @@ class Detector:
             "anomaly_map": anomaly_map,
         }
 
-    def _linear_residual(self, images, g):
+    def _linear_residual(self, images: tf.Tensor, g: tf.Tensor) -> tf.Tensor:
         """How far the linear skips alone, a PCA, are from each image: (b,).
 
         The fourth power of the smoothed difference lets coherent local differences count.
@@ -197,6 +225,6 @@ class Detector:
         return tf.sqrt(tf.sqrt(ops.sum_per_image(fourth)))
 
 
-def batch_size_of(images) -> int:
+def batch_size_of(images: np.ndarray) -> int:
     """As many images at once as there are, up to BATCH."""
     return min(max(len(images), 1), BATCH)

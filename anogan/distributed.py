@@ -9,9 +9,15 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from anogan.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
 
 STRATEGIES = ("none", "mirrored", "multiworker")
 EXAMPLE = (
@@ -73,7 +79,7 @@ class Workers:
         self.replicas = self.strategy.num_replicas_in_sync
         self.devices = self.replicas // self.count
 
-        def add(x):
+        def add(x: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             first = tf.equal(context.replica_id_in_sync_group % self.devices, 0)
             return context.all_reduce("SUM", x * tf.cast(first, x.dtype))
@@ -82,7 +88,7 @@ class Workers:
             lambda x: self.strategy.run(add, (x,)), autograph=False, reduce_retracing=True
         )
 
-    def shared_out(self, function, **options):
+    def shared_out(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         """A function of arrays as a tf.function with these options; rows over local devices.
 
         function: takes tensors whose rows it treats each by itself, then other arguments as it
@@ -97,7 +103,7 @@ class Workers:
             return graph
         everywhere = tf.function(lambda arguments: self.strategy.run(graph, arguments))
 
-        def call(*arguments):
+        def call(*arguments: Any) -> Any:
             split = [
                 self._spread(np.split(np.asarray(a), self.devices)) if np.ndim(a) else a
                 for a in arguments
@@ -109,7 +115,7 @@ class Workers:
 
         return call
 
-    def _spread(self, pieces):
+    def _spread(self, pieces: list[np.ndarray]) -> Any:
         """Arrays, one for each device of this process, as a value of tf.distribute."""
         import tensorflow as tf
 
@@ -130,7 +136,7 @@ class Workers:
         first, last = (-(-units * i // self.count) * unit for i in (self.index, self.index + 1))
         return range(min(first, count), min(last, count))
 
-    def total(self, values):
+    def total(self, values: np.ndarray) -> np.ndarray:
         """The sum of all workers' NumPy arrays of one shape, on each; waits for the last."""
         if self.count == 1:
             return values
@@ -145,7 +151,7 @@ class Workers:
 
         self.total(np.zeros(1, np.int64))
 
-    def from_chief(self, values):
+    def from_chief(self, values: np.ndarray) -> np.ndarray:
         """The chief's array, of the same shape as this worker's."""
         return self.total(values if self.chief else values * 0)
 
@@ -164,6 +170,20 @@ class Workers:
                     "start all with the same flags, images and versions (--precision, too, if the "
                     "machines differ)"
                 )
+
+
+def import_tensorflow() -> None:
+    """Slow, and without the lines that its libraries write about missing GPUs and the like."""
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def resolve_precision(name: str) -> str:
@@ -188,7 +208,7 @@ def resolve_precision(name: str) -> str:
 
 
 @contextlib.contextmanager
-def handled(handler, *signals):
+def handled(handler: Any, *signals: signal.Signals) -> Iterator[None]:
     """These signals go to handler within the block, then to what they went to before.
 
     Only Python's main thread may decide that, and it can put back only what Python knows of: from
@@ -206,7 +226,7 @@ def handled(handler, *signals):
             signal.signal(number, previous)
 
 
-def _connect(index: int, count: int):
+def _connect(index: int, count: int) -> tf.distribute.Strategy:
     """The strategy of all workers; while it waits for them, Ctrl-C ends the process at once."""
     import tensorflow as tf
 

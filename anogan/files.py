@@ -8,7 +8,9 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 from anogan.errors import UserError
 
@@ -24,7 +26,7 @@ FORMER = re.compile(
 
 
 @contextlib.contextmanager
-def atomic_file(path):
+def atomic_file(path: str | Path) -> Iterator[TextIO]:
     """A text file to write (UTF-8) that appears, with its folder, whole or not at all.
 
     UserError where it cannot be written.
@@ -33,14 +35,14 @@ def atomic_file(path):
         yield file
 
 
-def write_atomic(path, content: bytes | str) -> None:
+def write_atomic(path: str | Path, content: bytes | str) -> None:
     """Writes a file whole or not at all, making its folder; UserError where it cannot."""
     with _replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
-def _replacing(path):
+def _replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place if all goes well."""
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -56,7 +58,7 @@ def _replacing(path):
         raise UserError(f"{path} cannot be written ({error.strerror})") from error
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: str | Path) -> None:
     """UserError unless a folder is there and can be written to, or can be made."""
     folder = Path(os.path.abspath(folder))
     there = next(p for p in (folder, *folder.parents) if p.exists())
@@ -103,7 +105,7 @@ def record(folder: Path, *names: str) -> None:
 class Output:
     """A run's files, written aside and then put in the place of the last run's as a whole."""
 
-    def __init__(self, folder: Path, fixed=()):
+    def __init__(self, folder: Path, fixed: Sequence[str] = ()):
         """fixed: names that will be written; UserError where one is somebody else's file."""
         self.folder, self.staging = Path(folder), Path(folder) / STAGING
         known = written(self.folder)

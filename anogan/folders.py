@@ -6,6 +6,7 @@ import fnmatch
 import functools
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -46,12 +47,16 @@ class Listing(NamedTuple):
         return lines
 
 
-def find_images(folder, pattern: str | None = None, exclude=()) -> list[Path]:
+def find_images(
+    folder: str | Path, pattern: str | None = None, exclude: Iterable[str | Path] = ()
+) -> list[Path]:
     """The images in a folder and its sub-folders: see list_images."""
     return [Path(folder) / name for name in list_images(folder, pattern, exclude).names]
 
 
-def list_images(folder, pattern: str | None = None, exclude=()) -> Listing:
+def list_images(
+    folder: str | Path, pattern: str | None = None, exclude: Iterable[str | Path] = ()
+) -> Listing:
     """The images in a folder and its sub-folders, and what else is there.
 
     pattern: for the file's name, as in a shell; none: any ending of an image type that Pillow
@@ -62,8 +67,9 @@ def list_images(folder, pattern: str | None = None, exclude=()) -> Listing:
     folder = Path(folder)
     above = Path(os.path.realpath(folder)).parents  # links up there are loops
     seen = {os.path.realpath(path) for path in (*exclude, *above)}
-    found, folders, links = [], [""], []
-    left_out, own, results = Counter(), set(), 0
+    found: list[str] = []
+    folders, links = [""], list[str]()
+    left_out, own, results = Counter[str](), set[str](), 0
     while folders or links:  # links last, so that a folder is known by its own name
         here = folders.pop() if folders else links.pop(0)
         if (real := os.path.realpath(folder / here)) in seen:
@@ -101,7 +107,7 @@ def list_images(folder, pattern: str | None = None, exclude=()) -> Listing:
     return listing
 
 
-def _is_about(entry, own: set[str], real: str) -> bool:
+def _is_about(entry: os.DirEntry[str], own: set[str], real: str) -> bool:
     """Whether a file that is no image need not be mentioned: a README, or this tool's own."""
     return entry.name.split(".")[0] == "README" or os.path.join(real, entry.name) in own
 
@@ -113,7 +119,7 @@ def image_endings() -> frozenset[str]:
     return frozenset(e for e, kind in known if kind in Image.OPEN and kind not in NOT_BY_ITSELF)
 
 
-def _entries(folder):
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             yield from entries
@@ -123,7 +129,7 @@ def _entries(folder):
         raise UserError(f"{folder} cannot be read as a folder ({error.strerror})") from None
 
 
-def _wanted(entry, pattern: str | None) -> bool:
+def _wanted(entry: os.DirEntry[str], pattern: str | None) -> bool:
     ending = os.path.splitext(entry.name)[1].lower()
     matches = fnmatch.fnmatch(entry.name, pattern) if pattern else ending in image_endings()
     if entry.is_symlink():  # a dangling link is reported when it is read
@@ -131,7 +137,7 @@ def _wanted(entry, pattern: str | None) -> bool:
     return matches and entry.is_file()  # not a pipe: reading it would hang
 
 
-def available(data_dir) -> list[str]:
+def available(data_dir: str | Path) -> list[str]:
     """Names of the data sets in a folder: its sub-folders that hold anything."""
     try:
         folders = [entry for entry in Path(data_dir).iterdir() if entry.is_dir()]
@@ -141,7 +147,7 @@ def available(data_dir) -> list[str]:
 
 
 def image_folder(
-    folder,
+    folder: str | Path,
     pattern: str | None,
     height: int,
     width: int,
@@ -150,7 +156,7 @@ def image_folder(
     value_range: tuple[float, float] | None = None,
     labelled: bool = False,
     training: bool = False,
-    exclude=(),
+    exclude: Iterable[str | Path] = (),
     limit: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> ImageSet:
@@ -169,10 +175,9 @@ def image_folder(
     names = [printable(place) for place in places]
     labels, kinds = _labels(Path(folder), places) if labelled else (None, None)
     shape = (height, width, channels)
-    settings = {"height": height, "width": width, "channels": channels, "crop": crop}
 
-    def decode(path, remark):
-        return load_image(path, value_range=value_range, remark=remark, **settings)
+    def decode(path: str, remark: Callable[[str], None]) -> np.ndarray:
+        return load_image(path, *shape, crop, value_range, remark)
 
     images = ImageSet.from_files(
         folder, places, names, shape, decode, memory_limit, labels, kinds, image_size
@@ -189,7 +194,7 @@ class Layout(NamedTuple):
     masks: Path | None  # of the test images, if known
 
 
-def layout(folder) -> Layout | None:
+def layout(folder: str | Path) -> Layout | None:
     """The parts of a data set with folders `train` and `test`; None for any other.
 
     Normal training images lie in train/good or train/normal, or in train itself where that has no
@@ -239,13 +244,13 @@ def printable(place: str) -> str:
         return os.fsencode(place).decode(errors="backslashreplace")
 
 
-def _labels(folder, places):
-    kinds = [place.split("/")[0] if "/" in place else None for place in places]
-    normal = [kind is not None and kind.lower() in NORMAL_FOLDERS for kind in kinds]
+def _labels(folder: Path, places: list[str]) -> tuple[np.ndarray | None, list[str] | None]:
+    kinds = [place.split("/")[0] if "/" in place else "" for place in places]
+    normal = [kind.lower() in NORMAL_FOLDERS for kind in kinds]
     if not any(normal):
         return None, None
-    if None in kinds:
-        loose = places[kinds.index(None)]
+    if "" in kinds:
+        loose = places[kinds.index("")]
         raise UserError(
             f"{folder / loose} lies beside the labelled sub-folders: "
             "move it into normal, or into any other sub-folder if it is anomalous"
@@ -253,5 +258,5 @@ def _labels(folder, places):
     return np.where(normal, 0, 1), kinds
 
 
-def _visible(folder) -> bool:
+def _visible(folder: Path) -> bool:
     return any(path.name[0] != "." for path in folder.iterdir())

@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import posixpath
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
@@ -20,7 +21,7 @@ ANOMALOUS = ("anomalous", "anomaly", "abnormal", "defect", "defective", "bad", "
 WORDS = dict.fromkeys(NORMAL, 0) | dict.fromkeys(ANOMALOUS, 1)
 
 
-def labelled(images: ImageSet, path, folder) -> ImageSet:
+def labelled(images: ImageSet, path: str | Path, folder: str | Path) -> ImageSet:
     """The same images with labels and kinds from a CSV file.
 
     Its columns, named in the first line: file (as in images.names; the path of the images' folder,
@@ -30,7 +31,10 @@ def labelled(images: ImageSet, path, folder) -> ImageSet:
     missing, a label is another word, or two lines contradict each other.
     """
     find = _finder(images.names, folder)
-    known, lines, strangers, count = {}, {}, {}, 0
+    known: dict[str, tuple[int, str]] = {}
+    lines: dict[str, int] = {}
+    strangers: dict[int, str] = {}
+    count = 0
     for line, file, word, kind in _rows(path):
         count += 1
         label = WORDS.get(word.lower())
@@ -63,7 +67,7 @@ def labelled(images: ImageSet, path, folder) -> ImageSet:
     return images.relabelled(labels, kinds)
 
 
-def _rows(path):
+def _rows(path: str | Path) -> Iterator[tuple[int, str, str, str]]:
     """Yields (line number, file, label, kind or "") of a CSV file of labels."""
     try:
         content = Path(path).read_bytes()
@@ -101,20 +105,20 @@ def _encoding(content: bytes) -> str:
         return "cp1252"  # what Excel writes in the West; in another one no name will match
 
 
-def _finder(names, folder):
+def _finder(names: Sequence[str], folder: str | Path) -> Callable[[str], str | None]:
     """A function that says which of the names a text means, or None.
 
     It may have backslashes, another Unicode form, ./ or the end of the folder's path in front.
     """
 
-    def plain(text):
+    def plain(text: str) -> str:
         return normalize("NFC", posixpath.normpath(text.strip().replace("\\", "/")))
 
     known = {plain(name): name for name in names} | {name: name for name in names}
     path = plain(os.path.abspath(folder)) + "/"
     ends = [path[i:] for i in range(len(path) - 1) if i == 0 or path[i - 1] == "/"]
 
-    def find(text):
+    def find(text: str) -> str | None:
         if text in known:
             return known[text]
         form = plain(text)

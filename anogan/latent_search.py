@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
 import ops
 
+Network = Callable[[tf.Tensor], tf.Tensor]
 BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
 
 
@@ -20,20 +22,28 @@ class Weights(NamedTuple):
     squared: bool
 
 
-def nearest_start(images, pool_z, pool_images):
+def nearest_start(images: tf.Tensor, pool_z: tf.Tensor, pool_images: tf.Tensor) -> tf.Tensor:
     """For each image the latent of the closest of some fixed samples: (b, z_dim).
 
-    images (b, h, w, c), pool_z (n, z_dim), pool_images (n, h, w, c). It hangs on the image
+    images (b, h, w, c), pool_z (n, z_dim), pool_images (n, h, w, c). It depends on the image
     alone, so that neither order nor batch-mates can change a score.
     """
     x = tf.reshape(images, (tf.shape(images)[0], -1))
     g = tf.reshape(pool_images, (tf.shape(pool_images)[0], -1))
-    # ||x - g||^2 without the ||x||^2 that all share
+    # ||x - g||^2 without the ||x||^2 that all have
     distances = tf.reduce_sum(tf.square(g), axis=1) - 2.0 * tf.matmul(x, g, transpose_b=True)
     return tf.gather(pool_z, tf.argmin(distances, axis=1))
 
 
-def search_latents(generator, features, images, start, steps, learning_rate, weights):
+def search_latents(
+    generator: Network,
+    features: Network,
+    images: tf.Tensor,
+    start: tf.Tensor,
+    steps: int,
+    learning_rate: float,
+    weights: Weights,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Adam on z, each image by itself, weights frozen (Schlegl et al. 2017, section 2.2).
 
     generator: z (b, z_dim) -> images; features: images -> (b, n); images (b, h, w, c) in
@@ -44,7 +54,7 @@ def search_latents(generator, features, images, start, steps, learning_rate, wei
     """
     target = features(images)
 
-    def loss_of(z):
+    def loss_of(z: tf.Tensor) -> tf.Tensor:
         g = generator(z)
         return (
             weights.residual * ops.distance(images, g, weights.squared)
@@ -52,7 +62,9 @@ def search_latents(generator, features, images, start, steps, learning_rate, wei
             + weights.prior * tf.reduce_sum(tf.square(z), axis=1)
         )
 
-    def keep_better(z, loss, best_z, best_loss):
+    def keep_better(
+        z: tf.Tensor, loss: tf.Tensor, best_z: tf.Tensor, best_loss: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         better = loss < best_loss
         return tf.where(better[:, None], z, best_z), tf.where(better, loss, best_loss)
 

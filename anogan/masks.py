@@ -23,7 +23,7 @@ class Masks:
     anomalous (see utils.read_mask); an image without a mask is normal throughout.
     """
 
-    def __init__(self, folder, images: ImageSet, crop: tuple[int, int] | None = None):
+    def __init__(self, folder: str | Path, images: ImageSet, crop: tuple[int, int] | None = None):
         """crop: (height, width) of the centre of the files that the images show; none: all.
 
         UserError where no mask is named as an image is, or one could belong to several images, or
@@ -31,22 +31,22 @@ class Masks:
         """
         self.folder, self.images, self.crop = Path(folder), images, crop
         self.paths: dict[int, Path] = {}  # by place in `images`
-        self.strays = []  # masks that belong to no image
-        places = {}
+        self.strays: list[str] = []  # masks that belong to no image
+        places: dict[str, list[int]] = {}
         for i, name in enumerate(images.names):
             places.setdefault(_stem(name), []).append(i)
         for name in list_images(folder).names:
             stem, path = _stem(printable(name)), self.folder / name
-            found = places.get(stem) or places.get(stem.removesuffix(SUFFIX), ())
+            found = places.get(stem) or places.get(stem.removesuffix(SUFFIX), [])
             if not found:
                 self.strays.append(printable(name))
                 continue
             if len(found) > 1:
                 one, other = (images.names[i] for i in found[:2])
                 raise UserError(f"{path} could be the mask of {one} or of {other}: rename one")
-            if other := self.paths.get(found[0]):
+            if before := self.paths.get(found[0]):
                 raise UserError(
-                    f"{other} and {path} are both masks of {images.names[found[0]]}: remove one"
+                    f"{before} and {path} are both masks of {images.names[found[0]]}: remove one"
                 )
             self.paths[found[0]] = path
         if not self.paths:
@@ -93,7 +93,7 @@ class Masks:
             raise UserError(f"no mask in {self.folder} marks anything: all is 0, which is normal")
         return self._line()
 
-    def _require_aspect(self, index, path, mask) -> None:
+    def _require_aspect(self, index: int, path: Path, mask: np.ndarray) -> None:
         try:
             height, width = self.images.size(index)
         except ImageError:
@@ -119,7 +119,7 @@ class Masks:
             parts.append(f"{match} to none of these images, the first: {self.strays[0]}")
         return "; ".join(parts)
 
-    def read(self, index) -> np.ndarray:
+    def read(self, index: int) -> np.ndarray:
         """bool (h, w): where image `index`, or the centre that was cropped, is anomalous.
 
         At the mask's resolution; all False, at the image's, where there is no mask. Raises

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
@@ -13,7 +17,13 @@ PRO_LIMIT = 0.3  # of the false positive rate (Bergmann et al. 2021)
 STRIP = 2**17  # pixels of a resized map at a time: they stay in the processor's cache
 
 
-def measures(labels, scores, kinds=None, threshold: float | None = None, seed: int = 0) -> dict:
+def measures(
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    kinds: Sequence[str] | None = None,
+    threshold: float | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """What the scores are worth against labels (n,), 0 normal and 1 anomalous; JSON-ready.
 
     AUROC with a 95 % bootstrap interval, average precision, AUROC by kind of anomaly, and at
@@ -21,7 +31,10 @@ def measures(labels, scores, kinds=None, threshold: float | None = None, seed: i
     from it. With labels of one sort only, what can be said of it.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, float)
-    found = {"normal": int((labels == 0).sum()), "anomalous": int((labels == 1).sum())}
+    found: dict[str, Any] = {
+        "normal": int((labels == 0).sum()),
+        "anomalous": int((labels == 1).sum()),
+    }
     found["prevalence"] = float(np.mean(labels == 1))
     if found["normal"] and found["anomalous"]:
         from sklearn.metrics import average_precision_score, roc_auc_score
@@ -29,24 +42,24 @@ def measures(labels, scores, kinds=None, threshold: float | None = None, seed: i
         found["auroc"] = float(roc_auc_score(labels, scores))
         found["auroc_interval"] = auroc_interval(labels, scores, seed)
         found["average_precision"] = float(average_precision_score(labels, scores))
-        kinds = np.asarray(["anomalous"] * len(labels) if kinds is None else kinds, dtype=str)
+        sorts = np.asarray(["anomalous"] * len(labels) if kinds is None else kinds, dtype=str)
         found["auroc_by_kind"] = {
             str(kind): float(roc_auc_score(labels[chosen], scores[chosen]))
-            for kind in sorted(set(kinds[labels == 1]))
-            for chosen in [(labels == 0) | ((kinds == kind) & (labels == 1))]
+            for kind in sorted(set(sorts[labels == 1]))
+            for chosen in [(labels == 0) | ((sorts == kind) & (labels == 1))]
         }
     if threshold is not None:
         found["at_threshold"] = at_threshold(labels, scores, threshold)
     return found
 
 
-def at_threshold(labels, scores, threshold: float) -> dict:
+def at_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> dict[str, Any]:
     """Confusion matrix, precision, recall (sensitivity), specificity, F1, false positive rate."""
     from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
     labels, called = np.asarray(labels), np.asarray(scores) > threshold
     (tn, fp), (fn, tp) = confusion_matrix(labels, called, labels=[0, 1]).tolist()
-    found = {
+    found: dict[str, Any] = {
         "threshold": float(threshold),
         "true_positives": tp,
         "false_positives": fp,
@@ -62,7 +75,9 @@ def at_threshold(labels, scores, threshold: float) -> dict:
     return found
 
 
-def auroc_interval(labels, scores, seed: int = 0, level: float = 0.95) -> list[float]:
+def auroc_interval(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, seed: int = 0, level: float = 0.95
+) -> list[float]:
     """Bootstrap percentile interval of the AUROC, normal and anomalous images drawn apart.
 
     The AUROC is a mean of ranks, so a resample is a weighting of the images by how often each
@@ -96,17 +111,17 @@ class PixelMeasures:
         self.normal, self.anomalous = np.zeros(BINS), np.zeros(BINS)
         self.regions, self.region_count = np.zeros(BINS), 0
 
-    def add(self, anomaly_map, mask) -> None:
+    def add(self, anomaly_map: np.ndarray, mask: np.ndarray) -> None:
         """anomaly_map: float (h, w), 0 and up; mask: bool (H, W), True where it is anomalous.
 
         The map is resized to H x W, bilinear; a region is what is connected in the mask, corners
         included.
         """
-        inside = []
+        parts = []
         for rows, bins in self._bins(anomaly_map, *mask.shape):
-            inside.append(bins[mask[rows]])
+            parts.append(bins[mask[rows]])
             self.normal += np.bincount(bins.ravel(), minlength=BINS)
-        inside = np.concatenate(inside)
+        inside = np.concatenate(parts)
         if not len(inside):
             return
         anomalous = np.bincount(inside, minlength=BINS)
@@ -118,7 +133,9 @@ class PixelMeasures:
         self.regions += np.bincount(inside, weight[region], minlength=BINS)
         self.region_count += count
 
-    def _bins(self, anomaly_map, height, width):
+    def _bins(
+        self, anomaly_map: np.ndarray, height: int, width: int
+    ) -> Iterator[tuple[slice, np.ndarray]]:
         """Yields strips of the map at height x width: which rows they are, and all pixels' bins."""
         small = Image.fromarray(np.asarray(anomaly_map, np.float32))
         step = max(1, STRIP // width)
@@ -136,7 +153,7 @@ class PixelMeasures:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
-    def measures(self) -> dict:
+    def measures(self) -> dict[str, Any]:
         """JSON-ready; empty where no pixel or every pixel is anomalous."""
         if not (self.normal.any() and self.anomalous.any()):
             return {}

@@ -14,7 +14,7 @@ from anogan.errors import UserError
 
 
 def mnist(
-    data_dir,
+    data_dir: str | Path,
     split: str,
     normal_class: int | None = None,
     anomaly_class: int | None = None,
@@ -40,23 +40,25 @@ def mnist(
     chosen = np.flatnonzero(labels == 0) if split == "train" else np.arange(len(digits))
     if not len(chosen):
         raise UserError(f"mnist has no image of --normal_class {normal_class}: it is from 0 to 9")
-    chosen = thin(chosen, limit)
+    chosen = np.array(thin(chosen.tolist(), limit))
     images = images[chosen]
     if images.shape[1:] != (height, width):
-        images = [
-            Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-            for image in images
-        ]
+        images = np.stack(
+            [
+                np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+                for image in images
+            ]
+        )
     labelled = normal_class is not None or anomaly_class is not None
     return ImageSet.from_array(
-        np.stack(images)[..., None],
+        images[..., None],
         [f"{split}/{i:05d}" for i in chosen],
         labels[chosen] if labelled else None,
         [str(digit) for digit in digits[chosen]],
     )
 
 
-def _idx(data_dir, name, dimensions) -> np.ndarray:
+def _idx(data_dir: str | Path, name: str, dimensions: int) -> np.ndarray:
     """An idx file of uint8, raw or as .gz."""
     path = Path(data_dir) / "mnist" / name
     try:
@@ -76,6 +78,6 @@ def _idx(data_dir, name, dimensions) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
 
 
-def _damaged(data_dir, what) -> UserError:
+def _damaged(data_dir: str | Path, what: str) -> UserError:
     elsewhere = f" --data_dir {data_dir}" if str(data_dir) != "data" else ""
     return UserError(f"{what}: fetch it with: python download.py mnist{elsewhere}")

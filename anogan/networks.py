@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,7 +36,7 @@ class Networks:
         return {**nets, "encoder": self.encoder} if self.encoder else nets
 
 
-def build(config: Config, dtype=None) -> Networks:
+def build(config: Config, dtype: Any = None) -> Networks:
     """New networks; dtype: a Keras policy."""
     return Networks(
         generator(config, dtype),
@@ -44,7 +46,7 @@ def build(config: Config, dtype=None) -> Networks:
     )
 
 
-def copied(nets: Networks, config: Config, dtype=None) -> Networks:
+def copied(nets: Networks, config: Config, dtype: Any = None) -> Networks:
     """Networks of their own with the same weights; the PCA is shared, for nobody changes it."""
     kinds = {"generator": generator, "discriminator": discriminator, "encoder": encoder}
     copies = {}
@@ -68,8 +70,8 @@ def stage_widths(first: int, stages: int) -> list[int]:
     return [first * min(2**i, WIDEST) for i in range(stages)]
 
 
-def _batch_norm(config: Config, dtype) -> keras.layers.Layer:
-    # The short runs of a laptop need moving averages that follow within some hundred steps.
+def _batch_norm(config: Config, dtype: Any) -> keras.layers.Layer:
+    # The short runs of a laptop need moving means that follow within some hundred steps.
     return BatchNorm(
         momentum=0.9 if config.is_classic else 0.95,
         epsilon=1.001e-5,  # the fused operation's smallest
@@ -78,13 +80,13 @@ def _batch_norm(config: Config, dtype) -> keras.layers.Layer:
     )
 
 
-def _initializer(config: Config, otherwise):
+def _initializer(config: Config, otherwise: type) -> keras.initializers.Initializer:
     if config.is_classic:
         return keras.initializers.RandomNormal(stddev=0.02)
     return otherwise()
 
 
-def generator(config: Config, dtype=None) -> keras.Model:
+def generator(config: Config, dtype: Any = None) -> keras.Model:
     """G: latents (b, z_dim) -> images (b, h, w, c) in [-1, 1], float32.
 
     Dense, then 5x5 stride-2 transposed convolutions with batch norm and ReLU, tanh at the end
@@ -128,7 +130,7 @@ def _linear_skip(units: int) -> keras.layers.Layer:
     )
 
 
-def _convolutions(config: Config, x, filters: int, batch_norm, dtype) -> list:
+def _convolutions(config: Config, x: tf.Tensor, filters: int, batch_norm: bool, dtype: Any) -> list:
     """5x5 stride-2 convolutions with LeakyReLU 0.2 down to the smallest size; each stage's map."""
     stages = []
     count = len(stage_sizes(config.height, config.width)) - 1
@@ -142,7 +144,7 @@ def _convolutions(config: Config, x, filters: int, batch_norm, dtype) -> list:
     return stages
 
 
-def discriminator(config: Config, dtype=None) -> keras.Model:
+def discriminator(config: Config, dtype: Any = None) -> keras.Model:
     """D: images (b, h, w, c) -> [logits (b, 1) float32, features f of the last convolution]."""
     image = keras.Input((config.height, config.width, config.channels), name="image")
     features = _convolutions(config, image, config.df_dim, config.is_classic, dtype)[-1]
@@ -151,7 +153,7 @@ def discriminator(config: Config, dtype=None) -> keras.Model:
     return keras.Model(image, [logits, flat], name="discriminator")
 
 
-def encoder(config: Config, dtype=None) -> keras.Model:
+def encoder(config: Config, dtype: Any = None) -> keras.Model:
     """E: images (b, h, w, c) -> mean and log variance of z, (b, 2 z_dim) float32."""
     image = keras.Input((config.height, config.width, config.channels), name="image")
     features = _convolutions(config, image, config.df_dim, True, dtype)[-1]
@@ -169,7 +171,7 @@ def linear_autoencoder(config: Config) -> keras.Model:
     return keras.Model(image, keras.layers.Reshape(config.shape)(x), name="linear")
 
 
-def set_linear_skips(images, config: Config, *networks: Networks) -> None:
+def set_linear_skips(images: np.ndarray, config: Config, *networks: Networks) -> None:
     """Sets the PCA of networks, and the skips of their G and E, to that of images (n, h, w, c).
 
     images: float in [-1, 1]. E's skip becomes the whitened projection, with log variances of
@@ -202,15 +204,15 @@ def set_linear_skips(images, config: Config, *networks: Networks) -> None:
             nets.encoder.get_layer(SKIP).set_weights([forth, shift])
 
 
-def frozen_generator(net: keras.Model):
-    """G in inference mode as plain operations, batch norm folded into the weights: z -> images.
+def frozen_generator(net: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """G in inference mode as plain operations, with batch-norm folding: z -> images.
 
     The same function as net(z, training=False), of the weights at the time of the call; faster
     where it is called often, as in the latent search. Computes in the net's precision.
     """
     stages = _folded(net.layers)
 
-    def generate(z):
+    def generate(z: tf.Tensor) -> tf.Tensor:
         x = tf.cast(z, stages[0][1].dtype)
         for layer, kernel, bias in stages:
             if isinstance(layer, ConvTranspose):
@@ -230,11 +232,11 @@ def frozen_generator(net: keras.Model):
     return generate
 
 
-def frozen_features(net: keras.Model):
+def frozen_features(net: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """D's features in inference mode, as frozen_generator: images -> (b, n) float32."""
     stages = _folded(net.layers[:-1])
 
-    def features(images):
+    def features(images: tf.Tensor) -> tf.Tensor:
         x = tf.cast(images, stages[0][1].dtype)
         for _, kernel, bias in stages:
             x = tf.nn.leaky_relu(convolution(x, kernel) + bias, SLOPE)
@@ -243,9 +245,9 @@ def frozen_features(net: keras.Model):
     return features
 
 
-def _folded(layers) -> list:
+def _folded(layers: list[keras.layers.Layer]) -> list:
     """(layer, kernel, bias) of each dense or convolutional layer, with the batch norm after it."""
-    stages = []
+    stages: list[tuple[Any, Any, Any]] = []
     for layer in layers:
         if layer.name == SKIP:
             continue

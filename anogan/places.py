@@ -123,7 +123,7 @@ def test_places(options: Options, config: Config) -> Places:
     return Places(images, masks, results, parts is not None)
 
 
-def strictly_inside(folder, *others) -> list:
+def strictly_inside(folder: str | Path, *others: str | Path | None) -> list:
     """Those of some folders that lie inside a folder and are not that folder itself."""
     root = os.path.join(os.path.realpath(folder), "")
     return [other for other in others if other and os.path.realpath(other).startswith(root)]

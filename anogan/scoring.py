@@ -86,7 +86,7 @@ class Calibration:
             self.weights[name] * (found[name] - self.means[name]) / self.spreads[name]
             for name in TERMS
         ]
-        scores = sum(parts)
+        scores = np.sum(parts, axis=0)
         if not np.isfinite(scores).all():
             wrong = [name for name in TERMS if not np.isfinite(found[name]).all()]
             raise UserError(
@@ -116,15 +116,21 @@ class Calibration:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Calibration:
         """ValueError, TypeError or LookupError where it is none."""
-        tail = stored["tail"] and Tail(*map(float, stored["tail"]))
-        search = [float(v) for v in stored["search_weights"]]
-        known = {"search_weights": tuple(search), "tail": tail}
-        known |= {k: tuple(map(float, stored[k])) for k in ("scores", "peaks")}
-        known |= {
-            k: {name: float(stored[k][name]) for name in TERMS}
+        residual, discrimination, prior = map(float, stored["search_weights"])
+        weights, means, spreads = (
+            {name: float(stored[k][name]) for name in TERMS}
             for k in ("weights", "means", "spreads")
-        }
-        return cls(trust=None if stored["trust"] is None else float(stored["trust"]), **known)
+        )
+        return cls(
+            search_weights=(residual, discrimination, prior),
+            weights=weights,
+            means=means,
+            spreads=spreads,
+            trust=None if stored["trust"] is None else float(stored["trust"]),
+            scores=tuple(map(float, stored["scores"])),
+            tail=Tail(*map(float, stored["tail"])) if stored["tail"] else None,
+            peaks=tuple(map(float, stored["peaks"])),
+        )
 
 
 def term_weights(config: Config, trust: float) -> dict[str, float]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
 
-class ReplicaSlice(NamedTuple):
+@dataclass(frozen=True)
+class ReplicaSlice:
     """A replica's part of a global batch: images index, index + count, index + 2 count, …
 
     So the first half of each lies in the global batch's first half.
@@ -16,7 +19,9 @@ class ReplicaSlice(NamedTuple):
     index: int = 0
     count: int = 1  # replicas
 
-    def draw(self, kind, shape, seed, *limits):
+    def draw(
+        self, kind: Callable[..., tf.Tensor], shape: list, seed: tf.Tensor, *limits: Any
+    ) -> tf.Tensor:
         """The replica's part of random numbers that are drawn for the global batch.
 
         kind: of tf.random's stateless ones; shape: of its part, (b, ...); what a replica draws
@@ -29,7 +34,7 @@ class ReplicaSlice(NamedTuple):
 WHOLE = ReplicaSlice()
 
 
-def plant_anomalies(images, seed, replica: ReplicaSlice = WHOLE):
+def plant_anomalies(images: tf.Tensor, seed: tf.Tensor, replica: ReplicaSlice = WHOLE) -> tf.Tensor:
     """Real images with a synthetic anomaly: a part is erased, or taken from another image.
 
     (b, h, w, c) in [-1, 1] -> the same shape. The part is a rectangle or an irregular patch; it
@@ -57,20 +62,20 @@ def plant_anomalies(images, seed, replica: ReplicaSlice = WHOLE):
     return tf.where(shows, planted, tf.roll(images, h // 2, 1))
 
 
-def _rectangle(b, h, w, seed, replica):
+def _rectangle(b: tf.Tensor, h: int, w: int, seed: tf.Tensor, replica: ReplicaSlice) -> tf.Tensor:
     """A random rectangle in each of b images, 0.2 to 0.8 of their sides: bool (b, h, w, 1)."""
     place, size = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     place = replica.draw(tf.random.stateless_uniform, [b, 2, 1], place)
     size = replica.draw(tf.random.stateless_uniform, [b, 2, 1], size, 0.2, 0.8)
 
-    def inside(axis, length):
+    def inside(axis: int, length: int) -> tf.Tensor:
         at = (tf.range(length, dtype=tf.float32) + 0.5) / length
         return tf.abs(at[None] - place[:, axis]) < size[:, axis] / 2.0
 
     return (inside(0, h)[:, :, None] & inside(1, w)[:, None, :])[..., None]
 
 
-def _patch(b, h, w, seed, replica):
+def _patch(b: tf.Tensor, h: int, w: int, seed: tf.Tensor, replica: ReplicaSlice) -> tf.Tensor:
     """An irregular part of each of b images, 5 to 50 % of it: bool (b, h, w, 1).
 
     Smooth noise above its own quantile.
@@ -84,7 +89,7 @@ def _patch(b, h, w, seed, replica):
     return noise > tf.gather(ordered, place, batch_dims=1)[:, None, None, None]
 
 
-def _edge_value(images, seed, replica):
+def _edge_value(images: tf.Tensor, seed: tf.Tensor, replica: ReplicaSlice) -> tf.Tensor:
     """The value of a random pixel of each image's top row, (b, 1, 1, c)."""
     b, w = tf.shape(images)[0], images.shape[2]
     column = replica.draw(tf.random.stateless_uniform, [b], seed, 0, w, tf.int32)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import genpareto
 
 SHOWN = 10  # images above a score make their fraction a figure; below, the fitted tail speaks
@@ -37,7 +38,7 @@ class NormalScores:
     chapter 4).
     """
 
-    def __init__(self, scores, tail: Tail | None = None):
+    def __init__(self, scores: npt.ArrayLike, tail: Tail | None = None):
         """scores: (n,); tail: as fitted before. ValueError for fewer than FEWEST scores."""
         self.scores = np.sort(np.asarray(scores, float))
         if len(self.scores) < FEWEST:
@@ -58,12 +59,12 @@ class NormalScores:
                 shape, _, scale = genpareto.fit(excess, floc=0.0, f0=shape)
         return Tail(start, count / n, float(shape), max(float(scale), 1e-12))
 
-    def as_high(self, scores) -> np.ndarray:
+    def as_high(self, scores: npt.ArrayLike) -> np.ndarray:
         """How many of the held-out normal images score as high or higher: (n,) -> (n,) integers."""
         n = len(self.scores)
         return n - np.searchsorted(self.scores, np.asarray(scores, float), side="left")
 
-    def p_value(self, scores) -> np.ndarray:
+    def p_value(self, scores: npt.ArrayLike) -> np.ndarray:
         """Conformal p-values, (n,) -> (n,): (images as high + 1) / (images + 1).
 
         A normal image has one of at most p with a probability of at most p; none is below what
@@ -87,12 +88,12 @@ class NormalScores:
         return max((threshold - float(np.median(self.scores))) / 3.0, spread / 3.0)
 
 
-def normalise(scores, threshold: float, unit: float) -> np.ndarray:
+def normalise(scores: npt.ArrayLike, threshold: float, unit: float) -> np.ndarray:
     """Scores in [0, 1] with 0.5 at the threshold and 0.05 for a typical normal image."""
     return 1.0 / (1.0 + np.exp(-np.clip((np.asarray(scores) - threshold) / unit, -50, 50)))
 
 
-def threshold_from_labels(labels, scores, rule: str) -> float:
+def threshold_from_labels(labels: npt.ArrayLike, scores: npt.ArrayLike, rule: str) -> float:
     """The threshold that suits the labels best, by Youden's J ("youden") or F1 ("f1").
 
     labels (n,): 0 normal, 1 anomalous, both present. It lies midway between the two scores it
@@ -127,11 +128,14 @@ class Threshold:
         by_rate = self.value is None and self.rule == "held_out"
         return by_rate and normal is not None and self.target_fpr < 1 / len(normal.scores)
 
-    def choose(self, normal: NormalScores | None, labels, scores) -> tuple[float | None, str]:
+    def choose(
+        self, normal: NormalScores | None, labels: np.ndarray | None, scores: np.ndarray | None
+    ) -> tuple[float | None, str]:
         """(threshold, how it was found); None where nothing is known to find it from."""
         if self.value is not None:
             return self.value, "given by hand"
         if self.rule != "held_out":
+            assert labels is not None and scores is not None
             if len(set(labels)) < 2:
                 return None, "none: of the images that could be read, all labels are of one sort"
             name = {"youden": "Youden's J", "f1": "the best F1"}[self.rule]

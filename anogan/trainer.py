@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from zlib import crc32
 
 import keras
@@ -45,7 +46,7 @@ class Trainer:
     def steps_done(self) -> int:
         return int(self.step.numpy())
 
-    def update(self, x) -> dict[str, tf.Tensor]:
+    def update(self, x: Any) -> dict[str, tf.Tensor]:
         """One training step on a batch (b, h, w, c) in [-1, 1]; the losses, as tensors.
 
         With several devices the batch is a tf.distribute value, see `batches`.
@@ -58,7 +59,7 @@ class Trainer:
         """An endless iterator of what update takes, from the step that was reached."""
         config, first = self.config, self.steps_done
 
-        def pipeline(context):
+        def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
             devices = context.num_replicas_in_sync // context.num_input_pipelines
             parts = range(context.num_replicas_in_sync)[context.input_pipeline_id * devices :]
             return images.stream(
@@ -115,7 +116,7 @@ class Trainer:
         seed = tf.stack([self.config.seed * 8, tf.cast(self.step, tf.int32)])
         return tf.unstack(tf.random.experimental.stateless_split(seed, count))
 
-    def _step_everywhere(self, x):
+    def _step_everywhere(self, x: Any) -> dict[str, tf.Tensor]:
         """One training step on all devices, x the global batch; the losses over all of it."""
         strategy = self.workers.strategy
         losses = strategy.run(self.one_step, (x,))
@@ -125,10 +126,10 @@ class Trainer:
         names = ("d_loss", "g_loss", *(("reconstruction", "kl") if self.nets.encoder else ()))
         return dict(zip(names, tf.unstack(values), strict=True))
 
-    def _penalty_everywhere(self, x):
+    def _penalty_everywhere(self, x: Any) -> None:
         self.workers.strategy.run(self._one_penalty_step, (x,))
 
-    def _discriminate(self, *batches):
+    def _discriminate(self, *batches: tf.Tensor) -> list:
         """D's (logits, features) for each batch; one pass unless batch norm would mix them."""
         discriminator = self.nets.discriminator
         if self.config.is_classic or len(batches) == 1:
@@ -136,7 +137,7 @@ class Trainer:
         outputs = discriminator(tf.concat(batches, 0), training=True)
         return list(zip(*(tf.split(o, len(batches)) for o in outputs), strict=True))
 
-    def one_step(self, x):
+    def one_step(self, x: tf.Tensor) -> tf.Tensor:
         """One update of G, D and E from the same forward pass; x (b, h, w, c) in [-1, 1].
 
         E and G are trained together as in VAE/GAN (Larsen et al. 2016): half of the latents
@@ -155,7 +156,7 @@ class Trainer:
         b = tf.shape(x)[0]
         half = b // 2
         z = replica.draw(tf.random.stateless_normal, [b, config.z_dim], seeds[0])
-        planted = None if classic else plant_anomalies(x, seeds[1], replica)
+        planted = x if classic else plant_anomalies(x, seeds[1], replica)
         pixels = float(np.prod(config.shape))
         with tf.GradientTape(persistent=True) as tape:
             if nets.encoder:
@@ -212,7 +213,7 @@ class Trainer:
         ]
         self.optimisers[name].apply_gradients(zip(gradients, variables, strict=True))
 
-    def _follow(self):
+    def _follow(self) -> None:
         """Moves the EMA towards the trained weights."""
         step = tf.cast(self.step, tf.float32)
         # at first faster: the weights of the start should be forgotten soon
@@ -227,7 +228,7 @@ class Trainer:
                     (theirs.value,),
                 )
 
-    def _one_penalty_step(self, x):
+    def _one_penalty_step(self, x: tf.Tensor) -> tf.Tensor:
         """The gradient penalty's own update of D, every R1_EVERY steps."""
         with tf.GradientTape() as tape:
             penalty = ops.gradient_penalty(self.nets.discriminator, x)

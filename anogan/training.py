@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,7 @@ class TrainingRun:
                     self.writer.close()
 
     @contextlib.contextmanager
-    def _optional(self, what: str, folder: Path):
+    def _optional(self, what: str, folder: Path | None) -> Iterator[None]:
         """Of what a run can do without: where it can't be written, that is said once."""
         try:
             yield
@@ -124,14 +124,14 @@ class TrainingRun:
         if self.save:
             self.save()
 
-    def _report(self, bar, step, losses, rate) -> None:
+    def _report(self, bar: tqdm, step: int, losses: dict[str, float], rate: float) -> None:
         bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items()} | {"img/s": f"{rate:.0f}"})
         if self.writer:
             with self._optional("curves", self.log_dir), self.writer.as_default(step=step):
                 for name, value in {**losses, "images per second": rate}.items():
                     tf.summary.scalar(name, value)
 
-    def _grid(self, step) -> None:
+    def _grid(self, step: int) -> None:
         """The fixed latents' images, as a file and for TensorBoard."""
         if not (self.sample_dir or self.writer):
             return
@@ -145,7 +145,7 @@ class TrainingRun:
             with self._optional("curves", self.log_dir), self.writer.as_default(step=step):
                 tf.summary.image("samples", grid[None])
 
-    def _check_health(self, step, losses) -> None:
+    def _check_health(self, step: int, losses: dict[str, float]) -> None:
         """Raises TrainingFailed if a loss is not finite or all samples look the same."""
         bad = [k for k, v in losses.items() if not np.isfinite(v)]
         samples = self.draw()
@@ -164,7 +164,7 @@ class TrainingRun:
             )
 
 
-def find_spread(images) -> float:
+def find_spread(images: ImageSet) -> float:
     """The mean standard deviation of training images, in [-1, 1], in a pixel.
 
     UserError where they are all the same, or each is of one colour; a warning where nearly so.

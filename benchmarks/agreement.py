@@ -3,9 +3,9 @@
 python benchmarks/agreement.py [--data_dir data] [--images 1000]
 
 Trains with the default settings, then scores official test images with the tool in float32 and in
-mixed_bfloat16, and with a reference: the Keras networks as trained, nothing folded, one eager
+mixed_bfloat16, and with a reference: the Keras networks as trained, no batch-norm folding, an eager
 gradient tape a step, Adam of Keras on z. Prints rank correlation and AUROC; and when images
-converge: after which share of the search's steps an image's loss is within 1 % of its last, on
+converge: after which fraction of the search's steps an image's loss is within 1 % of its last, on
 average, and for how many that is so halfway. Writes results/agreement.json.
 """
 
@@ -28,23 +28,24 @@ import tensorflow as tf  # noqa: E402
 from scipy.stats import spearmanr  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
-import data  # noqa: E402
 from anogan.config import preset  # noqa: E402
-from model import DCGAN, LEARNING_RATE, POOL, SEARCHES, STEPS  # noqa: E402
+from anogan.mnist import mnist  # noqa: E402
+from anogan.scoring import LEARNING_RATE, SEARCHES, STEPS  # noqa: E402
+from model import DCGAN, POOL  # noqa: E402
 from utils import to_float  # noqa: E402
 
 
 def reference(model: DCGAN, images, search: str) -> np.ndarray:
     """Scores (n,) by the straightforward way."""
-    weights = model._weights()
     parts = [to_float(images[i : i + 100]) for i in range(0, len(images), 100)]
-    return np.concatenate([_reference(model, tf.constant(x), search, weights) for x in parts])
+    return np.concatenate([_reference(model, tf.constant(x), search) for x in parts])
 
 
-def _reference(model, x, search, weights):
-    nets, size = model.averages, model.config.z_dim
-    generator, discriminator = nets["generator"], nets["discriminator"]
-    steps = STEPS[search]
+def _reference(model, x, search):
+    nets, size = model.trainer.ema, model.config.z_dim
+    generator, discriminator = nets.generator, nets.discriminator
+    steps, calibration = STEPS[search], model.keep_calibration(search)
+    weights = calibration.search_weights
     if search == "gradient":
         pool = model.fixed_latents(POOL)
         drawn = model.generate(pool).reshape(len(pool), -1)
@@ -52,7 +53,7 @@ def _reference(model, x, search, weights):
         nearest = [int(((drawn - row) ** 2).sum(1).argmin()) for row in flat]
         z = tf.Variable(pool[nearest])
     else:
-        z = tf.Variable(nets["encoder"](x, training=False)[:, :size])
+        z = tf.Variable(nets.encoder(x, training=False)[:, :size])
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, max(steps, 1))
     adam = keras.optimizers.Adam(rate, 0.9, 0.99, epsilon=1e-8)
     target = discriminator(x, training=False)[1]
@@ -69,9 +70,8 @@ def _reference(model, x, search, weights):
         best_loss = np.minimum(best_loss, loss.numpy())
         if i < steps:
             adam.apply_gradients([(tape.gradient(loss, z), z)])
-    found = {k: v.numpy() for k, v in model._measure_batch(x, tf.constant(best), 1.0).items()}
-    calibration = model._calibration(search, steps, LEARNING_RATE)
-    return model._contributions(found, calibration["terms"], calibration["trust"]).sum(axis=1)
+    found = model.detector.measure(x, tf.constant(best), tf.constant(1.0))
+    return calibration.contributions({k: v.numpy() for k, v in found.items()}).sum(axis=1)
 
 
 def main() -> None:
@@ -82,8 +82,8 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         config = preset("default", dataset="mnist", normal_class=8, height=28, width=28, channels=1)
-        DCGAN(config).train(data.mnist(args.data_dir, "train", 8, None, 28, 28), Path(folder))
-        test = data.mnist(args.data_dir, "test", 8, None, 28, 28)
+        DCGAN(config).train(mnist(args.data_dir, "train", 8, None, 28, 28), Path(folder))
+        test = mnist(args.data_dir, "test", 8, None, 28, 28)
         images, _ = test.read(np.linspace(0, len(test) - 1, args.images).astype(int))
         labels = test.labels[np.linspace(0, len(test) - 1, args.images).astype(int)]
         models = {name: DCGAN.load(folder, name) for name in ("float32", "mixed_bfloat16")}

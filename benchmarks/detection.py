@@ -26,7 +26,8 @@ import numpy as np  # noqa: E402
 from sklearn.decomposition import PCA  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
-import data  # noqa: E402
+from anogan.folders import image_folder  # noqa: E402
+from anogan.mnist import mnist  # noqa: E402
 
 COMPONENTS = 32  # of the PCA to beat
 TARGET_FPR = 0.05
@@ -35,7 +36,7 @@ ELPV_SIDE = 64
 
 def mnist_sets(data_dir, digit):
     """The digit's training images, and all 10,000 test images with labels."""
-    return [data.mnist(data_dir, split, normal_class=int(digit)) for split in ("train", "test")]
+    return [mnist(data_dir, split, normal_class=int(digit)) for split in ("train", "test")]
 
 
 def elpv_sets(data_dir, kind):
@@ -43,8 +44,8 @@ def elpv_sets(data_dir, kind):
     folder = Path(data_dir) / "elpv" / kind
     size = ELPV_SIDE, ELPV_SIDE, 1
     return (
-        data.image_folder(folder / "train", None, *size),
-        data.image_folder(folder / "test", None, *size, labelled=True),
+        image_folder(folder / "train", None, *size),
+        image_folder(folder / "test", None, *size, labelled=True),
     )
 
 
@@ -69,7 +70,8 @@ def pca_auroc(train, test) -> float:
 def one_run(train, test, seed: int, searches, settings: dict) -> dict:
     """Trains once and scores the test images in each way; times in seconds."""
     from anogan.config import preset
-    from model import DCGAN, resolve_precision
+    from anogan.distributed import resolve_precision
+    from model import DCGAN
 
     height, width, channels = train.shape
     config = preset("default", height=height, width=width, channels=channels, seed=seed, **settings)
@@ -80,9 +82,10 @@ def one_run(train, test, seed: int, searches, settings: dict) -> dict:
     images = read_all(test)
     for search in searches:
         started = time.monotonic()
-        detection = model.anomaly_detector(images, search, batch_size=256)
+        calibration = model.calibrate(search)
+        detection = model.anomaly_detector(images, search, batch_size=256, calibration=calibration)
         seconds = time.monotonic() - started
-        normal = model.normal_scores(search)
+        normal = calibration.normal_scores
         scores = detection.score
         kinds = np.asarray(test.kinds)
         found["searches"][search] = {

@@ -1,4 +1,4 @@
-"""Where: pixel AUROC of the anomaly map on real images with planted damage of known place.
+"""Where: pixel AUROC of the anomaly map on real images with synthetic anomalies of known place.
 
 python benchmarks/localisation.py [mnist elpv celebA] [--data_dir data]
 
@@ -22,8 +22,9 @@ from sklearn.decomposition import PCA
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-import data  # noqa: E402
-from anogan.masks import PixelMeasures  # noqa: E402
+from anogan import mnist as digits  # noqa: E402
+from anogan.folders import image_folder  # noqa: E402
+from anogan.metrics import PixelMeasures  # noqa: E402
 from utils import to_float  # noqa: E402
 
 KINDS = ("pasted", "blurred", "erased", "scratched")
@@ -32,20 +33,20 @@ COMPONENTS = 32
 
 def mnist(data_dir):
     """Digit 8: training images, unseen ones."""
-    train = data.mnist(data_dir, "train", normal_class=8)
-    test = data.mnist(data_dir, "test", normal_class=8)
+    train = digits.mnist(data_dir, "train", normal_class=8)
+    test = digits.mnist(data_dir, "test", normal_class=8)
     return train, test.subset(test.labels == 0)
 
 
 def elpv(data_dir):
     """Mono cells."""
     folder = Path(data_dir) / "elpv" / "mono"
-    return [data.image_folder(folder / f, None, 64, 64, 1) for f in ("train", "test/normal")]
+    return [image_folder(folder / f, None, 64, 64, 1) for f in ("train", "test/normal")]
 
 
 def celeba(data_dir):
     """Aligned faces; the last tenth is unseen."""
-    faces = data.image_folder(Path(data_dir) / "celebA", None, 64, 64, 3, crop=(108, 108))
+    faces = image_folder(Path(data_dir) / "celebA", None, 64, 64, 3, crop=(108, 108))
     cut = len(faces) * 9 // 10
     places = np.arange(len(faces))
     return faces.subset(places < cut), faces.subset(places >= cut)
@@ -55,14 +56,14 @@ SETS = {"mnist": mnist, "elpv": elpv, "celebA": celeba}
 
 
 def plant(images, kind, seed=0):
-    """(damaged, masks): uint8 (n, h, w, c) and bool (n, h, w), where pixels have changed.
+    """(planted, masks): uint8 (n, h, w, c) and bool (n, h, w), where pixels have changed.
 
     A patch of an eighth to a third of the sides, placed where the image has contents: from
     another image, blurred, set to the image's most frequent value, or a scratch across it.
     """
     rng = np.random.default_rng(seed)
     n, h, w, _ = images.shape
-    damaged = images.copy()
+    planted = images.copy()
     for i, image in enumerate(images):
         ph, pw = (int(rng.integers(side // 8, side // 3 + 1)) for side in (h, w))
         contents = np.abs(image.astype(float) - np.median(image)).sum(-1)
@@ -73,27 +74,28 @@ def plant(images, kind, seed=0):
         if kind == "pasted":
             y, x = rng.integers(0, [h - ph + 1, w - pw + 1])
             other = images[(i + int(rng.integers(1, n))) % n]
-            damaged[i][part] = other[y : y + ph, x : x + pw]
+            planted[i][part] = other[y : y + ph, x : x + pw]
         elif kind == "blurred":
             smooth = gaussian_filter(image.astype(float), (h / 16, w / 16, 0))
-            damaged[i][part] = smooth[part].astype(np.uint8)
+            planted[i][part] = smooth[part].astype(np.uint8)
         elif kind == "erased":
             values, counts = np.unique(image.reshape(-1, image.shape[-1]), axis=0, return_counts=1)
-            damaged[i][part] = values[counts.argmax()]
+            planted[i][part] = values[counts.argmax()]
         else:
             steps = np.linspace(0, 1, 4 * max(ph, pw))
             rows = (top + steps * (ph - 1)).astype(int)
             columns = (left + (steps if rng.random() < 0.5 else 1 - steps) * (pw - 1)).astype(int)
             shade = 255 if image[rows, columns].mean() < 128 else 0
-            damaged[i][rows, columns] = shade
-            damaged[i][np.minimum(rows + 1, h - 1), columns] = shade
-    change = np.abs(damaged.astype(int) - images.astype(int)).max(-1)
-    return damaged, change > 8
+            planted[i][rows, columns] = shade
+            planted[i][np.minimum(rows + 1, h - 1), columns] = shade
+    change = np.abs(planted.astype(int) - images.astype(int)).max(-1)
+    return planted, change > 8
 
 
 def model_of(name, train, folder):
+    from anogan.checkpoint import has_checkpoint
     from anogan.config import preset
-    from model import DCGAN, has_checkpoint
+    from model import DCGAN
 
     if (folder / "config.json").exists() and has_checkpoint(folder):
         model = DCGAN.load(folder)
@@ -124,11 +126,11 @@ def measure(name, args) -> dict:
     pca = PCA(COMPONENTS, random_state=0).fit(
         to_float(everything[0]).reshape(-1, train.shape[0] * train.shape[1] * train.shape[2])
     )
-    images = model.held_out if args.held_out else everything[1][: args.most]
+    images = model.images.held_out if args.held_out else everything[1][: args.most]
     found = {}
     for kind in KINDS:
-        damaged, masks = plant(images, kind)
-        for way, maps in maps_of(model, pca, damaged).items():
+        planted, masks = plant(images, kind)
+        for way, maps in maps_of(model, pca, planted).items():
             gathered = PixelMeasures(float(np.quantile(maps, 0.99)))
             for anomaly_map, mask in zip(maps, masks, strict=True):
                 gathered.add(anomaly_map, mask)

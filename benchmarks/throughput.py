@@ -28,15 +28,16 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import keras  # noqa: E402
-import networks  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-import data  # noqa: E402
 import ops  # noqa: E402
+from anogan import networks  # noqa: E402
 from anogan.config import preset  # noqa: E402
+from anogan.distributed import resolve_precision  # noqa: E402
+from anogan.folders import image_folder  # noqa: E402
 from anogan.latent_search import Weights, search_latents  # noqa: E402
-from model import DCGAN, resolve_precision  # noqa: E402
+from model import DCGAN  # noqa: E402
 
 SIZES = {"28x28x1": (28, 28, 1), "64x64x3": (64, 64, 3)}
 WIDTHS = 64, 16  # channels next to the image: of the classic preset, of the default one
@@ -51,9 +52,10 @@ PLAIN = "plain TensorFlow"
 def operations(model) -> dict[str, float]:
     """Multiplications and additions of one image's forward pass through G and D's features."""
     found = {}
+    nets = model.trainer.ema.trained()
     for name in ("generator", "discriminator"):
         total = 0
-        for layer in model.averages[name].layers:
+        for layer in nets[name].layers:
             if isinstance(layer, networks.ConvTranspose):
                 h, w = layer.input.shape[1:3]
                 total += 2 * h * w * int(np.prod(layer.kernel.shape))
@@ -78,14 +80,14 @@ class Ours:
         n = SEARCH_BATCH[size]
         self.queries = tf.constant(rng.uniform(-1, 1, (n, h, w, c)), tf.float32)
         self.z = tf.constant(rng.normal(size=(n, config.z_dim)), tf.float32)
-        model.update(self.x)  # builds; the weights are those of one step, BN's averages moved
+        model.trainer.update(self.x)  # builds; the weights are those of one step, BN's means moved
         self._search = tf.function(self._search_graph)
 
     def _nets(self):
-        nets = self.model.averages
+        nets = self.model.trainer.ema
         return (
-            networks.frozen_generator(nets["generator"]),
-            networks.frozen_features(nets["discriminator"]),
+            networks.frozen_generator(nets.generator),
+            networks.frozen_features(nets.discriminator),
         )
 
     def _search_graph(self, x, z):
@@ -93,7 +95,7 @@ class Ours:
 
     def train(self):
         for _ in range(TRAIN_STEPS):
-            loss = self.model.update(self.x)
+            loss = self.model.trainer.update(self.x)
         float(loss["d_loss"])
         return TRAIN_STEPS * BATCH
 
@@ -111,7 +113,7 @@ class Plain(Ours):
             self.train(), self.search()  # traced with these layers
 
     def _nets(self):
-        return self.model._decode, self.model._features_of
+        return self.model.detector.decode, self.model.detector.features_of
 
     @staticmethod
     def layers():
@@ -132,8 +134,9 @@ def twin_of(ours: Ours, size, width, autocast: bool):
     from torch_twin import Twin
 
     exact = Ours(size, "float32", width)
-    for name, net in exact.model.averages.items():
-        net.set_weights(ours.model.averages[name].get_weights())
+    theirs = ours.model.trainer.ema.trained()
+    for name, net in exact.model.trainer.ema.trained().items():
+        net.set_weights(theirs[name].get_weights())
     twin = Twin(exact.model, ours.x, ours.queries, ours.z, WEIGHTS, autocast)
     twin.check()
     return twin
@@ -152,7 +155,7 @@ def matrix_rate(dtype) -> float:
 
 def pipeline_rate(folder: Path) -> float:
     """images/s that ImageSet.stream delivers: JPEG files, crop 108, resize 64."""
-    images = data.image_folder(folder, None, 64, 64, 3, crop=(108, 108), memory_limit=0)
+    images = image_folder(folder, None, 64, 64, 3, crop=(108, 108), memory_limit=0)
     batches = iter(images.stream(BATCH))
     next(batches)
     started = time.perf_counter()
@@ -194,7 +197,7 @@ def main(args) -> dict:
             )
         )
         measurements[f"training {size}: this tool, default"] = lambda model=model, x=x: (
-            float([model.update(x) for _ in range(16)][-1]["d_loss"]) and 16 * BATCH
+            float([model.trainer.update(x) for _ in range(16)][-1]["d_loss"]) and 16 * BATCH
         )
     found = {name: [] for name in measurements}
     found |= {"matrix product float32": [], "matrix product bfloat16": []}
@@ -226,10 +229,10 @@ def table(result) -> str:
     for nets, count in result["operations"].items():
         mine = medians[f"search {nets}: this tool"]
         # forward and the gradient towards the input, through G and D
-        share = mine * 2 * sum(count.values()) / 1e9 / peak
+        fraction = mine * 2 * sum(count.values()) / 1e9 / peak
         forward = ", ".join(f"{name} {ops / 1e6:,.0f}" for name, ops in count.items())
         lines.append(f"| {nets}: million operations an image forward | {forward} |")
-        lines.append(f"| search {nets}: share of the {kind} matrix rate | {share:.2f} |")
+        lines.append(f"| search {nets}: fraction of the {kind} matrix rate | {fraction:.2f} |")
         for job in ("search", "training"):
             for other in (PLAIN, *PYTORCH):
                 theirs = medians.get(f"{job} {nets}: {other}")

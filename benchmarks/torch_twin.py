@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from anogan import networks
+from anogan.trainer import BETA2
 
 LAST = torch.channels_last
 
@@ -120,12 +121,12 @@ class Twin:
         """
         torch.set_num_threads(os.cpu_count())
         self.model, self.weights, self.autocast = model, weights, autocast
-        nets = model.averages
-        self.generator = Generator(nets["generator"]).to(memory_format=LAST)
-        self.discriminator = Discriminator(nets["discriminator"]).to(memory_format=LAST)
+        nets = model.trainer.ema
+        self.generator = Generator(nets.generator).to(memory_format=LAST)
+        self.discriminator = Discriminator(nets.discriminator).to(memory_format=LAST)
         self.x, self.queries = (self._mirrored(np.asarray(a)) for a in (x, queries))
         self.z = torch.tensor(np.asarray(z))
-        rate, betas = model.config.learning_rate, (model.config.beta1, model.config.beta2)
+        rate, betas = model.config.learning_rate, (model.config.beta1, BETA2[True])
         self.optimisers = [
             torch.optim.Adam(net.parameters(), rate, betas, fused=True)
             for net in (self.generator, self.discriminator)
@@ -147,12 +148,14 @@ class Twin:
         with torch.no_grad():
             g = self.generator(some)
             f, logits = self.discriminator.features(g), self.discriminator(g)
-        mine = model._decode(some.numpy())
+        mine = model.detector.decode(some.numpy())
         mirrored = g.permute(0, 2, 3, 1).flip(1, 2).numpy()
         np.testing.assert_allclose(mirrored, mine, atol=1e-4)
         theirs = f.reshape(len(f), *self.discriminator.shape).flip(1, 2).reshape(f.shape)
-        np.testing.assert_allclose(theirs.numpy(), model._features_of(mine), rtol=1e-3, atol=1e-3)
-        expected = model.averages["discriminator"](mine, training=False)[0]
+        np.testing.assert_allclose(
+            theirs.numpy(), model.detector.features_of(mine), rtol=1e-3, atol=1e-3
+        )
+        expected = model.trainer.ema.discriminator(mine, training=False)[0]
         np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-3, atol=1e-3)
 
     def train(self, steps: int) -> int:

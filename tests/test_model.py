@@ -1,5 +1,6 @@
 """What the model promises of training, scoring, saving and restoring."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 import model as model_module
 from anogan import detector, distributed, training
-from anogan.config import Config, preset
+from anogan.config import FORMER, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
 from anogan.scoring import SEARCHES, trust_in
@@ -196,10 +197,28 @@ def test_a_run_of_before_negative_values_were_heeded_is_read_as_it_was(tmp_path)
     Config(height=20).save(tmp_path)
     path = tmp_path / "config.json"
     old = json.loads(path.read_text())
-    del old["min_value"], old["max_value"]
+    del old["min_value"], old["max_value"], old["version"]
     path.write_text(json.dumps({**old, "white": 4095}))
     assert Config.load(tmp_path) == Config(height=20, min_value=0, max_value=4095)
     assert Config.load(tmp_path).value_range == (0, 4095) and Config().value_range is None
+
+
+@pytest.mark.parametrize("name", ["default", "classic"])
+def test_a_configuration_of_version_1_is_read_where_it_is_that_of_its_preset(tmp_path, name):
+    expected = preset(name, height=20, validation_fraction=0.2)
+    now = dataclasses.asdict(expected)
+    former = {k: values[name == "classic"] for k, values in FORMER.items()}
+    del now["validation_fraction"], now["min_value"], now["max_value"]
+    before = {**now, **former, "validation_share": 0.2, "white": 255}
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    assert Config.load(tmp_path) == dataclasses.replace(expected, max_value=255)
+    changed = {**before, "damage": not before["damage"]}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match="its damage is other than the preset's"):
+        Config.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**now, "version": 3}))
+    with pytest.raises(UserError, match="newer version of this tool"):
+        Config.load(tmp_path)
 
 
 def test_range_without_width_is_refused():
@@ -428,7 +447,7 @@ def test_a_blank_image_is_no_normal_one(trained, value):
 
 
 def test_anomaly_map_shows_where_a_part_was_erased(trained, zeros):
-    from anogan.masks import PixelMeasures
+    from anogan.metrics import PixelMeasures
 
     images, measured = zeros[-40:].copy(), PixelMeasures(trained.calibrate().pixel_threshold())
     images[:, 2:7, 4:10] = 0
@@ -496,7 +515,7 @@ def test_classic_preset_scores_with_the_papers_sums(zeros, small):
     x = zeros[:4]
     found = model.anomaly_detector(x, steps=3)
     residual = np.abs(to_float(x) - found.reconstruction).sum((1, 2, 3))
-    features = [model.features(i) for i in (to_float(x), found.reconstruction)]
+    features = [model.detector.features(i) for i in (to_float(x), found.reconstruction)]
     discrimination = np.abs(features[0] - features[1]).sum(1)
     np.testing.assert_allclose(found.residual, residual, rtol=1e-4)
     np.testing.assert_allclose(found.discrimination, discrimination, rtol=1e-4)

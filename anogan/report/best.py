@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +14,11 @@ class Best:
     """The `count` pictures with the highest keys."""
 
     def __init__(self, count: int):
-        self.count, self.heap = count, []
+        self.count = count
+        self.heap: list[tuple[float, int, tuple]] = []
         self.ticket = itertools.count()  # ties never compare images
 
-    def offer(self, key: float, picture) -> None:
+    def offer(self, key: float, picture: Sequence[Any]) -> None:
         """picture: (place, arrays of one image …), copied, for a view keeps its whole batch."""
         if len(self.heap) == self.count and not key > self.heap[0][0]:
             return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
@@ -34,7 +36,15 @@ def _packed(values: np.ndarray) -> str:
     return base64.b64encode(values.tobytes()).decode()
 
 
-def write(path: Path, title: str, facts: dict, rows: dict, gallery, plots, decision) -> None:
+def write(
+    path: Path,
+    title: str,
+    facts: dict,
+    rows: dict,
+    gallery: Iterable[Sequence[Any]],
+    plots: dict[str, Path],
+    decision: dict[str, float],
+) -> None:
     """Writes the page.
 
     facts: {name: text} of the run. rows: columns of equal length, the most anomalous first:
@@ -46,7 +56,7 @@ def write(path: Path, title: str, facts: dict, rows: dict, gallery, plots, decis
     File names are data: the template escapes them, and the script writes them as text.
     """
     count = len(rows["score"])
-    shown = {k: None if v is None else list(v)[:MOST_ROWS] for k, v in rows.items()}
+    shown: dict[str, Any] = {k: None if v is None else list(v)[:MOST_ROWS] for k, v in rows.items()}
     for name in ("score", "residual", "discrimination"):
         shown[name] = [float(f"{v:.5g}") for v in shown[name]]
     as_high, kinds, labels = rows["as_high"], rows["kind"], rows["label"]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
 from anogan.files import write_atomic
 from utils import save_image, tile, to_float, to_uint8
+
+if TYPE_CHECKING:
+    from model import DCGAN
 
 COLOURS = "inferno"
 MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
@@ -26,18 +31,20 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_atomic(path, packed.getvalue())
 
 
-def show_image(axis, image, title: str) -> None:
+def show_image(axis: Axes, image: np.ndarray, title: str) -> None:
     """An image (h, w, c) in [-1, 1] on a Matplotlib axis."""
     axis.imshow(to_uint8(image).squeeze(), cmap="gray", vmin=0, vmax=255)
     axis.set_title(title, fontsize="small")
     axis.set_axis_off()
 
 
-def detection_panel(path: Path, title: str, images: dict, anomaly_map, threshold: float):
+def detection_panel(
+    path: Path, title: str, images: dict, anomaly_map: np.ndarray, threshold: float
+) -> None:
     """Query and reconstructions, the query with the part over the pixel threshold, anomaly map.
 
     images: {title: (h, w, c) in [-1, 1]}, the query first; anomaly_map (h, w), shown on the scale
-    from 0 to twice the pixel threshold that all panels of a model share.
+    from 0 to twice the pixel threshold that is the same in all panels of a model.
     """
     count = len(images) + 2
     # placed by hand: several times as fast as a layout engine
@@ -57,7 +64,7 @@ def detection_panel(path: Path, title: str, images: dict, anomaly_map, threshold
     save_figure(figure, path)
 
 
-def shown_map(query, anomaly_map, threshold: float) -> np.ndarray:
+def shown_map(query: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
     """The anomaly map laid over the query, uint8 (h, w, 3), on the scale of detection_panel."""
     strength = np.clip(anomaly_map / (MAP_TOP * threshold), 0.0, 1.0)[..., None]
     colours = matplotlib.colormaps[COLOURS](strength[..., 0])[..., :3]
@@ -66,7 +73,7 @@ def shown_map(query, anomaly_map, threshold: float) -> np.ndarray:
     return np.round(255 * (opacity * colours + (1.0 - opacity) * grey)).astype(np.uint8)
 
 
-def save_map(stem: Path, query, anomaly_map, threshold: float) -> None:
+def save_map(stem: Path, query: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> None:
     """STEM.npy (float32), STEM.png (16 bits, 65535 is MAP_TOP thresholds), STEM_overlay.png.
 
     The overlay outlines the part over the pixel threshold. The stem may hold dots.
@@ -83,14 +90,14 @@ def save_map(stem: Path, query, anomaly_map, threshold: float) -> None:
     save_image(stem.with_name(stem.name + "_overlay.png"), overlay)
 
 
-def samples(path: Path, model, count: int, seed: int | None) -> None:
+def samples(path: Path, model: DCGAN, count: int, seed: int | None) -> None:
     """A grid of samples from G."""
     rng = np.random.default_rng(seed)
     z = rng.standard_normal((count, model.config.z_dim), np.float32)
     save_image(path, tile(to_uint8(model.generate(z))))
 
 
-def interpolation(path: Path, model, rows: int = 8, columns: int = 10) -> None:
+def interpolation(path: Path, model: DCGAN, rows: int = 8, columns: int = 10) -> None:
     """Rows of images along great circles between two latents each (White 2016, section 2.1)."""
     ends = model.fixed_latents(2 * rows)
     ends /= np.linalg.norm(ends, axis=1, keepdims=True)
@@ -103,12 +110,13 @@ def interpolation(path: Path, model, rows: int = 8, columns: int = 10) -> None:
     save_image(path, tile(to_uint8(images), columns=columns))
 
 
-def early_and_now(path: Path, model, shown: int = 8) -> tuple[float, float]:
+def early_and_now(path: Path, model: DCGAN, shown: int = 8) -> tuple[float, float]:
     """For fixed latents G's first image above its present one, each with its anomaly score.
 
     Returns the mean score of the first images and of the present ones, over all fixed latents.
     """
     now = to_uint8(model.generate(model.fixed_latents()))  # as exact as the first ones are kept
+    assert model.images.first is not None  # training draws them
     first, present = to_float(model.images.first), to_float(now)
     both = [model.anomaly_detector(images).score for images in (first, present)]
     figure = Figure(figsize=(1.4 * shown, 3.6), layout="constrained")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anogan.report.pictures import save_figure
 
 # Okabe and Ito's colours, which the colour-blind tell apart; markers differ, too
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "normal": {"color": BLUE, "marker": "o"},
     "anomalous": {"color": ORANGE, "marker": "^"},
     "images": {"color": GREY, "marker": "o"},
@@ -26,7 +28,7 @@ def write(folder: Path, test: dict) -> dict[str, Path]:
 
     test: scores, residual, discrimination (n,); labels (n,) or None; threshold or None; normal:
     scores of held-out normal images or None; features: {sort: (m, d)}; losses: (steps, m) of
-    the search with loss_labels (m,) or None; metrics: what decision.measures found.
+    the search with loss_labels (m,) or None; metrics: what metrics.measures found.
     """
     groups = by_label(test["labels"], len(test["scores"]))
     both = len(groups) == 2
@@ -47,7 +49,7 @@ def write(folder: Path, test: dict) -> dict[str, Path]:
     return written
 
 
-def by_label(labels, count: int) -> dict[str, np.ndarray]:
+def by_label(labels: np.ndarray | None, count: int) -> dict[str, np.ndarray]:
     """Places of the normal and of the anomalous images, or of all where labels are unknown."""
     if labels is None:
         return {"images": np.arange(count)}
@@ -55,7 +57,7 @@ def by_label(labels, count: int) -> dict[str, np.ndarray]:
     return {name: places for name, places in found.items() if len(places)}
 
 
-def _axes(x: str, y: str, width: float = 6.4):
+def _axes(x: str, y: str, width: float = 6.4) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=x, ylabel=y)
@@ -63,16 +65,16 @@ def _axes(x: str, y: str, width: float = 6.4):
     return figure, axes
 
 
-def _thin(places):
+def _thin(places: np.ndarray) -> np.ndarray:
     return places[:: max(1, -(-len(places) // MOST))]
 
 
-def histogram(test, groups) -> Figure:
+def histogram(test: dict[str, Any], groups: dict[str, np.ndarray]) -> Figure:
     """Scores by label, each sort's bars adding up to one, with the threshold.
 
     The axis is linear around normal scores and logarithmic far out, so that both can be seen.
     """
-    figure, axes = _axes("anomaly score", "share of its sort")
+    figure, axes = _axes("anomaly score", "fraction of its sort")
     normal = test["normal"]
     typical = test["scores"] if normal is None else normal
     middle = float(np.median(typical))
@@ -80,18 +82,21 @@ def histogram(test, groups) -> Figure:
     known = [test["scores"], *([] if normal is None else [normal])]
     known += [] if test["threshold"] is None else [[test["threshold"]]]
     low, high = (f([f(values) for values in known]) for f in (np.min, np.max))
-    places = np.linspace(*np.arcsinh((np.array([low, high]) - middle) / width), 61)
+    start, end = np.arcsinh((np.array([low, high]) - middle) / width)
+    places = np.linspace(start, end, 61)
     edges = np.sinh(places) * width + middle
     edges[0], edges[-1] = low, np.nextafter(high, np.inf)
+    bins = edges.tolist()
     for name, chosen in groups.items():
         values, label = test["scores"][chosen], f"{name} ({len(chosen)})"
-        share = np.full(len(chosen), 1.0 / len(chosen))
+        fraction = np.full(len(chosen), 1.0 / len(chosen))
         axes.hist(
-            values, edges, weights=share, alpha=0.55, color=STYLES[name]["color"], label=label
+            values, bins, weights=fraction, alpha=0.55, color=STYLES[name]["color"], label=label
         )
     if normal is not None:
-        share, label = np.full(len(normal), 1.0 / len(normal)), f"held-out normal ({len(normal)})"
-        axes.hist(normal, edges, weights=share, histtype="step", color="black", label=label)
+        fraction = np.full(len(normal), 1.0 / len(normal))
+        label = f"held-out normal ({len(normal)})"
+        axes.hist(normal, bins, weights=fraction, histtype="step", color="black", label=label)
     if test["threshold"] is not None:
         axes.axvline(test["threshold"], color="black", linestyle="--", label="threshold")
     axes.set_xscale(
@@ -105,7 +110,7 @@ def histogram(test, groups) -> Figure:
     return figure
 
 
-def roc(test) -> Figure:
+def roc(test: dict[str, Any]) -> Figure:
     from sklearn.metrics import roc_curve
 
     figure, axes = _axes("false positive rate", "true positive rate (recall)", 5.4)
@@ -123,7 +128,7 @@ def roc(test) -> Figure:
     return figure
 
 
-def precision_recall(test) -> Figure:
+def precision_recall(test: dict[str, Any]) -> Figure:
     from sklearn.metrics import precision_recall_curve
 
     figure, axes = _axes("recall", "precision", 5.4)
@@ -142,7 +147,7 @@ def precision_recall(test) -> Figure:
     return figure
 
 
-def terms(test, groups) -> Figure:
+def terms(test: dict[str, Any], groups: dict[str, np.ndarray]) -> Figure:
     """The score against residual and discrimination loss."""
     figure = Figure(figsize=(8.4, 4.2), layout="constrained")
     for axes, term in zip(
@@ -184,8 +189,9 @@ def tsne(features: dict[str, np.ndarray], seed: int = 0) -> Figure:
     for name, f in kept.items():
         points = placed[start : start + len(f)]
         start += len(f)
+        label, style = f"{name} ({len(f)})", STYLES[name]
         axes.scatter(
-            *points.T, s=12, alpha=0.7, linewidths=0, label=f"{name} ({len(f)})", **STYLES[name]
+            points[:, 0], points[:, 1], s=12, alpha=0.7, linewidths=0, label=label, **style
         )
     axes.set(xticks=[], yticks=[])
     axes.spines[["bottom", "left"]].set_visible(False)
@@ -193,7 +199,7 @@ def tsne(features: dict[str, np.ndarray], seed: int = 0) -> Figure:
     return figure
 
 
-def convergence(test) -> Figure:
+def convergence(test: dict[str, Any]) -> Figure:
     """Median and quartiles of the search's loss over its steps, by label."""
     figure, axes = _axes("step of the latent search", "loss that is minimised")
     losses = test["losses"]

@@ -8,11 +8,13 @@ import pickle
 from array import array
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 
 from anogan import metrics as measured
+from anogan.dataset import ImageSet
 from anogan.errors import UserError
 from anogan.files import Output, atomic_file, record, write_atomic
 from anogan.masks import Masks
@@ -21,9 +23,12 @@ from anogan.report import page, plots
 from anogan.report.best import Best
 from anogan.report.facts import facts
 from anogan.report.pictures import detection_panel, save_map, shown_map
-from anogan.scoring import TERMS, Calibration
+from anogan.scoring import TERMS, Calibration, Detection
 from anogan.threshold import Threshold, normalise, told
 from utils import save_image, tile, to_uint8
+
+if TYPE_CHECKING:
+    from model import DCGAN
 
 PARTIAL = "scores.partial{}.csv"  # with several workers, and a part of the results, of each
 PART = "worker{}.part"
@@ -44,8 +49,8 @@ class Results:
     def __init__(
         self,
         folder: Path,
-        images,
-        model,
+        images: ImageSet,
+        model: DCGAN,
         calibration: Calibration,
         threshold: Threshold | None = None,
         masks: Masks | None = None,
@@ -80,21 +85,23 @@ class Results:
         self._nearest = Best(GALLERY // 2)
         stems = Counter(name.rpartition(".")[0] for name in images.names) if save_maps else {}
         self._shared_stems = {stem for stem, count in stems.items() if count > 1}
-        self._features = {name: [] for name in (LABELS if known else ("images",))}
-        self._losses = {name: [] for name in self._features}
+        self._features: dict[str, list[np.ndarray]] = {
+            name: [] for name in (LABELS if known else ("images",))
+        }
+        self._losses: dict[str, list[np.ndarray]] = {name: [] for name in self._features}
         self._pixels = PixelMeasures(self.pixel_threshold) if masks else None
 
-    def __enter__(self):
+    def __enter__(self) -> Results:
         record(self.folder, self._partial.name)
         self._file = open(self._partial, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._rows = csv.writer(self._file)
         self._rows.writerow(("file", "label", "kind", *self.columns))
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, indices, queries, found) -> None:
+    def add(self, indices: np.ndarray, queries: np.ndarray, found: Detection) -> None:
         """One batch: indices into the ImageSet, its images in [-1, 1], their Detection."""
         for i, index in enumerate(indices):
             score = float(found.score[i])
@@ -104,35 +111,35 @@ class Results:
                 column.append(float(value))
             self._rows.writerow([*self._known(index), *(f"{v:.6g}" for v in values)])
             place = len(self.indices) - 1
-            picture = (place, queries[i], found.reconstruction[i], found.anomaly_map[i])
+            picture: tuple = (place, queries[i], found.reconstruction[i], found.anomaly_map[i])
             if found.linear_reconstruction is not None:
                 picture += (found.linear_reconstruction[i],)
             self._most.offer(score, picture)
             self._least.offer(-score, picture)
             if self.near is not None:
                 self._nearest.offer(-abs(score - self.near), picture)
-            if self.masks:
+            if self.masks and self._pixels:
                 self._pixels.add(found.anomaly_map[i], self.masks.read(index))
             if self.save_maps:
-                place = self.new / "maps" / self._stem(index)
-                save_map(place, queries[i], found.anomaly_map[i], self.pixel_threshold)
+                stem = self.new / "maps" / self._stem(index)
+                save_map(stem, queries[i], found.anomaly_map[i], self.pixel_threshold)
         self._file.flush()
         self._keep_for_plots(indices, queries, found)
 
-    def _known(self, index):
+    def _known(self, index: int) -> tuple[str, str, str]:
         """File, label and kind of an image, the latter empty where unknown."""
         images = self.images
         label = "" if images.labels is None else LABELS[images.labels[index]]
         kind = "" if images.kinds is None else images.kinds[index]
         return images.names[index], label, kind
 
-    def _stem(self, index) -> str:
+    def _stem(self, index: int) -> str:
         """The image's name without its ending, unless another image has the same."""
         name = self.images.names[index]
         stem = name.rpartition(".")[0] or name
         return name if stem in self._shared_stems else stem
 
-    def _keep_for_plots(self, indices, queries, found) -> None:
+    def _keep_for_plots(self, indices: np.ndarray, queries: np.ndarray, found: Detection) -> None:
         labels = self._labels(indices)
         for i, name in enumerate(self._features):
             chosen = np.flatnonzero(labels == i)[: self._room(name)]
@@ -140,10 +147,10 @@ class Results:
                 losses = None if found.losses is None else found.losses[chosen]
                 self._keep(name, self.model.features(queries[chosen]), losses)
 
-    def _room(self, name) -> int:
+    def _room(self, name: str) -> int:
         return KEPT - sum(len(f) for f in self._features[name])
 
-    def _keep(self, name, features, losses) -> None:
+    def _keep(self, name: str, features: np.ndarray, losses: np.ndarray | None) -> None:
         room = self._room(name)
         self._features[name].append(features[:room])
         if losses is not None:
@@ -186,7 +193,7 @@ class Results:
         if self.workers.count == 1:
             return
         if not self.workers.chief:
-            part = self.indices, self.columns, self._best(), self._features, self._losses
+            part: tuple = self.indices, self.columns, self._best(), self._features, self._losses
             part += self._pixels, self.images.skipped, self.images.remarks
             write_atomic(self.folder / PART.format(self.workers.index), pickle.dumps(part))
         self.workers.wait()
@@ -195,15 +202,16 @@ class Results:
             return
         for worker in range(1, self.workers.count):
             path = self.folder / PART.format(worker)
-            self._absorb(*pickle.loads(path.read_bytes()))
+            self._absorb(pickle.loads(path.read_bytes()))
             path.unlink()
         (self.folder / PART.format(0)).unlink()
 
     def _best(self) -> tuple[Best, ...]:
         return self._most, self._least, self._nearest
 
-    def _absorb(self, indices, columns, best, features, losses, pixels, skipped, remarks) -> None:
-        """Another worker's part, whose images come after all that are here."""
+    def _absorb(self, part: tuple) -> None:
+        """Another worker's part, see gather, whose images come after all that are here."""
+        indices, columns, best, features, losses, pixels, skipped, remarks = part
         before = len(self.indices)
         self.indices += indices
         for name, column in self.columns.items():
@@ -212,18 +220,18 @@ class Results:
             for key, (place, *picture) in theirs.in_order():
                 mine.offer(key, (place + before, *picture))
         for name, parts in features.items():
-            for i, part in enumerate(parts):
-                self._keep(name, part, losses[name][i] if losses[name] else None)
-        if pixels:
+            for i, some in enumerate(parts):
+                self._keep(name, some, losses[name][i] if losses[name] else None)
+        if pixels and self._pixels:
             self._pixels += pixels
         known = {name for name, _ in self.images.skipped}
         self.images.skipped.extend(s for s in skipped if s[0] not in known)
         for text, names in remarks.items():
             self.images.remarks.setdefault(text, {}).update(names)
 
-    def _labels(self, indices):
-        known = self.images.labels is not None
-        return self.images.labels[indices] if known else np.zeros(len(indices), int)
+    def _labels(self, indices: np.ndarray) -> np.ndarray:
+        labels = self.images.labels
+        return np.zeros(len(indices), int) if labels is None else labels[indices]
 
     def finish(self) -> dict:
         """Writes all that needs every score; the metrics."""
@@ -259,12 +267,12 @@ class Results:
         self._partial.unlink(missing_ok=True)
         return metrics
 
-    def _unit(self, value) -> float:
+    def _unit(self, value: float) -> float:
         if self.normal is not None:
             return self.normal.unit(value)
         return max(float(np.std(self.columns["score"])), 1e-12) / 3
 
-    def _scores(self, scores, value) -> None:
+    def _scores(self, scores: np.ndarray, value: float | None) -> None:
         """scores.csv: the partial file's rows with the decisions beside them."""
         p_values = None if self.normal is None else self.normal.p_value(scores)
         with atomic_file(self.new / SCORES) as target:
@@ -276,7 +284,7 @@ class Results:
             if value is not None:
                 normalised = normalise(scores, value, self._unit(value))
             for place, index in enumerate(self.indices):
-                row = [*self._known(index)]
+                row: list[Any] = [*self._known(index)]
                 row += [f"{column[place]:.6g}" for column in self.columns.values()]
                 if value is not None:
                     row += [int(scores[place] > value), f"{normalised[place]:.4f}"]
@@ -284,7 +292,7 @@ class Results:
                     row.append(f"{p_values[place]:.4g}")
                 rows.writerow(row)
 
-    def _pictures(self, value) -> None:
+    def _pictures(self, value: float | None) -> None:
         folder = self.new / "pictures"
         least = self._least.ranked()[: self.pictures]
         groups = {"most": self._most.ranked()[: self.pictures], "least": least[::-1]}
@@ -296,7 +304,9 @@ class Results:
                 if value is not None:
                     title += f", {'anomalous' if score > value else 'normal'}"
                 if self.normal is not None:
-                    title += f"; {told(*self._as_high(place))}"
+                    title += (
+                        f"; {told(int(self.normal.as_high([score])[0]), len(self.normal.scores))}"
+                    )
                 title += f"\n{self._decided_by(place)}"
                 stem = Path(file).with_suffix("").as_posix().replace("/", "_")
                 path = folder / f"{name}_{rank:02d}_{stem[-80:]}.png"
@@ -305,19 +315,14 @@ class Results:
                     shown["reconstruction of PCA"] = plain[0]
                 detection_panel(path, title, shown, anomaly_map, self.pixel_threshold)
 
-    def _as_high(self, place) -> tuple[int, int]:
-        """(held-out normal images that score as high as image `place`, held-out images)."""
-        score = self.columns["score"][place]
-        return int(self.normal.as_high([score])[0]), len(self.normal.scores)
-
-    def _decided_by(self, place) -> str:
+    def _decided_by(self, place: int) -> str:
         """The terms that made the score of an image high, the greatest first."""
         parts = {name: self.columns[f"{name}_contribution"][place] for name in TERMS}
         high = sorted((name for name in TERMS if parts[name] > 0), key=lambda n: -parts[n])
         told = ", ".join(f"{name.replace('_', ' ')} {parts[name]:+.3g}" for name in high[:3])
         return f"above the mean: {told}" if told else "no term is above the mean of normal images"
 
-    def _contact_sheet(self, scores) -> None:
+    def _contact_sheet(self, scores: np.ndarray) -> None:
         """The most anomalous first, and evenly spaced ranks where there are too many images."""
         if not len(scores):
             return
@@ -326,7 +331,13 @@ class Results:
         images, _ = self.images.read([self.indices[i] for i in shown])
         save_image(self.new / "contact_sheet.png", tile(images))
 
-    def _plots(self, scores, labels, value, metrics) -> dict:
+    def _plots(
+        self,
+        scores: np.ndarray,
+        labels: np.ndarray | None,
+        value: float | None,
+        metrics: dict[str, Any],
+    ) -> dict:
         folder = self.new / "plots"
         features = {name: np.concatenate(f) for name, f in self._features.items() if f}
         losses = list(self._losses.values())
@@ -350,7 +361,15 @@ class Results:
         }
         return plots.write(folder, test)
 
-    def _report(self, scores, labels, kinds, value, metrics, drawn) -> None:
+    def _report(
+        self,
+        scores: np.ndarray,
+        labels: np.ndarray | None,
+        kinds: list[str] | None,
+        value: float | None,
+        metrics: dict[str, Any],
+        drawn: dict[str, Path],
+    ) -> None:
         order = np.argsort(-scores, kind="stable")
         rank = np.empty(len(order), int)
         rank[order] = np.arange(len(order))
