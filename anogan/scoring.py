@@ -84,6 +84,7 @@ class Calibration:
         """What each of TERMS adds to the score: (n, len(TERMS)); UserError where not finite."""
         parts = [
             self.weights[name] * (found[name] - self.means[name]) / self.spreads[name]
+            + 0.0  # no -0
             for name in TERMS
         ]
         scores = np.sum(parts, axis=0)
