@@ -402,8 +402,11 @@ def to_uint8(images: npt.ArrayLike) -> np.ndarray:
 
 
 def to_float(images: npt.ArrayLike) -> np.ndarray:
-    """uint8 to float32 in [-1, 1]."""
-    return np.asarray(images, np.float32) / np.float32(127.5) - 1
+    """Images as float32 in [-1, 1]: uint8 is scaled, floats are in that range already."""
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        return images.astype(np.float32)
+    return images.astype(np.float32) / np.float32(127.5) - 1
 
 
 def tile(

@@ -53,6 +53,7 @@ def trained_folder(zeros, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "zeros"
     model = DCGAN(preset("default", dataset="zeros", **small))
     model.train(zeros[:-50], folder, folder / "samples", folder / "logs", progress=False)
+    model.keep_calibration()
     return folder
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from anogan import distributed
 from anogan.errors import UserError
-from anogan.masks import PixelMeasures
+from anogan.metrics import PixelMeasures
 
 ROOT = Path(__file__).resolve().parent.parent
 TWO_CPUS = """
@@ -25,7 +25,13 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 """
-MAIN = "import sys, training; training.SAVE_SECONDS = 1.0; import main; sys.exit(main.main())"
+MAIN = """
+import sys
+import main
+from anogan import training
+training.SAVE_SECONDS = 1.0
+sys.exit(main.main())
+"""
 CURVE = """
 import sys
 import numpy as np
@@ -40,11 +46,11 @@ model = DCGAN(preset(kind, **small), workers=Workers(strategy))
 images = ImageSet.from_array(np.load(images))
 model.config = __import__("dataclasses").replace(model.config, steps=1)
 model.train(images, progress=False)
-rest, _ = images.split(model.config.validation_share, model.config.seed)
-batches, curve = model.batches(rest), []
+rest, _ = images.split(model.config.validation_fraction, model.config.seed)
+batches, curve = model.trainer.batches(rest), []
 for _ in range(20):
-    curve.append([float(v) for v in model.update(next(batches)).values()])
-weights = np.concatenate([np.ravel(v.numpy()) for v in model._state()])
+    curve.append([float(v) for v in model.trainer.update(next(batches)).values()])
+weights = np.concatenate([np.ravel(v.numpy()) for v in model.trainer.variables()])
 if model.workers.chief:
     np.savez(out, curve=curve, weights=weights, replicas=model.workers.replicas)
 model.workers.wait()

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import main
-from anogan import commands, folders
+from anogan import commands, folders, places
 from anogan.distributed import handled
 from anogan.errors import UserError
 
@@ -222,7 +222,7 @@ def test_mvtecs_layout_is_trained_and_scored_with_no_other_flag(bottle, capsys):
     assert "layout of MVTec AD: scoring data/bottle/test" in out
     metrics = json.loads((bottle / "test_result" / "metrics.json").read_text())
     assert (metrics["normal"], metrics["anomalous"], metrics["regions"]) == (5, 5, 5)
-    assert list(metrics["auroc_by_kind"]) == ["crack"] and 0 <= metrics["pro"] <= 1
+    assert list(metrics["auroc_by_kind"]) == ["crack"] and 0 <= metrics["au_pro"] <= 1
     assert main.main(["--dataset", "bottle", "--anomaly_test", "--test_dir", "data/bottle"]) == 0
     assert json.loads((bottle / "test_result" / "metrics.json").read_text()) == metrics
 
@@ -254,13 +254,12 @@ def test_normal_images_in_sub_folders_of_other_names_are_all_trained_on(tmp_path
 
 
 def test_runs_have_safe_names_of_their_own(here, zeros):
-    from anogan import commands
 
     def named(*words):
         args = main.parser().parse_args(["--train", *words])
-        args.dataset = commands.dataset_name(args)
-        folder = commands.run_folder(args)
-        return folder, commands.output_name(folder)
+        args.dataset = places.dataset_name(args)
+        folder = places.run_folder(args)
+        return folder, places.output_name(folder)
 
     for name in ("bottle/good", "cable/good", "cable_good"):
         save(here / "data" / name / "a.png", zeros[0])
@@ -492,7 +491,7 @@ def test_maps_of_images_that_differ_in_the_ending_alone_do_not_overwrite_each_ot
 
 
 def test_a_model_without_held_out_images_scores_and_says_that_it_has_no_threshold(here, capsys):
-    words = ["--dataset", "zeros", "--epoch", "1", "--validation_share", "0", *NETS]
+    words = ["--dataset", "zeros", "--epoch", "1", "--validation_fraction", "0", *NETS]
     assert main.main([*words, "--train", "--anomaly_test"]) == 0
     assert "no threshold" in capsys.readouterr().out
     table = rows(here / "test_data" / "test_result" / "scores.csv")
@@ -675,7 +674,7 @@ def test_values_of_all_training_images_make_the_range_that_scoring_uses(tmp_path
     assert config.value_range == (-2000, 800) and config.channels == 1
     trained_on, scored = (
         commands.training_images(args, config),
-        commands.test_images(args, config, commands.test_places(args, config)),
+        commands.test_images(args, config, places.test_places(args, config)),
     )
     assert (scored.read([0])[0] == trained_on.read([7])[0]).all()
     values = np.rint((ramp + 2000) * 255 / 2800)

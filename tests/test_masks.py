@@ -6,11 +6,12 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from anogan import masks
+from anogan import metrics
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
 from anogan.folders import image_folder
-from anogan.masks import Masks, PixelMeasures
+from anogan.masks import Masks
+from anogan.metrics import PixelMeasures
 from anogan.report.pictures import save_map, shown_map
 from utils import read_mask
 
@@ -47,7 +48,7 @@ def test_pro_weighs_each_region_alike_however_small():
     found = only_large.measures()
     assert found["regions"] == 2
     # the large region is found at once; the small one at the rate of chance, 0.15 up to 0.3
-    assert found["pro"] == pytest.approx((1.0 + 0.15) / 2, abs=0.01)
+    assert found["au_pro"] == pytest.approx((1.0 + 0.15) / 2, abs=0.01)
 
 
 def test_perfect_maps_have_pro_and_auroc_of_one():
@@ -55,7 +56,7 @@ def test_perfect_maps_have_pro_and_auroc_of_one():
     mask = square(30, 30, 5, 5, 8)
     gathered.add(mask * 1.0, mask)
     found = gathered.measures()
-    assert found["pixel_auroc"] == pytest.approx(1.0) and found["pro"] == pytest.approx(1.0)
+    assert found["pixel_auroc"] == pytest.approx(1.0) and found["au_pro"] == pytest.approx(1.0)
 
 
 def test_no_anomalous_pixel_gives_no_measures():
@@ -75,8 +76,8 @@ def test_maps_are_resized_to_their_masks(monkeypatch):
     anomaly_map, mask = rng.random((16, 12)), square(80, 48, 30, 10, 20)
     exact = roc_auc_score(mask.ravel(), zoomed(anomaly_map, 80, 48).ravel())
     found = []
-    for strip in (masks.STRIP, 100):  # at once, and two rows at a time
-        monkeypatch.setattr(masks, "STRIP", strip)
+    for strip in (metrics.STRIP, 100):  # at once, and two rows at a time
+        monkeypatch.setattr(metrics, "STRIP", strip)
         gathered = PixelMeasures(0.5)
         gathered.add(anomaly_map, mask)
         found.append(gathered.measures())

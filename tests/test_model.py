@@ -1,5 +1,6 @@
 """What the model promises of training, scoring, saving and restoring."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,18 +8,21 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import model as model_module
-from anogan import training
-from anogan.config import Config, preset
+from anogan import detector, distributed, training
+from anogan.config import FORMER, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
-from model import DCGAN, SEARCHES
+from anogan.scoring import SEARCHES, trust_in
+from anogan.synthetic import plant_anomalies
+from anogan.trainer import KL_WEIGHT
+from model import DCGAN
 from utils import to_float, to_uint8
 
 SETTINGS = {"gradient": {"steps": 8}, "encoder": {}, "hybrid": {"steps": 8}}
 
 
 def weights_of(model):
-    nets = (*model._trained().values(), *model.averages.values())
+    nets = (*model.trainer.nets.trained().values(), *model.trainer.ema.trained().values())
     return [w for net in nets for w in net.get_weights()]
 
 
@@ -29,11 +33,11 @@ def same_weights(a, b):
 @pytest.fixture
 def trusting(trained_folder, monkeypatch):
     """The trained model whose score is the networks'; so few images leave it to PCA's residual."""
-    monkeypatch.setattr(model_module, "_trust", lambda *_: 1.0)
+    monkeypatch.setattr(detector, "trust_in", lambda *_: 1.0)
 
     def load(precision="float32"):
         model = DCGAN.load(trained_folder, precision)
-        model._calibrations, model.folder = {}, None  # neither read nor kept
+        model.calibrations, model.folder = {}, None  # neither read nor kept
         return model
 
     return load
@@ -82,7 +86,7 @@ def test_detection_has_one_row_an_image_in_the_promised_ranges(trained, queries,
 def test_more_search_steps_come_closer_and_never_farther(trained, queries):
     images = queries[0][:16]
     losses = []
-    weights = trained._weights()
+    weights = trained.calibrate().search_weights
     for steps in (0, 5, 50):
         found = trained.anomaly_detector(images, "gradient", steps)
         prior = (found.z**2).sum(1)
@@ -97,7 +101,7 @@ def test_search_keeps_the_best_z_even_if_the_last_is_bad(trained, queries):
     images = queries[0][:8]
     start = trained.anomaly_detector(images, "hybrid", 0)
     wild = trained.anomaly_detector(images, "hybrid", 5, learning_rate=10.0)
-    w = trained._weights()
+    w = trained.calibrate().search_weights
 
     def loss(f):
         return w[0] * f.residual + w[1] * f.discrimination + w[2] * (f.z**2).sum(1)
@@ -157,10 +161,10 @@ def test_a_score_that_is_no_number_is_an_error(trained_folder, queries, calibrat
     model = DCGAN.load(trained_folder)
     model.folder = None
     if calibrated:
-        model.normal_scores()
+        model.keep_calibration()
     else:
-        model._calibrations = {}
-    bias = model.averages["encoder"].trainable_variables[-1]
+        model.calibrations = {}
+    bias = model.trainer.ema.encoder.trainable_variables[-1]
     bias.assign(bias * np.nan)
     with pytest.raises(UserError, match="anomaly scores are not finite .*residual.*: train"):
         model.anomaly_detector(queries[0][:4])
@@ -193,10 +197,28 @@ def test_a_run_of_before_negative_values_were_heeded_is_read_as_it_was(tmp_path)
     Config(height=20).save(tmp_path)
     path = tmp_path / "config.json"
     old = json.loads(path.read_text())
-    del old["min_value"], old["max_value"]
+    del old["min_value"], old["max_value"], old["version"]
     path.write_text(json.dumps({**old, "white": 4095}))
     assert Config.load(tmp_path) == Config(height=20, min_value=0, max_value=4095)
     assert Config.load(tmp_path).value_range == (0, 4095) and Config().value_range is None
+
+
+@pytest.mark.parametrize("name", ["default", "classic"])
+def test_a_configuration_of_version_1_is_read_where_it_is_that_of_its_preset(tmp_path, name):
+    expected = preset(name, height=20, validation_fraction=0.2)
+    now = dataclasses.asdict(expected)
+    former = {k: values[name == "classic"] for k, values in FORMER.items()}
+    del now["validation_fraction"], now["min_value"], now["max_value"]
+    before = {**now, **former, "validation_share": 0.2, "white": 255}
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    assert Config.load(tmp_path) == dataclasses.replace(expected, max_value=255)
+    changed = {**before, "damage": not before["damage"]}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match="its damage is other than the preset's"):
+        Config.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**now, "version": 3}))
+    with pytest.raises(UserError, match="newer version of this tool"):
+        Config.load(tmp_path)
 
 
 def test_range_without_width_is_refused():
@@ -205,7 +227,7 @@ def test_range_without_width_is_refused():
 
 
 def test_early_images_score_higher_than_present_ones(trained):
-    early = trained.anomaly_detector(trained.first_images).score
+    early = trained.anomaly_detector(trained.images.first).score
     now = trained.anomaly_detector(trained.generate(trained.fixed_latents())).score
     assert np.median(early) > np.median(now)
     assert (early > now).mean() > 0.9
@@ -231,34 +253,34 @@ def test_a_training_step_has_the_gradients_of_the_plain_losses(zeros, small):
 
     model = DCGAN(preset("default", **small))
     x = tf.constant(to_float(zeros[:16]))
-    for v in model.encoder.trainable_variables:  # E starts from zeros
+    for v in model.trainer.nets.encoder.trainable_variables:  # E starts from zeros
         v.assign_add(0.1 * tf.random.stateless_normal(v.shape, [1, 2]))
-    config, seeds = model.config, model._seeds(3)
+    config, seeds = model.config, model.trainer.seeds(3)
     z, half = tf.random.stateless_normal([16, config.z_dim], seeds[0]), 8
-    damaged = ops.damage(x, seeds[1])
+    damaged = plant_anomalies(x, seeds[1])
     whole = tf.random.stateless_uniform([half, 1, 1, 1], seeds[2]) < 0.5
     with tf.GradientTape(persistent=True) as tape:
-        code = model.encoder(tf.where(whole, x[:half], damaged[:half]), training=True)
+        code = model.trainer.nets.encoder(tf.where(whole, x[:half], damaged[:half]), training=True)
         mean, spread = code[:, : config.z_dim], tf.clip_by_value(code[:, config.z_dim :], -8, 4)
         z = tf.concat([mean + tf.exp(spread / 2) * z[:half], z[half:]], 0)
-        g = model.generator(z, training=True)
-        logits, f = model.discriminator(tf.concat([x, g, damaged], 0), training=True)
+        g = model.trainer.nets.generator(z, training=True)
+        logits, f = model.trainer.nets.discriminator(tf.concat([x, g, damaged], 0), training=True)
         real, fake, bad = tf.split(logits, 3)
         likeness = tf.reduce_mean(tf.square(x[:half] - g[:half]))
         features = tf.reduce_mean(ops.distance(tf.stop_gradient(f[:half]), f[16:][:half], True))
         kl = tf.reduce_mean(ops.kl_divergence(mean, spread))
         e_loss = 0.5 * (likeness / float(likeness) + features / float(features))
-        e_loss += 2 * config.kl_weight * kl / 256
+        e_loss += 2 * KL_WEIGHT * kl / 256
         d_loss = ops.discriminator_loss(real, fake) + tf.reduce_mean(tf.nn.softplus(bad))
         g_loss = ops.generator_loss(fake) + e_loss
     plain = {"discriminator": d_loss, "generator": g_loss, "encoder": e_loss}
     found = {}
-    model._apply = lambda name, gradients: found.setdefault(name, gradients)
-    losses = model._one_step(x)
+    model.trainer.apply = lambda name, gradients: found.setdefault(name, gradients)
+    losses = model.trainer.one_step(x)
     np.testing.assert_allclose(losses, [d_loss, g_loss, likeness, kl], rtol=1e-4)
     assert set(found) == set(plain)
     for name, loss in plain.items():
-        expected = tape.gradient(loss, model._weights_of(name))
+        expected = tape.gradient(loss, model.trainer.weights_of(name))
         for mine, theirs in zip(found[name], expected, strict=True):
             scale = np.abs(theirs).max()
             np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-3 * scale + 1e-7)
@@ -266,14 +288,14 @@ def test_a_training_step_has_the_gradients_of_the_plain_losses(zeros, small):
 
 def test_ctrl_c_saves_the_very_step(zeros, small, tmp_path, monkeypatch):
     model = DCGAN(preset("default", **small))
-    update = model.update
+    update = model.trainer.update
 
     def interrupted(x):
         if model.steps_done == 3:
             raise KeyboardInterrupt
         return update(x)
 
-    monkeypatch.setattr(model, "update", interrupted)
+    monkeypatch.setattr(model.trainer, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.train(zeros, tmp_path, progress=False)
     restored = DCGAN.load(tmp_path)
@@ -283,16 +305,16 @@ def test_ctrl_c_saves_the_very_step(zeros, small, tmp_path, monkeypatch):
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(zeros, small, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECK_EVERY", 2)
     model = DCGAN(preset("default", **small))
-    update = model.update
+    update = model.trainer.update
 
     def poisoned(x):
         losses = update(x)
         if model.steps_done == 3:
-            kernel = model.generator.trainable_variables[0]
+            kernel = model.trainer.nets.generator.trainable_variables[0]
             kernel.assign(kernel * np.nan)
         return losses
 
-    monkeypatch.setattr(model, "update", poisoned)
+    monkeypatch.setattr(model.trainer, "update", poisoned)
     with pytest.raises(training.TrainingFailed, match="step 4.*learning_rate"):
         model.train(zeros, tmp_path, progress=False)
     restored = DCGAN.load(tmp_path)
@@ -306,16 +328,16 @@ def test_nan_that_no_loss_shows_stops_the_run_before_it_is_saved(
     monkeypatch.setattr(training, "CHECK_EVERY", 2)
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     model = DCGAN(preset("default", **small))
-    update = model.update
+    update = model.trainer.update
 
     def poisoned(x):
         losses = update(x)
         if model.steps_done == 4:
-            bias = model.averages["encoder"].trainable_variables[0]
+            bias = model.trainer.ema.encoder.trainable_variables[0]
             bias.assign(bias * np.nan)
         return losses
 
-    monkeypatch.setattr(model, "update", poisoned)
+    monkeypatch.setattr(model.trainer, "update", poisoned)
     with pytest.raises(training.TrainingFailed, match="step 4"):
         model.train(zeros, tmp_path, progress=False)
     assert DCGAN.load(tmp_path).steps_done == 2
@@ -338,13 +360,13 @@ def test_images_once_held_out_are_never_trained_on_whatever_is_added(
     images = ImageSet.from_array(zeros[:60], names)
     DCGAN(preset("default", **{**small, "steps": 1})).train(images, tmp_path, progress=False)
     model = DCGAN.load(tmp_path, steps=2)
-    kept = set(model.held_out_names)
-    assert 4 <= len(kept) <= 12 and len(model.held_out) == len(kept)
-    assert model.image_changes(images) == []
+    kept = set(model.images.held_out_names)
+    assert 4 <= len(kept) <= 12 and len(model.images.held_out) == len(kept)
+    assert model.images.changes(images.states()) == []
     changed = zeros[:70].copy()
     changed[5] = 255
     more = ImageSet.from_array(changed[2:], [*names[2:], *(f"+{i}" for i in range(10))])
-    [line] = model.image_changes(more)
+    [line] = model.images.changes(more.states())
     assert "10 new, 2 missing, 1 changed" in line and "--epoch" in line
     seen = []
     stream = ImageSet.stream
@@ -353,18 +375,18 @@ def test_images_once_held_out_are_never_trained_on_whatever_is_added(
     )
     model.train(more, tmp_path, progress=False)
     assert seen and not kept & set(seen) and set(names[2:]) - kept <= set(seen)
-    assert kept - {"000", "001"} <= set(DCGAN.load(tmp_path).held_out_names)
-    assert model.image_changes(more) == []
+    assert kept - {"000", "001"} <= set(DCGAN.load(tmp_path).images.held_out_names)
+    assert model.images.changes(more.states()) == []
 
 
 def test_images_kept_to_scale_scores_come_from_all_over_the_set(zeros, small, monkeypatch):
     monkeypatch.setattr(model_module, "HELD_OUT", 8)
     images = zeros.copy()
     images[90:] = 255 - images[90:]  # the second half is bright
-    model = DCGAN(preset("default", **{**small, "steps": 1, "validation_share": 0.3}))
+    model = DCGAN(preset("default", **{**small, "steps": 1, "validation_fraction": 0.3}))
     model.train(images, progress=False)
-    assert len(model.held_out) == 8
-    assert 1 <= sum(image.mean() > 100 for image in model.held_out) <= 7
+    assert len(model.images.held_out) == 8
+    assert 1 <= sum(image.mean() > 100 for image in model.images.held_out) <= 7
 
 
 @pytest.mark.parametrize("name", ["images.npz", "images.json", "calibration.json"])
@@ -375,10 +397,10 @@ def test_truncated_files_beside_a_checkpoint_are_one_line_or_made_anew(
 
     folder = tmp_path / "run"
     shutil.copytree(trained_folder, folder)
-    DCGAN.load(folder).normal_scores()
+    DCGAN.load(folder).keep_calibration()
     (folder / name).write_bytes((folder / name).read_bytes()[:-7])
     if name == "calibration.json":
-        assert DCGAN.load(folder).normal_scores().threshold(0.05)
+        assert DCGAN.load(folder).calibrate().normal_scores.threshold(0.05)
         assert "calibrating anew" in caplog.text
     else:
         with pytest.raises(UserError, match=f"({name}|restored).*train again"):
@@ -388,20 +410,22 @@ def test_truncated_files_beside_a_checkpoint_are_one_line_or_made_anew(
 def test_linear_skips_start_from_principal_components(trained, zeros):
     from sklearn.decomposition import PCA
 
-    seen = np.array([i for i in zeros[:-50] if not (i == trained.held_out).all((1, 2, 3)).any()])
+    seen = np.array(
+        [i for i in zeros[:-50] if not (i == trained.images.held_out).all((1, 2, 3)).any()]
+    )
     x = to_float(seen).reshape(len(seen), -1)
     pca = PCA(trained.config.z_dim, svd_solver="full").fit(x)
     queries = to_float(zeros[-5:])
     expected = pca.inverse_transform(pca.transform(queries.reshape(5, -1)))
-    found = trained.linear(queries).numpy().reshape(5, -1)
+    found = trained.trainer.nets.linear(queries).numpy().reshape(5, -1)
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
 def test_unexplained_variance_tells_a_fit_model_from_a_collapsed_one(trained_folder):
     model = DCGAN.load(trained_folder)
     assert 0 < model.unexplained() < 0.7
-    model.averages["generator"].set_weights(
-        [0 * w for w in model.averages["generator"].get_weights()]
+    model.trainer.ema.generator.set_weights(
+        [0 * w for w in model.trainer.ema.generator.get_weights()]
     )
     assert model.unexplained() >= 1  # a grey image for all
 
@@ -409,21 +433,23 @@ def test_unexplained_variance_tells_a_fit_model_from_a_collapsed_one(trained_fol
 def test_networks_are_trusted_as_far_as_they_generalise():
     rng = np.random.default_rng(0)
     seen, held_out = rng.normal(size=400), rng.normal(size=300)
-    assert model_module._trust(seen, held_out) > 0.8
-    assert 0.2 < model_module._trust(seen, held_out + 0.3) < 0.8
-    assert model_module._trust(seen, held_out + 2) == 0.0
+    assert trust_in(seen, held_out) > 0.8
+    assert 0.2 < trust_in(seen, held_out + 0.3) < 0.8
+    assert trust_in(seen, held_out + 2) == 0.0
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_blank_image_is_no_normal_one(trained, value):
     blank = np.full((1, 16, 16, 1), value, np.uint8)
-    assert trained.anomaly_detector(blank).score[0] > trained.normal_scores().threshold(0.05)
+    assert trained.anomaly_detector(blank).score[0] > trained.calibrate().normal_scores.threshold(
+        0.05
+    )
 
 
 def test_anomaly_map_shows_where_a_part_was_erased(trained, zeros):
-    from anogan.masks import PixelMeasures
+    from anogan.metrics import PixelMeasures
 
-    images, measured = zeros[-40:].copy(), PixelMeasures(trained.pixel_threshold())
+    images, measured = zeros[-40:].copy(), PixelMeasures(trained.calibrate().pixel_threshold())
     images[:, 2:7, 4:10] = 0
     for found, before, after in zip(
         trained.anomaly_detector(images).anomaly_map, zeros[-40:], images, strict=True
@@ -434,14 +460,15 @@ def test_anomaly_map_shows_where_a_part_was_erased(trained, zeros):
 
 def test_what_normal_images_score_is_kept_with_the_checkpoint(trained_folder, monkeypatch):
     first = DCGAN.load(trained_folder)
-    scores, pixel = first.normal_scores(), first.pixel_threshold(0.1)
-    assert len(scores.scores) == len(first.held_out)
-    above = first.anomaly_detector(first.held_out).anomaly_map.max((1, 2)) > pixel
+    kept = first.keep_calibration()
+    scores, pixel = kept.normal_scores, kept.pixel_threshold(0.1)
+    assert len(scores.scores) == len(first.images.held_out)
+    above = first.anomaly_detector(first.images.held_out).anomaly_map.max((1, 2)) > pixel
     assert above.mean() < 0.2
     again = DCGAN.load(trained_folder)
-    monkeypatch.setattr(again, "_terms", None)  # nothing is scored again
-    assert again.normal_scores().threshold(0.01) == scores.threshold(0.01)
-    assert again.pixel_threshold(0.1) == pixel
+    monkeypatch.setattr(again.detector, "terms", None)  # nothing is scored again
+    assert again.calibrate().normal_scores.threshold(0.01) == scores.threshold(0.01)
+    assert again.calibrate().pixel_threshold(0.1) == pixel
 
 
 def test_a_loaded_model_scores_as_the_saved_one(trained_folder, trained, queries):
@@ -488,12 +515,12 @@ def test_classic_preset_scores_with_the_papers_sums(zeros, small):
     x = zeros[:4]
     found = model.anomaly_detector(x, steps=3)
     residual = np.abs(to_float(x) - found.reconstruction).sum((1, 2, 3))
-    features = [model._features(i).numpy() for i in (to_float(x), found.reconstruction)]
+    features = [model.detector.features(i) for i in (to_float(x), found.reconstruction)]
     discrimination = np.abs(features[0] - features[1]).sum(1)
     np.testing.assert_allclose(found.residual, residual, rtol=1e-4)
     np.testing.assert_allclose(found.discrimination, discrimination, rtol=1e-4)
     np.testing.assert_allclose(found.score, 0.9 * residual + 0.1 * discrimination, rtol=1e-4)
-    assert model.config.z_dim == 100 and model.encoder is None
+    assert model.config.z_dim == 100 and model.trainer.nets.encoder is None
 
 
 def test_a_search_that_needs_an_encoder_is_refused_without_one(small):
@@ -520,10 +547,13 @@ def test_search_compiled_by_xla_finds_the_same_latents(trained, queries):
     import tensorflow as tf
 
     x = to_float(queries[0][:6])
-    start, weights = trained._start(x, "hybrid"), [np.float32(w) for w in trained._weights()]
+    start, weights = (
+        trained.detector.encode(x),
+        [np.float32(w) for w in trained.calibrate().search_weights],
+    )
     way = x, start, 5, np.float32(0.1), *weights
-    z, losses = trained._search(*way)
-    compiled = tf.function(trained._search_batch, jit_compile=True)
+    z, losses = trained.detector.search(*way)
+    compiled = tf.function(trained.detector.search_batch, jit_compile=True)
     for mine, theirs in zip((z, losses), compiled(*way), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-3)
     assert losses.shape == (6, 6)
@@ -557,9 +587,9 @@ def test_auto_precision_is_bfloat16_where_it_is_faster(tmp_path, monkeypatch, wo
     path = tmp_path / "cpuinfo"
     if words:
         path.write_text(f"vendor and flags: {words}")
-    monkeypatch.setattr(model_module, "CPU_INFO", path)
-    assert model_module.resolve_precision("auto") == precision
-    assert model_module.resolve_precision("float32") == "float32"
+    monkeypatch.setattr(distributed, "CPU_INFO", path)
+    assert distributed.resolve_precision("auto") == precision
+    assert distributed.resolve_precision("float32") == "float32"
 
 
 def test_training_on_arrays_or_image_sets_is_the_same(zeros, small):

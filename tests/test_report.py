@@ -32,7 +32,7 @@ def rows():
         "score": score[order],
         "residual": rng.random(COUNT),
         "discrimination": rng.random(COUNT),
-        "share": np.linspace(1e-4, 1, COUNT),
+        "as_high": np.arange(COUNT) // 100,
     }
 
 
@@ -46,7 +46,11 @@ def page(rows, digits, tmp_path_factory):
     plot.write_bytes(b"\x89PNG")
     path = folder / "report.html"
     title = "Test of </script><script>alert(2)</script>"
-    report_page.write(path, title, {"images": "10000"}, rows, gallery, {}, {"threshold": 1.5})
+    decision = {"threshold": 1.5, "held_out": 100}
+    report_page.write(path, title, {"images": "10000"}, rows, gallery, {}, decision)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_page, "MOST_ROWS", 60)
+        report_page.write(folder / "short.html", title, {}, rows, gallery, {}, decision)
     return path
 
 
@@ -135,6 +139,21 @@ def test_counts_at_the_threshold_are_those_of_the_scores(browser, rows):
     assert int(found["true positives"]) == (called & truth).sum()
     assert int(found["false positives"]) == (called & ~truth).sum()
     assert float(found["recall (sensitivity)"]) == pytest.approx(called[truth].mean(), abs=1e-3)
+
+
+def test_counts_and_gallery_are_of_all_images_where_the_table_holds_but_some(browser, page, rows):
+    browser.get(page.with_name("short.html").as_uri())
+    called, truth = rows["score"] > 1.5, np.array(rows["label"]) == "anomalous"
+    found = measured(browser)
+    assert int(text(browser, "called")) == called.sum() and text(browser, "total") == str(COUNT)
+    assert int(found["true negatives"]) == (~called & ~truth).sum()
+    assert "60 images" in text(browser, "page") and text(browser, "shown") == "150"
+    choose(browser, "order", "least")
+    card = browser.find_element("css selector", "#gallery .card").text
+    assert rows["file"][-1] in card and "99 of 100 held-out normal images" in card
+    choose(browser, "order", "most")
+    assert "fewer than 1 in 100 " in browser.find_element("css selector", "#gallery .card").text
+    browser.get(page.as_uri())
 
 
 def test_slider_recounts(browser, rows):

@@ -5,10 +5,11 @@ import csv
 import numpy as np
 import pytest
 
-import model as model_module
+from anogan import detector
 from anogan.dataset import ImageSet
-from anogan.report.results import Results, Threshold
-from anogan.threshold import TERMS
+from anogan.report.results import Results
+from anogan.scoring import TERMS
+from anogan.threshold import Threshold
 from model import DCGAN
 from utils import to_float
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.unit
 def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_path):
     batch = to_float(queries[0][:20])
     found = trained.anomaly_detector(batch)
-    with Results(tmp_path, ImageSet.from_array(batch), trained, trained.normal_scores()) as results:
+    with Results(tmp_path, ImageSet.from_array(batch), trained, trained.calibrate()) as results:
         results.add(np.arange(20), batch, found)
     for best in (results._most, results._least, results._nearest):
         assert best.ranked()
@@ -34,7 +35,9 @@ def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_
 def test_the_most_anomalous_are_kept_in_order(trained, queries, tmp_path):
     batch = to_float(queries[0])
     found = trained.anomaly_detector(batch)
-    with Results(tmp_path, ImageSet.from_array(batch), trained, pictures=3) as results:
+    with Results(
+        tmp_path, ImageSet.from_array(batch), trained, trained.calibrate(), pictures=3
+    ) as results:
         results._most.count = 3
         for start in range(0, 80, 20):
             part = slice(start, start + 20)
@@ -52,7 +55,7 @@ def scored(folder, model, images, labels=None, names=None, **options):
     """The metrics of a test of these images, written into a folder."""
     found = model.anomaly_detector(images)
     listed = ImageSet.from_array(images, names, labels)
-    results = Results(folder, listed, model, model.normal_scores(), **options)
+    results = Results(folder, listed, model, model.calibrate(), **options)
     results.settle()
     with results:
         results.add(np.arange(len(images)), to_float(images), found)
@@ -68,9 +71,9 @@ def table(folder):
 def test_each_score_can_be_computed_from_its_row(
     trained_folder, queries, tmp_path, monkeypatch, trust
 ):
-    monkeypatch.setattr(model_module, "_trust", lambda *_: trust)
+    monkeypatch.setattr(detector, "trust_in", lambda *_: trust)
     model = DCGAN.load(trained_folder)
-    model._calibrations, model.folder = {}, None
+    model.calibrations, model.folder = {}, None
     metrics = scored(tmp_path, model, queries[0][::4])
     formula = metrics["score"]
     assert formula["trust"] == trust
@@ -93,11 +96,11 @@ def test_map_shows_pcas_residual_as_far_as_that_makes_the_score(trained, queries
     from scipy.ndimage import gaussian_filter
 
     found = trained.anomaly_detector(queries[0][:4])
-    x, trust = to_float(queries[0][:4]), trained.formula()["trust"]
+    x, trust = to_float(queries[0][:4]), trained.calibrate().formula()["trust"]
     maps = [
         np.abs(x - drawn).mean(-1) for drawn in (found.reconstruction, found.linear_reconstruction)
     ]
-    sigma = model_module.MAP_BLUR * 16
+    sigma = detector.MAP_BLUR * 16
     radius = max(1, round(3 * sigma))
     net, plain = (
         np.stack([gaussian_filter(m, sigma, mode="nearest", radius=radius) for m in part])
@@ -109,7 +112,7 @@ def test_map_shows_pcas_residual_as_far_as_that_makes_the_score(trained, queries
 
 
 def test_pictures_say_what_decided(trained, queries, tmp_path):
-    results = Results(tmp_path, ImageSet.from_array(queries[0]), trained, trained.normal_scores())
+    results = Results(tmp_path, ImageSet.from_array(queries[0]), trained, trained.calibrate())
     with results:
         results.add(np.arange(80), to_float(queries[0]), trained.anomaly_detector(queries[0]))
     place = int(np.argmax(results.columns["score"]))
@@ -125,7 +128,7 @@ def test_threshold_from_labels_of_one_sort_is_none_and_says_why(trained, zeros, 
 
 
 def test_a_rate_that_so_few_images_cannot_show_is_called_extrapolated(trained):
-    normal = trained.normal_scores()
+    normal = trained.calibrate().normal_scores
     count = len(normal.scores)
     fine, coarse = Threshold(target_fpr=0.5 / count), Threshold(target_fpr=1 / count)
     assert fine.too_fine_for(normal) and not coarse.too_fine_for(normal)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from anogan import threshold
-from anogan.report.results import Threshold
-from anogan.threshold import NormalScores, Tail
+from anogan import metrics
+from anogan import threshold as decide
+from anogan.threshold import NormalScores, Tail, Threshold
 
 NO_TAIL = Tail(0.0, 0.1, 0.0, 1.0)  # spares the fit
 
@@ -59,8 +59,8 @@ def test_a_normal_image_has_a_p_value_as_low_as_p_with_a_probability_of_at_most_
 def test_equal_scores_count_as_high_and_beyond_the_images_fewer_than_one_is_said():
     normal = NormalScores([1, 2, 2, 3, 4])
     assert normal.as_high([2.0])[0] == 4 and normal.p_value([2.0])[0] == pytest.approx(5 / 6)
-    assert threshold.told(4, 5) == "4 of 5 held-out normal images score as high"
-    assert threshold.told(int(normal.as_high([9.0])[0]), 27).startswith("fewer than 1 in 27 ")
+    assert decide.told(4, 5) == "4 of 5 held-out normal images score as high"
+    assert decide.told(int(normal.as_high([9.0])[0]), 27).startswith("fewer than 1 in 27 ")
 
 
 def test_a_saved_tail_gives_the_same_threshold():
@@ -83,30 +83,30 @@ def test_normalised_score_is_half_at_the_threshold_and_low_for_normals():
     normal = NormalScores(np.random.default_rng(4).normal(size=500))
     threshold = normal.threshold(0.05)
     unit = normal.unit(threshold)
-    values = threshold.normalise([threshold, np.median(normal.scores), 1e9, -1e9], threshold, unit)
+    values = decide.normalise([threshold, np.median(normal.scores), 1e9, -1e9], threshold, unit)
     assert values[0] == 0.5 and values[1] == pytest.approx(0.05, abs=0.01)
     assert 0 <= values[3] < 1e-9 and 1 - 1e-9 < values[2] <= 1
 
 
 def test_youden_threshold_is_the_hand_computed_one():
     # above 0.35: 4 of 4 anomalies, 1 of 4 normals: J = 0.75, the best
-    assert threshold.threshold_from_labels(LABELS, SCORES, "youden") == pytest.approx(0.35)
+    assert decide.threshold_from_labels(LABELS, SCORES, "youden") == pytest.approx(0.35)
 
 
 def test_f1_threshold_is_the_hand_computed_one():
     labels = np.array([0, 0, 0, 1, 0, 1, 1])
     scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
     # above 3.5: precision 3/4, recall 1: F1 6/7; above 5.5: 1 and 2/3: 4/5
-    assert threshold.threshold_from_labels(labels, scores, "f1") == pytest.approx(3.5)
+    assert decide.threshold_from_labels(labels, scores, "f1") == pytest.approx(3.5)
 
 
 def test_label_thresholds_never_part_equal_scores():
     labels, scores = np.array([0, 1, 0, 1]), np.array([1.0, 2.0, 2.0, 2.0])
-    assert threshold.threshold_from_labels(labels, scores, "youden") == pytest.approx(1.5)
+    assert decide.threshold_from_labels(labels, scores, "youden") == pytest.approx(1.5)
 
 
 def test_measures_at_the_threshold_are_the_hand_computed_ones():
-    found = threshold.measures(LABELS, SCORES, ["n"] * 4 + ["a", "a", "b", "b"], 0.5)
+    found = metrics.measures(LABELS, SCORES, ["n"] * 4 + ["a", "a", "b", "b"], 0.5)
     at = found["at_threshold"]
     assert (at["true_positives"], at["false_negatives"]) == (3, 1)
     assert (at["true_negatives"], at["false_positives"]) == (3, 1)
@@ -119,11 +119,11 @@ def test_measures_at_the_threshold_are_the_hand_computed_ones():
 
 
 def test_a_score_at_the_threshold_is_normal():
-    assert threshold.at_threshold([0, 1], [1.0, 1.0], 1.0)["true_positives"] == 0
+    assert metrics.at_threshold([0, 1], [1.0, 1.0], 1.0)["true_positives"] == 0
 
 
 def test_labels_of_one_sort_give_what_can_be_said():
-    found = threshold.measures([0, 0, 0], [1.0, 2.0, 3.0], None, 2.5)
+    found = metrics.measures([0, 0, 0], [1.0, 2.0, 3.0], None, 2.5)
     assert "auroc" not in found and "recall" not in found["at_threshold"]
     assert found["at_threshold"]["false_positive_rate"] == pytest.approx(1 / 3)
 
@@ -134,8 +134,8 @@ def test_auroc_interval_holds_the_auroc_and_narrows_with_more_images():
     for n in (50, 2000):
         labels = np.repeat([0, 1], n)
         scores = rng.normal(size=2 * n) + labels
-        low, high = threshold.auroc_interval(labels, scores)
-        assert low < threshold.measures(labels, scores)["auroc"] < high
+        low, high = metrics.auroc_interval(labels, scores)
+        assert low < metrics.measures(labels, scores)["auroc"] < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 4
 
@@ -144,7 +144,7 @@ def test_auroc_interval_resamples_as_scikit_learn_would_score():
     from sklearn.metrics import roc_auc_score
 
     labels, scores = LABELS, np.round(SCORES, 1)
-    low, high = threshold.auroc_interval(labels, scores)
+    low, high = metrics.auroc_interval(labels, scores)
     rng = np.random.default_rng(9)
     drawn = [
         roc_auc_score(LABELS, np.r_[rng.choice(scores[:4], 4), rng.choice(scores[4:], 4)])

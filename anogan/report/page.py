@@ -59,14 +59,19 @@ def write(
     shown: dict[str, Any] = {k: None if v is None else list(v)[:MOST_ROWS] for k, v in rows.items()}
     for name in ("score", "residual", "discrimination"):
         shown[name] = [float(f"{v:.5g}") for v in shown[name]]
-    if shown["as_high"] is not None:
+    as_high, kinds, labels = rows["as_high"], rows["kind"], rows["label"]
+    if as_high is not None:
         shown["as_high"] = [int(v) for v in shown["as_high"]]
-    labels = rows["label"]
     anomalous = None if labels is None else np.array([v == "anomalous" for v in labels], np.uint8)
     pictures = [
-        {"row": int(row), "pictures": [data_uri("webp", p) for p in three]}
+        {
+            "row": int(row),
+            "file": rows["file"][row],
+            "kind": None if kinds is None else kinds[row],
+            "as_high": None if as_high is None else int(as_high[row]),
+            "pictures": [data_uri("webp", p) for p in three],
+        }
         for row, *three in gallery
-        if row < MOST_ROWS
     ]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     page = environment.get_template("report.html").render(
