@@ -20,6 +20,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from anogan.errors import UserError
 from anogan.files import write_atomic
 
+Size = tuple[int, int]  # height and width, pixels
+Range = tuple[float, float]  # values that become black and white
+Remark = Callable[[str], None]
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where this many times the output size is left:
 # 2 to 5 times as fast. At 3 the result is within 53 dB of the full decode, at 2 within 43.
 SPARE = 3
@@ -50,9 +53,7 @@ class ImageError(UserError):
 # reading
 
 
-def read_image(
-    path: str | Path, channels: int, value_range: tuple[float, float] | None = None
-) -> np.ndarray:
+def read_image(path: str | Path, channels: int, value_range: Range | None = None) -> np.ndarray:
     """An image file, whole, as uint8 (h, w, channels); channels 1 is grey, 3 is colour.
 
     Upright as its EXIF says; the first of several frames; transparent parts on white, as
@@ -71,9 +72,9 @@ def load_image(
     height: int,
     width: int,
     channels: int,
-    crop: tuple[int, int] | None = None,
-    value_range: tuple[float, float] | None = None,
-    remark: Callable[[str], None] = lambda text: None,
+    crop: Size | None = None,
+    value_range: Range | None = None,
+    remark: Remark = lambda text: None,
 ) -> np.ndarray:
     """An image file as uint8 (height, width, channels), resized with antialiasing.
 
@@ -112,13 +113,11 @@ def load_image(
         return pixels
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path) -> Size:
     """(height, width) of an image file, upright as its EXIF says. Raises ImageError."""
     with _opened(path) as image:
         w, h = image.size
-        if isinstance(
-            image, TiffImageFile
-        ):  # new Pillows give its size upright, old ones as it is stored
+        if isinstance(image, TiffImageFile):  # new Pillows give its size upright, old as stored
             w, h = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
         # a square is not asked for its EXIF: Pillow decodes a whole PNG to find it
         sideways = w != h and image.getexif().get(ORIENTATION) in SIDEWAYS
@@ -174,7 +173,7 @@ def probe(paths: Sequence[str | Path]) -> tuple[int, bool]:
     return channels, deep
 
 
-def find_range(paths: Sequence[str | Path]) -> tuple[float, float]:
+def find_range(paths: Sequence[str | Path]) -> Range:
     """The values that become black and white, of those image files that are deep (see `probe`).
 
     0 and the first of 1, 255, 1023, 4095, 16383, 65535, ... that no value exceeds, so that
@@ -194,7 +193,7 @@ def find_range(paths: Sequence[str | Path]) -> tuple[float, float]:
     return low, max(high, low + 1)
 
 
-def _extremes(path: str | Path) -> tuple[float, float] | None:
+def _extremes(path: str | Path) -> Range | None:
     """The lowest and the highest value of a deep file; None for others and broken ones."""
     try:
         with _opened(path) as image:
@@ -232,7 +231,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _decode_small(
-    image: Image.Image, height: int, width: int, channels: int, crop: tuple[int, int] | None
+    image: Image.Image, height: int, width: int, channels: int, crop: Size | None
 ) -> int:
     """Has a large JPEG decoded at 1/1, 1/2, 1/4 or 1/8; returns the divisor."""
     spare = min(crop or image.size) // (SPARE * max(height, width))
@@ -310,11 +309,11 @@ def _has_pages(image: Image.Image) -> bool:
     return getattr(image, "is_animated", False) and image.format not in ONE_PICTURE
 
 
-def _natural_range(image: Image.Image) -> tuple[float, float]:
+def _natural_range(image: Image.Image) -> Range:
     return (0, 1) if image.mode == "F" else (0, 65535)
 
 
-def _as_bytes(image: Image.Image, channels: int, value_range: tuple[float, float]) -> np.ndarray:
+def _as_bytes(image: Image.Image, channels: int, value_range: Range) -> np.ndarray:
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         low, high = value_range
@@ -328,10 +327,10 @@ def _as_bytes(image: Image.Image, channels: int, value_range: tuple[float, float
 def _remark_on_values(
     image: Image.Image,
     pixels: np.ndarray,
-    value_range: tuple[float, float] | None,
-    natural: tuple[float, float],
+    value_range: Range | None,
+    natural: Range,
     cut: bool,
-    remark: Callable[[str], None],
+    remark: Remark,
 ) -> None:
     """What became of the values of an image (mode L, RGB or F) on the way to uint8 pixels."""
     low, high = value_range or natural
