@@ -94,78 +94,127 @@ def parser() -> argparse.ArgumentParser:
     side = number(int, 16, 256)
 
     group = p.add_argument_group("what to do (without any: draw samples from the trained model)")
-    group.add_argument("--train", action=Switch, default=False, help="train, or go on training")
-    group.add_argument("--anomaly_test", action=Switch, default=False, help="score images")
+    group.add_argument(
+        "--train", action=Switch, default=False, help="Train a model, or go on training it."
+    )
+    group.add_argument(
+        "--anomaly_test", action=Switch, default=False, help="Score images with the trained model."
+    )
     group.add_argument(
         "--visualize",
         action=Switch,
         default=False,
-        help="samples, an interpolation in z, early against present images with their scores",
+        help="Draw samples, an interpolation in z, and early beside present images, scored.",
     )
     group.add_argument(
         "--generate_test_images",
         type=count,
         default=64,
         metavar="N",
-        help="how many samples to draw (64)",
+        help="Draw so many samples (default 64).",
     )
 
     group = p.add_argument_group("images")
     a = group.add_argument
-    a("--dataset", default="celebA", metavar="NAME", help="images in data/NAME (celebA)")
-    a("--data_dir", default="data", metavar="DIR", help="where data sets are (data)")
-    a("--input_fname_pattern", metavar="PATTERN", help="names of the images (any image type)")
-    a("--train_size", type=count, metavar="N", help="train on at most N images (all)")
+    a(
+        "--dataset",
+        default="celebA",
+        metavar="NAME",
+        help="Train on the images in data/NAME (default celebA).",
+    )
+    a(
+        "--data_dir",
+        default="data",
+        metavar="DIR",
+        help="Look for data sets in this folder (default data).",
+    )
+    a(
+        "--input_fname_pattern",
+        metavar="PATTERN",
+        help="Take the files with such names as images (default: all image types).",
+    )
+    a("--train_size", type=count, metavar="N", help="Train on at most N images (default: all).")
     a(
         "--normal_class",
         type=number(int, 0, 9),
         metavar="DIGIT",
-        help="mnist: the digit that is normal, all others anomalous",
+        help="With mnist, take this digit for normal and all others for anomalous.",
     )
     a(
         "--anomaly_class",
         type=number(int, 0, 9),
         metavar="DIGIT",
-        help="mnist: the digit that is anomalous, all others normal",
+        help="With mnist, take this digit for anomalous and all others for normal.",
     )
-    a("--crop", action=Switch, default=None, help="cut the centre out before the resize (no)")
-    a("--input_height", type=count, metavar="PIXELS", help="height of that centre (108)")
-    a("--input_width", type=count, metavar="PIXELS", help="its width (the height)")
+    a(
+        "--crop",
+        action=Switch,
+        default=None,
+        help="Cut out the centre of each image before it is resized (default no).",
+    )
+    a(
+        "--input_height",
+        type=count,
+        metavar="PIXELS",
+        help="Cut out a centre of this height (default 108).",
+    )
+    a(
+        "--input_width",
+        type=count,
+        metavar="PIXELS",
+        help="Cut out a centre of this width (default: its height).",
+    )
     a(
         "--output_height",
         type=side,
         metavar="PIXELS",
-        help="of the nets' images, 16-256 (64; mnist 28)",
+        help="Resize images to this height, 16 to 256 (default 64; mnist 28).",
     )
-    a("--output_width", type=side, metavar="PIXELS", help="16-256 (the height)")
-    a("--channels", type=int, choices=(1, 3), help="1 grey, 3 colour (found from the images)")
+    a(
+        "--output_width",
+        type=side,
+        metavar="PIXELS",
+        help="Resize images to this width, 16 to 256 (default: their height).",
+    )
+    a(
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        help="Use grey (1) or colour (3) images (default: as they are).",
+    )
 
     group = p.add_argument_group("networks")
     a = group.add_argument
     a(
         "--preset",
         choices=tuple(PRESETS),
-        help="settings to start from: default, or classic for the 2017 paper's",
+        help="Use the default method, or the classic one of the 2017 paper.",
     )
-    a("--z_dim", type=count, metavar="N", help=f"dimensions of z ({DEFAULT.z_dim}; classic 100)")
+    a(
+        "--z_dim",
+        type=count,
+        metavar="N",
+        help=f"Give z so many dimensions (default {DEFAULT.z_dim}; classic 100).",
+    )
     a(
         "--gf_dim",
         type=count,
         metavar="N",
-        help=f"channels of G's last stage ({DEFAULT.gf_dim}; classic 64)",
+        help=f"Give G's last stage so many channels (default {DEFAULT.gf_dim}; classic 64).",
     )
     a(
         "--df_dim",
         type=count,
         metavar="N",
-        help=f"channels of D's first stage ({DEFAULT.df_dim}; classic 64)",
+        help=f"Give D's first stage so many channels (default {DEFAULT.df_dim}; classic 64).",
     )
     a(
         "--lambda",
         dest="lambda_",
         type=number(float, 0, 1),
         metavar="FRACTION",
-        help=f"of the discrimination loss in the score ({DEFAULT.lambda_}; classic 0.1)",
+        help="Weigh the discrimination loss so in the score, beside the residual loss "
+        f"(default {DEFAULT.lambda_}; classic 0.1).",
     )
 
     group = p.add_argument_group("training")
@@ -175,45 +224,52 @@ def parser() -> argparse.ArgumentParser:
         dest="epochs",
         type=number(float, 0.001),
         metavar="N",
-        help=f"passes over the images (as many as {DEFAULT.steps} batches take; classic 25)",
+        help=f"Train for N passes over the images (default: {DEFAULT.steps} batches; classic 25).",
     )
     a(
         "--batch_size",
         type=number(int, 2),
         metavar="N",
-        help=f"images a batch ({DEFAULT.batch_size})",
+        help=f"Train on batches of N images (default {DEFAULT.batch_size}).",
     )
     a(
         "--learning_rate",
         type=number(float, 1e-8, 1),
         metavar="RATE",
-        help=f"of Adam ({DEFAULT.learning_rate}; classic 0.0002)",
+        help=f"Use this learning rate of Adam (default {DEFAULT.learning_rate}; classic 0.0002).",
     )
-    a("--beta1", type=number(float, 0, 0.9999), metavar="B", help=f"of Adam ({DEFAULT.beta1})")
+    a(
+        "--beta1",
+        type=number(float, 0, 0.9999),
+        metavar="B",
+        help=f"Use this beta1 of Adam (default {DEFAULT.beta1}).",
+    )
     a(
         "--validation_fraction",
         type=number(float, 0, 0.9),
         metavar="FRACTION",
-        help=f"of the images, held out to scale the scores ({DEFAULT.validation_fraction})",
+        help="Hold out this fraction of the training images, to scale the scores and find "
+        f"the threshold (default {DEFAULT.validation_fraction}).",
     )
     # the seed of a step's random numbers holds it eight times over
     a(
         "--seed",
         type=number(int, 0, 2**28 - 1),
         metavar="N",
-        help=f"of everything random ({DEFAULT.seed})",
+        help=f"Draw all random numbers from this seed (default {DEFAULT.seed}).",
     )
     a(
         "--strategy",
         choices=STRATEGIES,
         default="none",
-        help="mirrored: all GPUs; multiworker: the machines in TF_CONFIG; scoring, too (none)",
+        help="Train and score on all GPUs (mirrored), or on the machines in TF_CONFIG "
+        "(multiworker) (default none).",
     )
     a(
         "--precision",
         choices=("auto", "float32", "mixed_bfloat16"),
         default="auto",
-        help="auto: bfloat16 where the hardware is faster at it (auto)",
+        help="Compute in this precision (default auto: bfloat16 where it is faster).",
     )
 
     group = p.add_argument_group("scoring")
@@ -221,28 +277,41 @@ def parser() -> argparse.ArgumentParser:
     a(
         "--test_dir",
         metavar="DIR",
-        help="the images to score (test_data; mnist: its own test images)",
+        help="Score the images in this folder (default: the data set's own test images, or "
+        "test_data).",
     )
     a(
         "--search",
         choices=("gradient", "encoder", "hybrid"),
-        help="for z: backpropagation, the encoder, or from the encoder on (encoder if trained)",
+        help="Find z by backpropagation (gradient), by the encoder, or by backpropagation from "
+        "the encoder's z on (hybrid) (default: encoder, if there is one).",
     )
     a(
         "--test_epoch",
         type=natural,
         metavar="STEPS",
-        help="steps of the z search (gradient 50, hybrid 20)",
+        help="Search z for so many steps (default: gradient 50, hybrid 20).",
     )
     a(
         "--test_learning_rate",
         type=number(float, 1e-8, 10),
         default=0.1,
         metavar="RATE",
-        help="of the z search (0.1)",
+        help="Search z at this learning rate (default 0.1).",
     )
-    a("--test_batch_size", type=count, default=256, metavar="N", help="images at once (256)")
-    a("--test_size", type=count, metavar="N", help="score only N images, evenly spaced (all)")
+    a(
+        "--test_batch_size",
+        type=count,
+        default=256,
+        metavar="N",
+        help="Score N images at once (default 256).",
+    )
+    a(
+        "--test_size",
+        type=count,
+        metavar="N",
+        help="Score only N images, evenly spaced (default: all).",
+    )
 
     group = p.add_argument_group("decision")
     a = group.add_argument
@@ -250,22 +319,38 @@ def parser() -> argparse.ArgumentParser:
         "--target_fpr",
         type=number(float, 1e-9, 0.5),
         metavar="FRACTION",
-        help="of normal images that may be called anomalous; sets the threshold (0.05)",
+        help="Set the threshold so that this fraction of normal images is called anomalous "
+        "(default 0.05).",
     )
     a(
         "--threshold",
         type=number(float),
         metavar="SCORE",
-        help="call what scores above it anomalous",
+        help="Call images anomalous that score above this.",
     )
     a(
         "--threshold_from",
         choices=("held_out", "youden", "f1"),
-        help="held-out normal images, or the test's labels by Youden's J or best F1 (held_out)",
+        help="Find the threshold from held-out normal images, or from the test's labels by "
+        "Youden's J or the best F1 (default held_out).",
     )
-    a("--labels", metavar="FILE.csv", help="columns file, label (normal or anomalous), kind if any")
-    a("--mask_dir", metavar="DIR", help="masks, white where anomalous, named NAME or NAME_mask")
-    a("--save_maps", action=Switch, default=False, help="an anomaly map of every image, as files")
+    a(
+        "--labels",
+        metavar="FILE.csv",
+        help="Read labels from a table with the columns file, label and, if any, kind.",
+    )
+    a(
+        "--mask_dir",
+        metavar="DIR",
+        help="Measure pixels by the masks in this folder, named NAME or NAME_mask, white where "
+        "anomalous (default: the data set's ground_truth, if there is one).",
+    )
+    a(
+        "--save_maps",
+        action=Switch,
+        default=False,
+        help="Save the anomaly map of every image (default no).",
+    )
 
     group = p.add_argument_group("folders")
     a = group.add_argument
@@ -273,11 +358,25 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint_dir",
         default="checkpoints",
         metavar="DIR",
-        help="of runs, or of one run (checkpoints)",
+        help="Keep runs in this folder, or use the one run in it (default checkpoints).",
     )
-    a("--sample_dir", default="samples", metavar="DIR", help="for samples (samples)")
-    a("--test_result_dir", metavar="DIR", help="for results (test_result in --test_dir)")
-    a("--log_dir", default="logs", metavar="DIR", help="for TensorBoard (logs)")
+    a(
+        "--sample_dir",
+        default="samples",
+        metavar="DIR",
+        help="Write samples to this folder (default samples).",
+    )
+    a(
+        "--test_result_dir",
+        metavar="DIR",
+        help="Write results to this folder (default: test_result beside the test images).",
+    )
+    a(
+        "--log_dir",
+        default="logs",
+        metavar="DIR",
+        help="Write curves for TensorBoard to this folder (default logs).",
+    )
     return p
 
 

@@ -16,6 +16,8 @@ from anogan.folders import available, image_folder
 from anogan.mnist import mnist
 from utils import to_float
 
+pytestmark = pytest.mark.unit
+
 SHAPE = (16, 20, 3)
 
 

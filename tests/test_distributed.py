@@ -21,6 +21,8 @@ from anogan.errors import UserError
 from anogan.metrics import PixelMeasures
 from anogan.scoring import TERMS
 
+pytestmark = pytest.mark.cli
+
 ROOT = Path(__file__).resolve().parent.parent
 TWO_CPUS = """
 import tensorflow as tf

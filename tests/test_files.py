@@ -10,6 +10,8 @@ from anogan.errors import UserError
 from anogan.files import MARKER, STAGING, Output, record, written
 from anogan.folders import list_images
 
+pytestmark = pytest.mark.unit
+
 
 def publish(folder, **files):
     """A run's output with files of these names ("__" for "/", "_." for ".") and texts."""

@@ -10,6 +10,8 @@ from anogan.dataset import ImageSet
 from anogan.errors import UserError
 from anogan.labels import labelled
 
+pytestmark = pytest.mark.unit
+
 NAMES = ["a/0.png", "a/1.png", "b/0.png"]
 LINES = ["file,label,kind", "a/0.png,normal,", "a/1.png,good,", "b/0.png,anomalous,hole"]
 

@@ -22,6 +22,8 @@ from anogan import commands, folders, places
 from anogan.distributed import handled
 from anogan.errors import UserError
 
+pytestmark = pytest.mark.cli
+
 ROOT = Path(__file__).parent.parent
 NETS = ["--gf_dim=4", "--df_dim=4", "--z_dim=4", "--output_height=16", "--batch_size=16"]
 

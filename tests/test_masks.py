@@ -15,6 +15,8 @@ from anogan.metrics import PixelMeasures
 from anogan.report.pictures import save_map, shown_map
 from utils import read_mask
 
+pytestmark = pytest.mark.unit
+
 
 def square(h, w, top, left, size):
     mask = np.zeros((h, w), bool)

@@ -18,6 +18,8 @@ from anogan.trainer import KL_WEIGHT
 from model import DCGAN
 from utils import to_float, to_uint8
 
+pytestmark = pytest.mark.unit
+
 SETTINGS = {"gradient": {"steps": 8}, "encoder": {}, "hybrid": {"steps": 8}}
 
 

@@ -11,6 +11,8 @@ from anogan.config import preset
 from anogan.latent_search import Weights, nearest_start, search_latents
 from anogan.synthetic import ReplicaSlice, plant_anomalies
 
+pytestmark = pytest.mark.unit
+
 
 def both_convolutions(size, channels, dtype=tf.float32):
     """(x, kernel, y): y as large as a convolution of x."""

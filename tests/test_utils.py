@@ -26,6 +26,8 @@ from utils import (
     tile,
 )
 
+pytestmark = pytest.mark.unit
+
 
 def scene(height=60, width=80):
     """Colour uint8 (h, w, 3), different in each corner: a gradient, a red disc, a white bar."""
