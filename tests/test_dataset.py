@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan import dataset
 from anogan.dataset import ImageSet, require
 from anogan.errors import UserError
 from anogan.folders import available, image_folder
@@ -66,10 +65,13 @@ def limit(request):
 def decoded(monkeypatch):
     """The files that were decoded, in order."""
     seen = []
-    real = dataset.load_image
-    name_of = os.path.basename
-    noted = lambda p, **k: seen.append(name_of(p)) or real(p, **k)  # noqa: E731
-    monkeypatch.setattr(dataset, "load_image", noted)
+    real = folders.load_image
+
+    def noted(path, *settings):
+        seen.append(os.path.basename(path))
+        return real(path, *settings)
+
+    monkeypatch.setattr(folders, "load_image", noted)
     return seen
 
 
