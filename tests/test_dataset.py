@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anogan import folders
 from anogan.dataset import ImageSet, require
 from anogan.errors import UserError
 from anogan.folders import available, image_folder
