@@ -151,7 +151,7 @@ def test_two_devices_train_as_one_with_the_same_global_batch(folders, tmp_path, 
     assert close.mean() > 0.99
 
 
-@pytest.mark.parametrize("search", ["encoder", "gradient"])
+@pytest.mark.parametrize("search", ["encoder", pytest.param("gradient", marks=pytest.mark.slow)])
 def test_two_workers_write_the_files_that_one_writes(folders, trained_folder, tmp_path, search):
     flags = ["--dataset", "zeros", "--checkpoint_dir", trained_folder.parent, "--anomaly_test"]
     flags += ["--test_dir", folders / "test_data", "--test_batch_size", 8, "--save_maps"]
@@ -192,6 +192,7 @@ def test_two_local_devices_score_as_one(folders, trained_folder, tmp_path):
                 assert theirs[name] == value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_comes_back_and_both_go_on_from_the_checkpoint(folders, tmp_path, victim):
     shutil.copytree(folders / "data", tmp_path / "data")
