@@ -7,9 +7,11 @@ found = DCGAN.load("checkpoints/my").anomaly_detector(unseen)
 from __future__ import annotations
 
 import dataclasses
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import keras
 import numpy as np
@@ -214,14 +216,19 @@ class DCGAN:
         if key not in self.calibrations:
             self.calibrations[key] = self.calibrate(search, steps, learning_rate)
             if self.folder and self.workers.chief:
-                save_calibrations(self.folder, self.calibrations)
+                try:
+                    save_calibrations(self.folder, self.calibrations)
+                except UserError as error:  # it is a cache: a read-only model scores all the same
+                    logging.getLogger(__name__).warning("calibration is not kept: %s", error)
         return self.calibrations[key]
 
     def _key(self, search: str | None, steps: int | None, learning_rate: float) -> str:
         """Everything that a calibration depends on."""
         way = self._way(search, steps, learning_rate)
         lambda_ = self.config.lambda_  # part of what the search minimises
-        return f"{CALIBRATED} {way} lambda {lambda_} step {self.steps_done} {self.precision}"
+        parts = [*self.scoring_weights(), self.images.held_out, self.images.seen]
+        what = crc32(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
+        return f"{CALIBRATED} {way} lambda {lambda_} {self.precision} of {what:08x}"
 
     def _way(self, search: str | None, steps: int | None, learning_rate: float) -> Way:
         return Way.chosen(search, steps, learning_rate, bool(self.trainer.nets.encoder))

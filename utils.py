@@ -190,7 +190,7 @@ def find_range(paths: Sequence[str | Path]) -> Range:
     top = next(v for v in itertools.chain([1], (4**k - 1 for k in itertools.count(4))) if v >= high)
     if low >= 0 and (high - low) * 256 >= FEW_LEVELS * top:
         return 0.0, float(top)
-    return low, max(high, low + 1)
+    return low, high if high > low else low + 1
 
 
 def _extremes(path: str | Path) -> Range | None:

@@ -19,6 +19,7 @@ import io
 import json
 import logging
 import shutil
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -35,8 +36,8 @@ ARRAYS, IMAGES, CALIBRATIONS = "images.npz", "images.json", "calibration.json"
 KEPT = 2  # checkpoints
 # What reading a damaged checkpoint or archive raises
 UNREADABLE = (
-    *(AssertionError, ValueError, TypeError, OSError, EOFError, LookupError, BadZipFile),
-    tf.errors.OpError,
+    *(AssertionError, AttributeError, ValueError, TypeError, OSError, EOFError, LookupError),
+    *(BadZipFile, zlib.error, tf.errors.OpError),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -174,6 +175,8 @@ def prepare_test(options: Options, config: Config) -> Test:
     if threshold.rule != "held_out" and (images.labels is None or len(set(images.labels)) < 2):
         raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
     masks = None
+    if places.masks and os.path.realpath(places.masks) == os.path.realpath(places.images):
+        raise UserError(f"{places.masks} holds images and masks: put the masks into another folder")
     if places.masks:
         try:
             masks = Masks(places.masks, images, config.crop)
@@ -194,7 +197,7 @@ def run_config(options: Options) -> tuple[Config, dict]:
     if not (folder / FILE_NAME).exists():
         return new_config(options), {}
     config = Config.load(folder)
-    contradictions(options, config)
+    contradictions(options, config, free=("dataset",))  # the run was found by it
     changes = {k: v for k, v in settings(options).items() if k in FREE}
     return dataclasses.replace(config, **changes), changes
 
@@ -379,8 +382,11 @@ def run(options: Options) -> None:
     else:
         config = Config.load(find_run(options))
     test = prepare_test(options, config) if options.anomaly_test else None
-    for folder in (options.sample_dir, options.log_dir, options.checkpoint_dir):
-        require_writable(folder)
+    if options.train:
+        for folder in (options.log_dir, options.checkpoint_dir):
+            require_writable(folder)
+    if not options.anomaly_test or options.train or options.visualize:
+        require_writable(options.sample_dir)
     if options.strategy == "multiworker":
         distributed.task()
     model = train(options, config, changes, images) if options.train else load(options)

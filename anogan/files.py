@@ -21,7 +21,7 @@ SIGNS = {"scores.csv", "metrics.json"}
 SIGN_HEADER = "file,label,kind,score"  # … of which the first begins so
 FORMER = re.compile(
     r"scores\.csv|metrics\.json|report\.html|contact_sheet\.png|pictures/(most|least)_\d+_.*\.png"
-    r"|plots/(histogram|roc|precision_recall|terms|tsne|convergence)\.(png|svg)|maps/.*"
+    r"|plots/(histogram|roc|precision_recall|terms|tsne|convergence)\.(png|svg)"
 )
 
 
@@ -126,10 +126,11 @@ class Output:
 
         Files of others stay: where one has the name of a staged file, that gets another one.
         """
-        old, new = written(self.folder), {}
+        old = written(self.folder)
+        new: dict[str, Path] = {}
         for path in sorted(p for p in self.staging.rglob("*") if p.is_file()):
             name = path.relative_to(self.staging).as_posix()
-            new[self._free(name, old)] = path
+            new[self._free(name, old, new)] = path
         record(self.folder, *new)  # first, so that a kill leaves no file of unknown origin
         for name, path in new.items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -139,9 +140,9 @@ class Output:
             self._remove(name)
         write_atomic(self.folder / MARKER, "".join(json.dumps(n) + "\n" for n in sorted(new)))
 
-    def _free(self, name: str, mine: set[str]) -> str:
+    def _free(self, name: str, mine: set[str], taken: dict[str, Path]) -> str:
         place, number = PurePosixPath(name), 1
-        while name not in mine and (self.folder / name).exists():
+        while name in taken or (name not in mine and (self.folder / name).exists()):
             number += 1
             name = str(place.with_name(f"{place.stem} ({number}){place.suffix}"))
         return name
@@ -168,12 +169,19 @@ def _inside(name: str) -> bool:
 
 def _former(folder: Path) -> set[str]:
     try:
+        found = {p.name for p in folder.glob("scores.partial*.csv") if _begins_as_scores(p)}
         if not all((folder / name).is_file() for name in SIGNS):
-            return set()
-        with open(folder / "scores.csv", encoding="utf-8", errors="replace") as file:
-            if not file.readline().startswith(SIGN_HEADER):
-                return set()
-        inside = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        return {name for name in inside if FORMER.fullmatch(name)}
+            return found
+        if not _begins_as_scores(folder / "scores.csv"):
+            return found
+        inside = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        maps = [name[:-4] for name in inside if re.fullmatch(r"maps/.*\.npy", name)]
+        found |= {stem + end for stem in maps for end in (".npy", ".png", "_overlay.png")} & inside
+        return found | {name for name in inside if FORMER.fullmatch(name)}
     except OSError:
         return set()
+
+
+def _begins_as_scores(path: Path) -> bool:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline().startswith(SIGN_HEADER)

@@ -48,17 +48,20 @@ def run_name(options: Options) -> str:
 
 def dataset_name(options: Options) -> str:
     """--dataset as one way of writing it: its path within --data_dir, or else its whole path."""
-    root = os.path.realpath(options.data_dir)
-    path = os.path.realpath(os.path.join(root, options.dataset))
+    root = os.path.abspath(options.data_dir)
+    path = os.path.abspath(os.path.join(root, options.dataset))
     if path == root:
         raise UserError(f"--dataset {options.dataset} is --data_dir itself: name a folder in it")
+    # by its name, not by where that may be linked to, which can change
     return os.path.relpath(path, root) if path.startswith(os.path.join(root, "")) else path
 
 
 def safe_name(path: str) -> str:
     """A path as the name of one folder; with a checksum, unless it is such a name by itself."""
-    if re.fullmatch(r"[\w-][\w. -]*", path):
-        return path
+    return path if re.fullmatch(r"[\w-][\w. -]*", path) else _with_checksum(path)
+
+
+def _with_checksum(path: str) -> str:
     words = re.sub(r"[^\w.-]+", "_", path).strip("._")[-60:]
     return f"{words}_{crc32(os.fsencode(path)):08x}"
 
@@ -68,7 +71,7 @@ def output_name(folder: Path) -> str:
     path = os.path.realpath(folder)
     root = os.path.realpath(CHECKPOINTS)
     beside = os.path.dirname(path) == root
-    return safe_name(os.path.basename(path) if beside else os.path.relpath(path))
+    return safe_name(os.path.basename(path)) if beside else _with_checksum(path)
 
 
 def find_run(options: Options) -> Path:

@@ -279,11 +279,14 @@ def test_runs_have_safe_names_of_their_own(here, zeros):
         )
     ]
     found += [named("--dataset", "zeros", "--checkpoint_dir", d) for d in ("exp/a", "exp_a", "b")]
+    found.append(named("--dataset", "zeros", "--checkpoint_dir", "."))
+    (here / "data" / "linked").symlink_to(elsewhere)
+    assert named("--dataset", "linked") == (Path("checkpoints/linked"), "linked")
     assert found[0] == (Path("checkpoints/zeros"), "zeros")
     for names in zip(*found, strict=True):
         assert len(set(names)) == len(found)
     for folder, name in found:
-        assert folder.parent in {Path(p) for p in ("checkpoints", "exp/a", "exp_a", "b")}
+        assert folder.parent in {Path(p) for p in ("checkpoints", "exp/a", "exp_a", "b", ".")}
         assert re.fullmatch(r"[\w-][\w.-]*", folder.name) and re.fullmatch(r"[\w-][\w.-]*", name)
     same = [
         named("--dataset", n)
@@ -298,6 +301,7 @@ def test_runs_have_safe_names_of_their_own(here, zeros):
         (["--test_dir", "nowhere"], "nowhere"),
         (["--labels", "no.csv"], "no.csv"),
         (["--mask_dir", "no_masks"], "no_masks"),
+        (["--mask_dir", "test_data"], "images and masks"),
         (["--threshold_from", "f1", "--test_dir", "data/zeros"], "labels of both sorts"),
         (["--test_result_dir", "data/zeros/000.png"], "000.png"),
         (["--sample_dir", "data/zeros/000.png"], "000.png"),

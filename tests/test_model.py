@@ -473,6 +473,18 @@ def test_what_normal_images_score_is_kept_with_the_checkpoint(trained_folder, mo
     assert again.calibrate().pixel_threshold(0.1) == pixel
 
 
+def test_a_calibration_of_other_weights_or_images_is_not_taken(trained_folder):
+    model = DCGAN.load(trained_folder)
+    kept = model.keep_calibration()
+    assert model.calibrate() is kept
+    weights = model.trainer.ema.generator.get_weights()
+    model.trainer.ema.generator.set_weights([0.9 * w for w in weights])
+    assert model.calibrate().scores != kept.scores
+    model.trainer.ema.generator.set_weights(weights)
+    model.images = dataclasses.replace(model.images, held_out=model.images.held_out[::-1][:9])
+    assert len(model.calibrate().scores) == 9
+
+
 def test_a_loaded_model_scores_as_the_saved_one(trained_folder, trained, queries):
     again = DCGAN.load(trained_folder)
     images = queries[0][:8]
