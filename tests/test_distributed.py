@@ -76,6 +76,8 @@ def folders(tmp_path_factory, zeros, digits):
         for i, image in enumerate(group):
             Image.fromarray(image[..., 0]).save(root / name / f"{i:03d}.png")
     (root / "test_data" / "odd" / "0070.png").write_bytes(b"no image")
+    deep = groups["test_data/odd"][-1, ..., 0].astype(np.uint16) * 257  # in the last one's share
+    Image.fromarray(deep).save(root / "test_data" / "odd" / "020.png")
     np.save(root / "zeros.npy", zeros)
     return root
 
@@ -165,6 +167,7 @@ def test_two_workers_write_the_files_that_one_writes(folders, trained_folder, tm
         for n in ("one", "two")
     )
     assert set(one) == set(two)
+    assert "in 1 of 52 files, the first: odd/020.png" in both[0][1]
     assert "skipped 1 unreadable" in both[0][1] and "AUROC" not in both[1][1]
     for name in one:
         if not name.endswith((".svg", ".html")):
