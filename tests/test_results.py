@@ -89,6 +89,7 @@ def test_each_score_can_be_computed_from_its_row(
     networks = sum(abs(t["weight"]) for n, t in formula["terms"].items() if n != "linear")
     assert (networks == 0) == (trust == 0)
     page = (tmp_path / "report.html").read_text()
+    assert f"trained {model.steps_done} steps on 16 x 16 pixels" in page
     assert "trust in the networks" in page and f"{trust:.2f} of 1" in page or trust == 1
 
 

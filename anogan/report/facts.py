@@ -26,7 +26,7 @@ def facts(metrics: dict[str, Any], config: Config, steps_done: int) -> dict[str,
         facts["skipped, unreadable"] = f"{metrics['skipped']}"
     for text, count in metrics["remarks"].items():
         facts[text] = f"{count} files"
-        facts["model"] = f"trained {steps_done} steps on {config.height} x {config.width} pixels"
+    facts["model"] = f"trained {steps_done} steps on {config.height} x {config.width} pixels"
     facts["trust in the networks"] = told_trust(metrics["score"]["trust"])
     if "auroc" in metrics:
         low, high = metrics["auroc_interval"]
