@@ -93,7 +93,8 @@ def may_hold_output(names: set[str]) -> bool:
 
 def record(folder: Path, *names: str) -> None:
     """Notes, before they are written, that files of a folder are this tool's."""
-    new = [name for name in names if name not in written(folder)]
+    known = written(folder)
+    new = [name for name in names if name not in known]
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with open(Path(folder) / MARKER, "a", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ import os
 import pytest
 from PIL import Image
 
+from anogan import files as files_module
 from anogan.errors import UserError
 from anogan.files import MARKER, STAGING, Output, record, written
 from anogan.folders import list_images
@@ -41,6 +42,14 @@ def test_a_new_run_replaces_the_files_of_the_last_one_and_those_alone(tmp_path):
     assert (tmp_path / "pictures" / "a.png").read_text() == "2"
     assert not (tmp_path / "maps").exists()
     assert written(tmp_path) == {"pictures/a.png"}
+
+
+def test_the_marker_is_read_once_however_many_files_are_recorded(tmp_path, monkeypatch):
+    """Reading it for each of 200,000 images' maps would never end."""
+    reads, real = [], files_module.written
+    monkeypatch.setattr(files_module, "written", lambda folder: reads.append(1) or real(folder))
+    record(tmp_path, *(f"maps/{i}.npy" for i in range(50)))
+    assert len(reads) == 1 and len(real(tmp_path)) == 50
 
 
 def test_somebody_elses_file_of_the_same_name_is_kept(tmp_path):
