@@ -93,8 +93,9 @@ def run_folder(options: Options) -> Path:
     root = Path(options.checkpoint_dir)
     if (root / FILE_NAME).exists():
         return root
-    former = root / os.path.normpath(options.dataset)  # nested data sets had nested runs once
-    if former.is_relative_to(root) and ".." not in former.parts and (former / FILE_NAME).exists():
+    former = root / options.dataset  # nested data sets had nested runs once
+    is_nested = os.sep in options.dataset and not os.path.isabs(options.dataset)
+    if is_nested and (former / FILE_NAME).exists():
         return former
     return root / run_name(options)
 

@@ -21,6 +21,7 @@ import main
 from anogan import commands, folders, places
 from anogan.distributed import handled
 from anogan.errors import UserError
+from anogan.options import Options
 
 pytestmark = pytest.mark.cli
 
@@ -293,6 +294,21 @@ def test_runs_have_safe_names_of_their_own(here, zeros):
         for n in ("bottle/good", "./bottle//good/", str(here / "data/bottle/good"))
     ]
     assert len(set(same)) == 1
+
+
+def test_a_run_of_all_digits_is_not_that_of_one_and_former_nested_runs_are_found(here):
+    def folder(*words):
+        return places.run_folder(Options(**vars(main.parser().parse_args([*words]))))
+
+    for name in ("mnist", "bottle/train/good"):
+        (here / "checkpoints" / name).mkdir(parents=True)
+        (here / "checkpoints" / name / "config.json").write_text("{}")
+    assert folder("--dataset", "mnist") == Path("checkpoints/mnist")
+    one = folder("--dataset", "mnist", "--normal_class", "8")
+    assert one == Path("checkpoints/mnist_normal8")
+    assert folder("--dataset", "bottle/train/good") == Path("checkpoints/bottle/train/good")
+    other = folder("--dataset", "cable/train/good")
+    assert other.parent == Path("checkpoints") and other.name.startswith("cable_train_good_")
 
 
 @pytest.mark.parametrize(
