@@ -70,9 +70,10 @@ class DCGAN:
         self.folder: Path | None = None
         self._pool: Pool | None = None
 
-    def scoring_weights(self) -> list[np.ndarray]:
-        """The weights that decide scores."""
-        return [w for net in self.trainer.ema.trained().values() for w in net.get_weights()]
+    def checksum(self) -> int:
+        """Of the weights that decide scores."""
+        weights = [w for net in self.trainer.ema.trained().values() for w in net.get_weights()]
+        return crc32(b"".join(w.tobytes() for w in weights))
 
     @property
     def steps_done(self) -> int:
@@ -104,8 +105,8 @@ class DCGAN:
         spread, total = find_spread(rest), self.config.total_steps(len(rest))
         if total > self.steps_done:
             self._keep(images, rest, held_out)
+            self.calibrations, self._pool = {}, None
         self.trainer.settle(images, rest, self.precision)
-        self.calibrations, self._pool = {}, None
         TrainingRun(
             self.trainer,
             rest,
@@ -226,8 +227,9 @@ class DCGAN:
         """Everything that a calibration depends on."""
         way = self._way(search, steps, learning_rate)
         lambda_ = self.config.lambda_  # part of what the search minimises
-        parts = [*self.scoring_weights(), self.images.held_out, self.images.seen]
-        what = crc32(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
+        what = self.checksum()
+        for images in (self.images.held_out, self.images.seen):
+            what = crc32(images.tobytes(), what)
         return f"{CALIBRATED} {way} lambda {lambda_} {self.precision} of {what:08x}"
 
     def _way(self, search: str | None, steps: int | None, learning_rate: float) -> Way:

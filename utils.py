@@ -1,4 +1,4 @@
-"""Image files: find, read, crop, resize, tile, save."""
+"""Image files: read, crop, resize, tile, save."""
 
 from __future__ import annotations
 

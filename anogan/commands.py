@@ -172,7 +172,7 @@ def prepare_test(options: Options, config: Config) -> Test:
         Threshold.target_fpr if options.target_fpr is None else options.target_fpr,
         options.threshold_from or Threshold.rule,
     )
-    if threshold.rule != "held_out" and (images.labels is None or len(set(images.labels)) < 2):
+    if threshold.uses_labels and (images.labels is None or len(set(images.labels)) < 2):
         raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
     masks = None
     if places.masks and os.path.realpath(places.masks) == os.path.realpath(places.images):

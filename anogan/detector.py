@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from typing import Any
 
@@ -101,8 +102,7 @@ class Detector:
         )
         scores = known.contributions(found).sum(axis=1).astype(float)
         tail = NormalScores(scores).tail if len(scores) >= FEWEST else None
-        stored = {**known.to_json(), "scores": scores.tolist(), "tail": tail and list(tail)}
-        return Calibration.from_json(stored)
+        return dataclasses.replace(known, scores=tuple(scores.tolist()), tail=tail)
 
     def _search_weights(self, held_out: np.ndarray) -> tuple[float, float, float]:
         """Of R, D and ||z||^2: the paper's, or in fractions of the normal images' spread."""

@@ -47,13 +47,6 @@ class Listing(NamedTuple):
         return lines
 
 
-def find_images(
-    folder: str | Path, pattern: str | None = None, exclude: Iterable[str | Path] = ()
-) -> list[Path]:
-    """The images in a folder and its sub-folders: see list_images."""
-    return [Path(folder) / name for name in list_images(folder, pattern, exclude).names]
-
-
 def list_images(
     folder: str | Path, pattern: str | None = None, exclude: Iterable[str | Path] = ()
 ) -> Listing:

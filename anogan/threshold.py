@@ -123,10 +123,19 @@ class Threshold:
     target_fpr: float = 0.05  # of held-out normal images
     rule: str = "held_out"  # or "youden" or "f1", which use the labels
 
+    @property
+    def uses_labels(self) -> bool:
+        """Whether it is found from the labels of the very images that are scored."""
+        return self.value is None and self.rule != "held_out"
+
+    @property
+    def by_rate(self) -> bool:
+        """Whether it is found from held-out normal images, for target_fpr."""
+        return self.value is None and self.rule == "held_out"
+
     def too_fine_for(self, normal: NormalScores | None) -> bool:
         """Whether the rate asked for is rarer than so many images can show."""
-        by_rate = self.value is None and self.rule == "held_out"
-        return by_rate and normal is not None and self.target_fpr < 1 / len(normal.scores)
+        return self.by_rate and normal is not None and self.target_fpr < 1 / len(normal.scores)
 
     def choose(
         self, normal: NormalScores | None, labels: np.ndarray | None, scores: np.ndarray | None
@@ -134,7 +143,7 @@ class Threshold:
         """(threshold, how it was found); None where nothing is known to find it from."""
         if self.value is not None:
             return self.value, "given by hand"
-        if self.rule != "held_out":
+        if self.uses_labels:
             assert labels is not None and scores is not None
             if len(set(labels)) < 2:
                 return None, "none: of the images that could be read, all labels are of one sort"

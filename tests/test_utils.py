@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 import utils
 from anogan import files
 from anogan.errors import UserError
-from anogan.folders import find_images
+from anogan.folders import list_images
 from utils import (
     ImageError,
     find_range,
@@ -59,7 +59,7 @@ def close(a, b, most):
 
 
 def names(folder, **options):
-    return [path.relative_to(folder).as_posix() for path in find_images(folder, **options)]
+    return list_images(folder, **options).names
 
 
 def touch(folder, *paths):
@@ -118,7 +118,7 @@ def test_folder_without_images_is_an_error_that_names_it(tmp_path):
         ("empty/readme.txt", None, "readme.txt cannot be read as a folder"),
     ):
         with pytest.raises(UserError, match=said):
-            find_images(tmp_path / folder, pattern)
+            list_images(tmp_path / folder, pattern)
 
 
 # reading

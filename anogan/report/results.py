@@ -69,10 +69,8 @@ class Results:
         self.pictures = pictures
         self.formula = calibration.formula()
         known = images.labels is not None
-        if self.threshold.value is None and self.threshold.rule == "held_out":
-            self.near = self.threshold.choose(self.normal, None, None)[0]
-        else:
-            self.near = self.threshold.value
+        by_labels = self.threshold.uses_labels  # known only when all scores are
+        self.near = None if by_labels else self.threshold.choose(self.normal, None, None)[0]
         self.output = Output(self.folder, FILES)
         self.new = self.output.staging  # where files wait until all are there
         self.workers = model.workers
@@ -169,7 +167,7 @@ class Results:
             {
                 "images": crc32("\n".join(images.names).encode()),
                 "labels": crc32(b"" if images.labels is None else images.labels.tobytes()),
-                "model": crc32(b"".join(w.tobytes() for w in model.scoring_weights())),
+                "model": model.checksum(),
                 "precision": crc32(model.precision.encode()),
             }
         )
@@ -248,9 +246,9 @@ class Results:
             "remarks": {text: len(names) for text, names in self.images.remarks.items()},
             "threshold": value,
             "threshold_is": how,
-            "uses_labels": self.threshold.value is None and self.threshold.rule != "held_out",
+            "uses_labels": self.threshold.uses_labels,
         }
-        if self.threshold.value is None and self.threshold.rule == "held_out":
+        if self.threshold.by_rate:
             metrics["target_fpr"] = self.threshold.target_fpr
         if value is not None:
             metrics["called_anomalous"] = int((scores > value).sum())
@@ -263,8 +261,7 @@ class Results:
         self._contact_sheet(scores)
         drawn = self._plots(scores, labels, value, metrics) if len(scores) else {}
         self._report(scores, labels, kinds, value, metrics, drawn)
-        self.output.publish()
-        self._partial.unlink(missing_ok=True)
+        self.output.publish()  # and removes the partial file, which is recorded as this tool's
         return metrics
 
     def _unit(self, value: float) -> float:
