@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from anogan.config import PRESETS, Config
+from anogan.config import LARGE_BATCH, LARGEST, PRESETS, Config
 from anogan.distributed import STRATEGIES, handled, lost, start_anew
 from anogan.errors import UserError
 from anogan.options import Options
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     count, natural = number(int, 1), number(int, 0)
-    side = number(int, 16, 256)
+    side = number(int, 16, LARGEST)
 
     group = p.add_argument_group("what to do (without any: draw samples from the trained model)")
     group.add_argument(
@@ -168,13 +168,21 @@ def parser() -> argparse.ArgumentParser:
         "--output_height",
         type=side,
         metavar="PIXELS",
-        help="Resize images to this height, 16 to 256 (default 64; mnist 28).",
+        help="Resize images to this height, 16 to 256, with --window up to 4096 (default 64; mnist "
+        "28).",
     )
     a(
         "--output_width",
         type=side,
         metavar="PIXELS",
-        help="Resize images to this width, 16 to 256 (default: their height).",
+        help="Resize images to this width (default: their height).",
+    )
+    a(
+        "--window",
+        type=natural,
+        metavar="PIXELS",
+        help="Look at images through overlapping windows of this side, 16 to 256; 0: at whole "
+        "images (default: windows of 64 on images that would lose small defects at 64).",
     )
     a(
         "--channels",
@@ -230,7 +238,8 @@ def parser() -> argparse.ArgumentParser:
         "--batch_size",
         type=number(int, 2),
         metavar="N",
-        help=f"Train on batches of N images (default {DEFAULT.batch_size}).",
+        help=f"Train on batches of N images (default {DEFAULT.batch_size}; of more than 32 x 32 "
+        f"pixels {LARGE_BATCH}).",
     )
     a(
         "--learning_rate",
@@ -389,6 +398,10 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         p.error("--normal_class and --anomaly_class are for --dataset mnist")
     if is_mnist and (args.crop or args.input_fname_pattern):
         p.error("--crop and --input_fname_pattern are not for --dataset mnist")
+    if is_mnist and args.window:
+        p.error("--window is for larger images than mnist's 28 x 28: leave it out")
+    if args.window and not 16 <= args.window <= 256:
+        p.error(f"--window must be 0 or from 16 to 256, not {args.window}")
     if is_mnist and not {args.input_height, args.input_width} <= {None, 28}:
         p.error("mnist images are 28 x 28: leave --input_height and --input_width out")
     if args.train and not is_mnist and not args.crop and (args.input_height or args.input_width):

@@ -41,7 +41,7 @@ HELD_OUT = 512  # at most so many normal images are kept with the checkpoint
 SEEN = 512  # so many of the training images, to compare with
 PCA_IMAGES = 512, 4000  # training images of which the linear skips are a PCA, as many as
 PCA_BYTES = 100 * 2**20  # fit into this memory as float32
-CALIBRATED = 3  # version of what a calibration holds
+CALIBRATED = 4  # version of what a calibration holds
 
 
 class DCGAN:
@@ -69,6 +69,7 @@ class DCGAN:
         self.calibrations: dict[str, Calibration] = {}
         self.folder: Path | None = None
         self._pool: Pool | None = None
+        self._remembered: RunImages | None = None
 
     def checksum(self) -> int:
         """Of the weights that decide scores."""
@@ -142,12 +143,13 @@ class DCGAN:
 
     def _fit_linear_skips(self, images: ImageSet) -> None:
         """Sets the skips of G and E to a PCA of the images, so that training starts near it."""
-        if self.trainer.nets.linear is None:
+        if self.trainer.nets.encoder is None:
             return
-        fitting = PCA_BYTES // (4 * int(np.prod(self.config.shape)))
-        count = min(len(images), int(np.clip(fitting, *PCA_IMAGES)))
-        some = np.linspace(0, len(images) - 1, count, dtype=int)
-        x = to_float(images.read(some)[0])
+        fitting = PCA_BYTES // (4 * int(np.prod(self.config.net_shape)))
+        count = int(np.clip(fitting, *PCA_IMAGES))
+        some = np.linspace(0, len(images) - 1, min(len(images), count), dtype=int)
+        x = np.asarray(self.detector.windows.cut(to_float(images.read(some)[0])))
+        x = x[np.linspace(0, len(x) - 1, min(len(x), count), dtype=int)]
         networks.set_linear_skips(x, self.config, self.trainer.nets, self.trainer.ema)
 
     # sampling
@@ -190,6 +192,7 @@ class DCGAN:
         x = self._as_images(images)
         calibration = calibration or self.calibrate(search, steps, learning_rate)
         size = batch_size or batch_size_of(x)
+        self._remember()
         return self.detector.detect(x, way, calibration, self._starts(way), size)
 
     def calibrate(
@@ -203,8 +206,8 @@ class DCGAN:
         if known:
             return known
         way = self._way(search, steps, learning_rate)
-        held_out, seen = self.images.held_out, self.images.seen
-        return self.detector.calibrate(held_out, seen, way, self._starts(way))
+        self._remember()
+        return self.detector.calibrate(self.images.held_out, way, self._starts(way))
 
     def keep_calibration(
         self,
@@ -235,6 +238,12 @@ class DCGAN:
     def _way(self, search: str | None, steps: int | None, learning_rate: float) -> Way:
         return Way.chosen(search, steps, learning_rate, bool(self.trainer.nets.encoder))
 
+    def _remember(self) -> None:
+        """Gives the detector the memory of the images that were seen, unless it has it."""
+        if self._remembered is not self.images:
+            self.detector.remember(self.images.seen)
+            self._remembered = self.images
+
     def _starts(self, way: Way) -> Pool | None:
         """Fixed latents and their images, where a search from none else begins."""
         if way.search != "gradient":
@@ -256,7 +265,9 @@ class DCGAN:
         """
         if not self.trainer.nets.encoder or not len(self.images.held_out):
             return None
-        x, mean = to_float(self.images.held_out), to_float(self.images.seen).mean(axis=0)
+        cut = self.detector.windows.cut
+        x, mean = (np.asarray(cut(to_float(i))) for i in (self.images.held_out, self.images.seen))
+        mean = mean.mean(axis=0)
         variance = (x - mean) ** 2
         if variance.mean() < ONE_LEVEL**2:
             return None

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 KERNEL = 5  # side of all convolution kernels
 FEW = 4  # channels, of images
+FOUND = 4.0  # weight of an anomalous pixel in pixel_loss
 
 
 def _rounding_once(convolve: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -45,6 +46,12 @@ def _rounds_sums() -> bool:
         )
         error = tf.abs(tf.cast(rough, tf.float32) - exact)
         return bool(tf.reduce_any(error > 2**-7 * exact))  # rounded once: 2**-8 at most
+
+
+@_rounding_once
+def _refining(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Stride-1 "SAME" convolution."""
+    return tf.nn.conv2d(x, kernel, 1, "SAME")
 
 
 @_rounding_once
@@ -147,6 +154,18 @@ class Conv(keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable("anogan")
+class Refine(keras.layers.Conv2D):
+    """Convolution that keeps the size: side x side, stride 1."""
+
+    def __init__(self, filters: int, side: int, **kwargs: Any):
+        super().__init__(filters, side, padding="same", kernel_initializer="he_normal", **kwargs)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        x = _refining(inputs, tf.convert_to_tensor(self.kernel))
+        return x + tf.convert_to_tensor(self.bias)  # not BiasAdd, see Conv
+
+
+@keras.saving.register_keras_serializable("anogan")
 class ConvTranspose(keras.layers.Layer):
     """Stride-2 transposed convolution to an exact (height, width), see conv_transpose."""
 
@@ -215,6 +234,15 @@ def discriminator_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Ten
 def generator_loss(fake_logits: tf.Tensor) -> tf.Tensor:
     """The non-saturating loss of G (Goodfellow et al. 2014, section 3)."""
     return tf.reduce_mean(tf.nn.softplus(-fake_logits))
+
+
+def pixel_loss(logits: tf.Tensor, anomalous: tf.Tensor) -> tf.Tensor:
+    """Cross entropy of D's pixels (b, h, w, 1) towards 0 where anomalous (1), else 1; a mean.
+
+    Anomalous pixels are few, so each counts FOUND times.
+    """
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(1.0 - anomalous, logits)
+    return tf.reduce_mean(losses * (1.0 + (FOUND - 1.0) * anomalous))
 
 
 def gradient_penalty(discriminator: Callable[..., Any], images: tf.Tensor) -> tf.Tensor:

@@ -2,8 +2,8 @@
 
     config.json       the Config, and the version of this format
     checkpoint        TensorFlow's list of the checkpoints below, the newest first
-    ckpt-STEP.*       weights of G, D, E, of their EMA ("…_average") and of the PCA, Adam's
-                      moments, and the step; the two newest
+    ckpt-STEP.*       weights of G, D, E and of their EMA ("…_average"), Adam's moments, and the
+                      step; the two newest
     images.npz        uint8: held_out and seen, some images (n, h, w, c) that were and were not
                       kept from training; first, G's samples before it
     images.json       held_out: names of all images kept from training; images: {name: [size,
@@ -101,8 +101,6 @@ class Checkpoints:
         self.folder, self.trainer = Path(folder), trainer
         nets = dict(trainer.nets.trained())
         nets |= {f"{name}_average": net for name, net in trainer.ema.trained().items()}
-        if trainer.nets.linear:
-            nets["linear"] = trainer.nets.linear
         optimisers = {f"{name}_optimiser": o for name, o in trainer.optimisers.items()}
         self._objects = tf.train.Checkpoint(step=trainer.step, **nets, **optimisers)
         self._manager = tf.train.CheckpointManager(self._objects, self.folder, KEPT)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from anogan import dataset, distributed, folders, mnist
+from anogan import dataset, distributed, folders, mnist, scale
 from anogan.config import FILE_NAME, FREE, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
@@ -32,7 +32,7 @@ from anogan.places import (
     training_folder,
 )
 from anogan.report import pictures
-from anogan.report.facts import told_trust
+from anogan.report.facts import told_expected
 from anogan.report.results import FILES, Results
 from anogan.threshold import Threshold
 from utils import find_range, probe
@@ -90,7 +90,21 @@ def new_config(options: Options) -> Config:
         found = {"channels": channels}
         if deep:
             found["min_value"], found["max_value"] = find_range(paths)
+        found |= _scale(options, some, channels)
     return preset(options.preset or "default", **{**found, **given})
+
+
+def _scale(options: Options, some: list[Path], channels: int) -> dict[str, Any]:
+    """Size and window as the images want them, as far as no flag gives them."""
+    given = sizes(options)
+    if options.window == 0 or (options.window is None and (given or options.preset == "classic")):
+        return {}
+    cut = settings(options)
+    crop = (cut["crop_height"], cut["crop_width"]) if cut.get("crop_height") else None
+    if options.window:
+        height, width = scale.typical_size(some, crop)
+        return {"height": height, "width": width}
+    return scale.choose(some, crop, channels)._asdict()
 
 
 def contradictions(options: Options, config: Config, free: Collection[str] = ()) -> None:
@@ -220,7 +234,8 @@ def train(options: Options, config: Config, changes: dict, images: ImageSet) -> 
         model = DCGAN(config, precision, team)
     h, w, c = config.shape
     where = "" if config.dataset == "mnist" else f" from {training_folder(options)}"
-    say(f"training on {len(images)} images{where} at {h} x {w} x {c}, {precision}", team)
+    seen = f", through windows of {config.window}" if config.window else ""
+    say(f"training on {len(images)} images{where} at {h} x {w} x {c}{seen}, {precision}", team)
     if config.value_range:
         low, high = config.value_range
         say(f"files of more than 8 bits a channel: {low:g} becomes black, {high:g} white", team)
@@ -275,7 +290,7 @@ def anomaly_test(options: Options, model: DCGAN, test: Test) -> None:
     say(f"scoring {len(images)} images", team)
     search = options.search, options.test_epoch, options.test_learning_rate
     calibration = model.keep_calibration(*search)
-    say(f"trust in the networks {told_trust(calibration.trust)}", team)
+    say(told_expected(calibration.expected), team)
     results = Results(
         folder, images, model, calibration, test.threshold, test.masks, options.save_maps
     )

@@ -26,7 +26,9 @@ CLASSIC = {
 }
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "classic": CLASSIC}
 
-VERSION = 2  # of the format of a run's folder, see checkpoint.py
+LARGEST = 4096  # side of an image that is seen through windows, pixels
+SMALL, LARGE_BATCH = 32, 32  # images of more pixels a side are trained on in batches of so many
+VERSION = 3  # of the format of a run's folder, see checkpoint.py
 # Settings that runs of version 1 could have each by itself: {name: (default's, classic's)}.
 FORMER = {
     "init_stddev": (0.0, 0.02),
@@ -54,9 +56,10 @@ class Config:
 
     # data
     dataset: str = "images"  # the data set's name
-    height: int = 64  # of the networks' images, pixels
+    height: int = 64  # of the images as they are scored, pixels
     width: int = 64
     channels: int = 3  # 1 grey, 3 colour
+    window: int = 0  # side of the networks' windows on the images, pixels; 0: the whole image
     crop_height: int = 0  # centre crop before the resize, pixels; 0: the whole image
     crop_width: int = 0
     min_value: float = 0.0  # becomes black in files of other values than 0 to 255
@@ -86,8 +89,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("height", 16, 256),
-            ("width", 16, 256),
+            ("height", 16, LARGEST if self.window else 256),
+            ("width", 16, LARGEST if self.window else 256),
             ("z_dim", 1, 4096),
             ("gf_dim", 1, 1024),
             ("df_dim", 1, 1024),
@@ -106,6 +109,11 @@ class Config:
         if self.value_range and not self.value_range[0] < self.value_range[1]:
             black, white = self.value_range
             raise UserError(f"max_value must be above min_value, not {white} and {black}")
+        if self.window and not 16 <= self.window <= min(self.height, self.width, 256):
+            raise UserError(
+                f"window must be from 16 to 256 and no larger than the images, {self.height} x "
+                f"{self.width} pixels, not {self.window}"
+            )
         if self.learning_rate <= 0:
             raise UserError(f"learning_rate must be above 0, not {self.learning_rate}")
 
@@ -117,6 +125,13 @@ class Config:
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.height, self.width, self.channels
+
+    @property
+    def net_shape(self) -> tuple[int, int, int]:
+        """Of what the networks see: images, or windows on them."""
+        if self.window:
+            return self.window, self.window, self.channels
+        return self.shape
 
     @property
     def crop(self) -> tuple[int, int] | None:
@@ -145,7 +160,13 @@ class Config:
             version = settings.pop("version", 1)
             if version > VERSION:
                 raise UserError(f"{path} is of a newer version of this tool: update it")
-            return cls(**(settings if version == VERSION else _updated(settings)))
+            config = cls(**(_updated(settings) if version == 1 else settings))
+            if version < VERSION and not config.is_classic:
+                raise UserError(
+                    f"{folder} is of an older version of this tool, whose networks were others: "
+                    "train the model again, under another --checkpoint_dir"
+                )
+            return config
         except FileNotFoundError:
             raise UserError(f"{folder} holds no trained model (no {FILE_NAME})") from None
         except (ValueError, TypeError, OSError) as error:
@@ -167,4 +188,7 @@ def _updated(settings: dict[str, Any]) -> dict[str, Any]:
 
 def preset(name: str, **settings: Any) -> Config:
     """A preset's configuration with some settings of one's own."""
-    return Config(**{"preset": name, **PRESETS[name], **settings})
+    config = Config(**{"preset": name, **PRESETS[name], **settings})
+    if name == "default" and "batch_size" not in settings and min(config.net_shape[:2]) > SMALL:
+        return dataclasses.replace(config, batch_size=LARGE_BATCH)
+    return config

@@ -14,16 +14,23 @@ import ops
 from anogan.config import Config
 from anogan.distributed import Workers
 from anogan.latent_search import Weights, nearest_start, search_latents
+from anogan.memory import Memory
 from anogan.networks import Networks, frozen_features, frozen_generator
-from anogan.scoring import TERMS, Calibration, Detection, Way, term_weights, trust_in
+from anogan.scoring import MAPS, TERMS, Calibration, Detection, Way, base_weights, fit_weights
+from anogan.synthetic import plant_anomalies, plant_unseen
 from anogan.threshold import FEWEST, NormalScores
+from anogan.windows import Windows
 from utils import to_float
 
 PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in fractions of their spread
-LINEAR_BLUR = 1 / 40  # of the linear residual, in shorter sides of the image
-MAP_BLUR = 1 / 28  # standard deviation of the map's Gaussian, in shorter sides of the image
+MAP_BLUR = (
+    1 / 28
+)  # standard deviation of the residual map's Gaussian, in the networks' shorter side
+PIXEL_BLUR = 1.0  # of the pixel logits', in their own pixels
 Pool = tuple[tf.Tensor, tf.Tensor]  # latents (n, z_dim) and their images (n, h, w, c)
-BATCH = 64  # images at once on a device, unless a caller says otherwise
+BATCH = 64  # images, or windows on them, at once on a device, unless a caller says otherwise
+PLANTED = 128  # synthetic anomalies of each sort, by which the terms are weighed
+JUDGES = plant_unseen, plant_anomalies
 
 
 class Detector:
@@ -32,10 +39,14 @@ class Detector:
     def __init__(self, config: Config, nets: Networks, workers: Workers):
         """nets: those that score, the EMA of the trained ones."""
         self.config, self.nets, self.workers = config, nets, workers
-        shape = tf.TensorSpec((None, *config.shape), tf.float32)
+        self.windows = Windows(config.height, config.width, config.window)
+        self.memory: Memory | None = None
+        shape = tf.TensorSpec((None, *config.net_shape), tf.float32)
         latents = tf.TensorSpec((None, config.z_dim), tf.float32)
         self._generate = tf.function(self.decode, input_signature=[latents])
         self._features = tf.function(self.features_of, input_signature=[shape])
+        self._cut = tf.function(self.windows.cut, reduce_retracing=True)
+        self._join = tf.function(self.windows.join, reduce_retracing=True)
         # XLA gains on a GPU and loses on a CPU, whose convolutions it does without oneDNN.
         jit = bool(tf.config.list_logical_devices("GPU"))
         shared_out = workers.shared_out
@@ -43,16 +54,27 @@ class Detector:
         self.encode = shared_out(self.encode_batch, reduce_retracing=True)
         self.measure = shared_out(self._measure_batch, reduce_retracing=True)
 
+    def remember(self, images: np.ndarray) -> None:
+        """Builds the memory of normal images (n, H, W, c), uint8."""
+        if not self.config.is_classic and len(images) > 1:
+            self.memory = Memory(to_float(images))
+
     def generate(self, z: npt.ArrayLike, batch_size: int = 256) -> np.ndarray:
         """G(z) in inference mode, (n, z_dim) -> (n, h, w, c) in [-1, 1]."""
         z = np.asarray(z, np.float32)
         parts = [self._generate(z[i : i + batch_size]) for i in range(0, len(z), batch_size)]
-        return np.concatenate([np.zeros((0, *self.config.shape), np.float32), *parts])
+        return np.concatenate([np.zeros((0, *self.config.net_shape), np.float32), *parts])
 
     def features(self, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
-        """D's features of images (n, h, w, c), uint8 or float in [-1, 1]: (n, d)."""
-        parts = range(0, len(images), batch_size)
-        return np.concatenate([self._features(to_float(images[i : i + batch_size])) for i in parts])
+        """D's features of images (n, H, W, c), uint8 or float in [-1, 1]: (n, d).
+
+        Of several windows the mean.
+        """
+        parts, step = [], max(batch_size // len(self.windows), 1)
+        for i in range(0, len(images), step):
+            found = self._features(self._cut(to_float(images[i : i + step])))
+            parts.append(tf.reduce_mean(self.windows.apart(found), axis=1).numpy())
+        return np.concatenate(parts)
 
     def detect(
         self,
@@ -62,58 +84,83 @@ class Detector:
         pool: Pool | None,
         batch_size: int,
     ) -> Detection:
-        """images (n, h, w, c), uint8 or float in [-1, 1]; pool: see `terms`."""
-        weights, trust = calibration.search_weights, calibration.trust
-        found = self.terms(images, way, weights, pool, batch_size, trust)
-        found.pop("map_peak")
-        parts = calibration.contributions(found)
-        return Detection(score=parts.sum(axis=1), contributions=parts, **found)
+        """images (n, H, W, c), uint8 or float in [-1, 1]; pool: see `terms`."""
+        found = self.terms(images, way, calibration.search_weights, pool, batch_size)
+        windows = {name: found.pop(name) for name in TERMS}
+        parts = calibration.contributions(windows)  # (n, windows, terms)
+        worst = parts.sum(axis=-1).argmax(axis=1)
+        rows = np.arange(len(worst))
+        parts = parts[rows, worst]
+        terms = {name: values[rows, worst] for name, values in windows.items()}
+        losses = found.pop("losses")
+        return Detection(
+            score=parts.sum(axis=1),
+            **terms,
+            contributions=parts,
+            z=found.pop("z")[rows, worst],
+            losses=None if losses is None else losses[rows, worst],
+            reconstruction=found.pop("reconstruction"),
+            residual_map=found.pop("residual_map"),
+            anomaly_map=calibration.anomaly_map(found),
+        )
 
-    def calibrate(
-        self, held_out: np.ndarray, seen: np.ndarray, way: Way, pool: Pool | None
-    ) -> Calibration:
-        """From held-out normal images (n, h, w, c), and some that were trained on; uint8."""
-        search_weights = self._search_weights(held_out)
+    def calibrate(self, held_out: np.ndarray, way: Way, pool: Pool | None) -> Calibration:
+        """From held-out normal images (n, H, W, c), uint8."""
+        search_weights, classic = self._search_weights(held_out), self.config.is_classic
 
-        def terms_of(images: np.ndarray, trust: float | None = None) -> dict[str, Any]:
-            size, only = batch_size_of(images), (*TERMS, "map_peak")
-            return self.terms(images, way, search_weights, pool, size, trust, only)
+        def terms_of(images: np.ndarray) -> dict[str, Any]:
+            size, only = batch_size_of(images), (*TERMS, *MAPS)
+            return self.terms(images, way, search_weights, pool, size, only)
 
-        found = terms_of(held_out)
+        found, base = terms_of(held_out), base_weights(self.config)
         means, spreads = dict.fromkeys(TERMS, 0.0), dict.fromkeys(TERMS, 1.0)
-        trust = None
-        if not self.config.is_classic and len(held_out) > 1:
+        known = Calibration(
+            search_weights=search_weights,
+            weights=base,
+            means=means,
+            spreads=spreads,
+            expected=None,
+            maps={name: float(name == "residual_part") for name in MAPS},
+            scores=(),
+            tail=None,
+            peaks=(),
+        )
+        if not classic and len(held_out) > 1:
             for name in TERMS:
                 mean, std = float(np.mean(found[name])), float(np.std(found[name]))
                 # not finer than a twentieth of the mean: so few images can agree by chance
                 means[name], spreads[name] = mean, max(std, 0.05 * abs(mean), 1e-6)
-            trust = trust_in(terms_of(seen)["residual"], found["residual"])
-            if trust < 1:
-                found = terms_of(held_out, trust)
-        known = Calibration(
-            search_weights=search_weights,
-            weights=term_weights(self.config, 1.0 if trust is None else trust),
-            means=means,
-            spreads=spreads,
-            trust=trust,
-            scores=(),
-            tail=None,
-            peaks=tuple(found["map_peak"].astype(float).tolist()),
+            planted = [known.worst(terms_of(images)) for images in self.planted(held_out)]
+            weights, expected = fit_weights(base, known.worst(found), planted)
+            known = dataclasses.replace(known, weights=weights, expected=expected)
+            known = dataclasses.replace(known, maps=known.map_weights(found, base))
+        scores = known.scores_of(found)
+        return dataclasses.replace(
+            known,
+            scores=tuple(scores.tolist()),
+            tail=NormalScores(scores).tail if len(scores) >= FEWEST else None,
+            peaks=tuple(known.anomaly_map(found).max(axis=(1, 2)).astype(float).tolist()),
         )
-        scores = known.contributions(found).sum(axis=1).astype(float)
-        tail = NormalScores(scores).tail if len(scores) >= FEWEST else None
-        return dataclasses.replace(known, scores=tuple(scores.tolist()), tail=tail)
+
+    def planted(self, images: np.ndarray) -> list[np.ndarray]:
+        """Normal images (n, H, W, c), uint8, with anomalies not trained on, and with large ones."""
+        some = to_float(images[np.arange(PLANTED) % len(images)])
+        found = [plant(tf.constant(some), (self.config.seed, 1)) for plant in JUDGES]
+        return [p.numpy()[m.numpy().any(axis=(1, 2, 3))] for p, m in found]
 
     def _search_weights(self, held_out: np.ndarray) -> tuple[float, float, float]:
         """Of R, D and ||z||^2: the paper's, or in fractions of the normal images' spread."""
         lambda_ = self.config.lambda_
         if self.config.is_classic or len(held_out) < 2:
             return 1 - lambda_, lambda_, 0.0
-        x = to_float(held_out)
+        x = self._cut(to_float(held_out)).numpy()
+        x = x[np.linspace(0, len(x) - 1, min(len(x), 512), dtype=int)]
+        features = np.concatenate(
+            [self._features(x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
+        )
         # mean squared distance of two normal images, in pixels and in D's features
         spread = [
-            max(2.0 * float(a.reshape(len(a), -1).var(axis=0).sum()), 1e-6)
-            for a in (x, self.features(x))
+            max(2.0 * float(a.reshape(len(a), -1).var(axis=0).sum()), 1e-6) for a in (x, features)
         ]
         return (1 - lambda_) / spread[0], lambda_ / spread[1], PRIOR
 
@@ -124,28 +171,40 @@ class Detector:
         weights: tuple[float, float, float],
         pool: Pool | None,
         batch_size: int,
-        trust: float | None = None,
         only: Collection[str] | None = None,
     ) -> dict[str, Any]:
-        """Everything of a Detection but the score, or only these.
+        """All that a Detection is made of, or only these.
 
-        images (n, h, w, c), uint8 or float in [-1, 1]. weights: of the search's loss. pool: some
+        Of TERMS, z and losses a row for each window: (n, windows, ...); of the reconstruction and
+        the maps one for each image: (n, H, W, ...).
+
+        images (n, H, W, c), uint8 or float in [-1, 1]. weights: of the search's loss. pool: some
         (latents, their images), of which the nearest is where the search starts; without it E finds
-        the start. trust: as far as the networks are trusted, their map shows. batch_size: of each
-        device, always of this size, for other sizes round otherwise.
+        the start. batch_size: windows on each device at a time, always of this size, for other
+        sizes round otherwise.
         """
-        parts, together = [], batch_size * self.workers.devices
+        parts, count = [], len(self.windows)
+        together = max(batch_size // count, 1) * self.workers.devices
         numbers = [np.float32(w) for w in (way.learning_rate, *weights)]
         for i in range(0, max(len(images), 1), together):
             batch = to_float(images[i : i + together])
             padded = np.zeros((together, *self.config.shape), np.float32)
             padded[: len(batch)] = batch
-            z = self.encode(padded) if pool is None else nearest_start(padded, *pool)
-            losses = None
+            cut = self._cut(padded)
+            z = self.encode(cut) if pool is None else nearest_start(cut, *pool)
+            found = {"losses": None}
             if way.steps:
-                z, losses = self.search(padded, z, way.steps, *numbers)
-            found = self.measure(padded, z, np.float32(1.0 if trust is None else trust))
-            found = {**found, "losses": losses}
+                z, found["losses"] = self.search(cut, z, way.steps, *numbers)
+            measured = {**self.measure(cut, z), "z": z}
+            found["reconstruction"] = self._join(measured.pop("reconstruction"))
+            for name in MAPS[:2]:
+                found[name] = self._join(measured.pop(name))[..., 0]
+            found |= {name: self.windows.apart(v) for name, v in measured.items()}
+            if found["losses"] is not None:
+                found["losses"] = self.windows.apart(found["losses"])
+            found["residual_map"] = ops.residual_map(padded, found["reconstruction"])
+            new, found["memory_part"] = self._newness(padded)
+            found["memory"] = tf.repeat(new[:, None], count, axis=1)
             found = {k: v for k, v in found.items() if not only or k in only}
             parts.append(
                 {k: None if v is None else v.numpy()[: len(batch)] for k, v in found.items()}
@@ -154,6 +213,12 @@ class Detector:
             k: None if v is None else np.concatenate([p[k] for p in parts])
             for k, v in parts[0].items()
         }
+
+    def _newness(self, images: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+        """What the memory says of images, or 0 where there is none: (b,), (b, H, W)."""
+        if self.memory:
+            return self.memory.maps(images)
+        return tf.zeros(len(images)), tf.zeros(images.shape[:3])
 
     def decode(self, z: tf.Tensor) -> tf.Tensor:
         """G(z), (b, z_dim) -> (b, h, w, c)."""
@@ -184,45 +249,30 @@ class Detector:
         features = frozen_features(self.nets.discriminator)
         return search_latents(generator, features, images, start, steps, learning_rate, weights)
 
-    def _measure_batch(
-        self, images: tf.Tensor, z: tf.Tensor, trust: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        squared, blur = not self.config.is_classic, MAP_BLUR * min(self.config.shape[:2])
+    def _measure_batch(self, images: tf.Tensor, z: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Of windows (b, h, w, c) and their latents: terms (b,), and maps (b, h, w, 1 or c)."""
+        squared, (h, w, _) = not self.config.is_classic, self.config.net_shape
         g = self.decode(z)
-        (real, fx), (fake, fg) = (self.nets.discriminator(x, training=False) for x in (images, g))
-        residual_map = ops.residual_map(images, g)
-        anomaly_map = ops.smooth(residual_map, blur)
-        peak = tf.reduce_max(anomaly_map, axis=[1, 2])
-        linear, linear_reconstruction = tf.zeros_like(peak), {}
-        if self.nets.linear:  # shows in the map as far as it makes the score
-            plain = self.nets.linear(images)
-            linear = self._linear_residual(images, plain)
-            linear_map = ops.smooth(ops.residual_map(images, plain), blur)
-            anomaly_map = trust * anomaly_map + (1.0 - trust) * linear_map
-            linear_reconstruction = {"linear_reconstruction": plain}
+        (real, fx, *pixels), (fake, fg, *_) = (
+            self.nets.discriminator(x, training=False) for x in (images, g)
+        )
+        residual = ops.smooth(ops.residual_map(images, g), MAP_BLUR * min(h, w))
+        odd, odd_map = tf.zeros(tf.shape(images)[0]), tf.zeros_like(residual)[..., None]
+        if pixels:  # low where D finds the image abnormal
+            logits = ops.smooth(-pixels[0], PIXEL_BLUR)
+            odd = tf.reduce_max(logits, axis=[1, 2, 3])
+            odd_map = tf.image.resize(tf.nn.softplus(logits), [h, w])
         return {
-            **linear_reconstruction,
             "residual": ops.distance(images, g, squared),
             "discrimination": ops.distance(fx, fg, squared),
-            "linear": linear,
-            "peak": peak,
-            "map_peak": tf.reduce_max(anomaly_map, axis=[1, 2]),
+            "peak": tf.reduce_max(residual, axis=[1, 2]),
             "realism": real[:, 0],
             "reconstruction_realism": fake[:, 0],
-            "z": z,
+            "pixels": odd,
             "reconstruction": g,
-            "residual_map": residual_map,
-            "anomaly_map": anomaly_map,
+            "residual_part": residual[..., None],
+            "pixel_part": odd_map,
         }
-
-    def _linear_residual(self, images: tf.Tensor, g: tf.Tensor) -> tf.Tensor:
-        """How far the linear skips alone, a PCA, are from each image: (b,).
-
-        The fourth power of the smoothed difference lets coherent local differences count.
-        """
-        blur = LINEAR_BLUR * min(self.config.shape[:2])
-        fourth = tf.square(tf.square(ops.smooth(images - g, blur)))
-        return tf.sqrt(tf.sqrt(ops.sum_per_image(fourth)))
 
 
 def batch_size_of(images: np.ndarray) -> int:

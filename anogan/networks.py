@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from anogan.config import Config
-from ops import BatchNorm, Conv, ConvTranspose, conv_transpose, convolution
+from ops import BatchNorm, Conv, ConvTranspose, Refine, conv_transpose, convolution
 
 SMALLEST = 4  # no stage makes the shorter side smaller than this, pixels
 SKIP, FIRST_MAP = "linear_skip", "first_map"
@@ -23,12 +23,11 @@ WIDEST = 8  # channels grow up to this many times the first stage's
 
 @dataclass(frozen=True)
 class Networks:
-    """What a model is made of; E and the PCA are None in the classic preset."""
+    """What a model is made of; E is None in the classic preset."""
 
     generator: keras.Model
     discriminator: keras.Model
     encoder: keras.Model | None
-    linear: keras.Model | None  # a PCA, on which G and E are built; not trained
 
     def trained(self) -> dict[str, keras.Model]:
         """Those that training changes, by name."""
@@ -42,18 +41,17 @@ def build(config: Config, dtype: Any = None) -> Networks:
         generator(config, dtype),
         discriminator(config, dtype),
         None if config.is_classic else encoder(config, dtype),
-        None if config.is_classic else linear_autoencoder(config),
     )
 
 
 def copied(nets: Networks, config: Config, dtype: Any = None) -> Networks:
-    """Networks of their own with the same weights; the PCA is shared, for nobody changes it."""
+    """Networks of their own with the same weights."""
     kinds = {"generator": generator, "discriminator": discriminator, "encoder": encoder}
     copies = {}
     for name, net in nets.trained().items():
         copies[name] = kinds[name](config, dtype)
         copies[name].set_weights(net.get_weights())
-    return Networks(linear=nets.linear, **{"encoder": None, **copies})
+    return Networks(**{"encoder": None, **copies})
 
 
 def stage_sizes(height: int, width: int) -> list[tuple[int, int]]:
@@ -92,7 +90,7 @@ def generator(config: Config, dtype: Any = None) -> keras.Model:
     Dense, then 5x5 stride-2 transposed convolutions with batch norm and ReLU, tanh at the end
     (Radford et al. 2016, section 3).
     """
-    sizes = stage_sizes(config.height, config.width)
+    sizes = stage_sizes(*config.net_shape[:2])
     widths = stage_widths(config.gf_dim, len(sizes) - 1)
     h, w = sizes[-1]
     z = keras.Input((config.z_dim,), name="z")
@@ -118,8 +116,8 @@ def generator(config: Config, dtype: Any = None) -> keras.Model:
         initializer = keras.initializers.RandomNormal(stddev=0.005)
     x = ConvTranspose(config.channels, sizes[0], initializer=initializer, dtype=dtype)(x)
     if not config.is_classic:
-        linear = _linear_skip(config.height * config.width * config.channels)(z)
-        x = keras.layers.Add(dtype="float32")([x, keras.layers.Reshape(config.shape)(linear)])
+        linear = _linear_skip(int(np.prod(config.net_shape)))(z)
+        x = keras.layers.Add(dtype="float32")([x, keras.layers.Reshape(config.net_shape)(linear)])
     return keras.Model(z, keras.layers.Activation("tanh", dtype="float32")(x), name="generator")
 
 
@@ -133,7 +131,7 @@ def _linear_skip(units: int) -> keras.layers.Layer:
 def _convolutions(config: Config, x: tf.Tensor, filters: int, batch_norm: bool, dtype: Any) -> list:
     """5x5 stride-2 convolutions with LeakyReLU 0.2 down to the smallest size; each stage's map."""
     stages = []
-    count = len(stage_sizes(config.height, config.width)) - 1
+    count = len(stage_sizes(*config.net_shape[:2])) - 1
     for i, width in enumerate(stage_widths(filters, count)):
         initializer = _initializer(config, keras.initializers.HeNormal)
         x = Conv(width, kernel_initializer=initializer, dtype=dtype)(x)
@@ -145,17 +143,38 @@ def _convolutions(config: Config, x: tf.Tensor, filters: int, batch_norm: bool, 
 
 
 def discriminator(config: Config, dtype: Any = None) -> keras.Model:
-    """D: images (b, h, w, c) -> [logits (b, 1) float32, features f of the last convolution]."""
-    image = keras.Input((config.height, config.width, config.channels), name="image")
-    features = _convolutions(config, image, config.df_dim, config.is_classic, dtype)[-1]
-    flat = keras.layers.Flatten(dtype=dtype)(features)
-    logits = keras.layers.Dense(1, dtype="float32")(flat)
-    return keras.Model(image, [logits, flat], name="discriminator")
+    """D: images (b, h, w, c) -> [logits (b, 1) float32, features f of the last convolution].
+
+    In the default preset a U-Net (Schönfeld et al. 2020, section 3.1), whose third output are the
+    pixels' logits (b, (h + 1) // 2, (w + 1) // 2, 1) float32, low where the image is abnormal.
+    """
+    image = keras.Input(config.net_shape, name="image")
+    stages = _convolutions(config, image, config.df_dim, config.is_classic, dtype)
+    flat = keras.layers.Flatten(dtype=dtype)(stages[-1])
+    outputs = [keras.layers.Dense(1, dtype="float32")(flat), flat]
+    if not config.is_classic:
+        outputs.append(keras.layers.Activation("linear", dtype="float32")(_pixels(stages, dtype)))
+    return keras.Model(image, outputs, name="discriminator")
+
+
+def _pixels(stages: list, dtype: Any) -> tf.Tensor:
+    """The U-Net's way back up: a logit for each place of the first stage's map.
+
+    The coarser map by a 1x1 convolution to the finer one's channels, enlarged, and added to it.
+    """
+    x = stages[-1]
+    for skip in stages[-2::-1]:
+        x = keras.layers.UpSampling2D(dtype=dtype)(Refine(skip.shape[-1], 1, dtype=dtype)(x))
+        extra = [(0, x.shape[axis] - skip.shape[axis]) for axis in (1, 2)]
+        x = keras.layers.Cropping2D(extra, dtype=dtype)(x)
+        x = Refine(skip.shape[-1], 3, dtype=dtype)(keras.layers.Add(dtype=dtype)([x, skip]))
+        x = keras.layers.LeakyReLU(SLOPE, dtype=dtype)(x)
+    return Refine(1, 3, dtype=dtype)(x)
 
 
 def encoder(config: Config, dtype: Any = None) -> keras.Model:
     """E: images (b, h, w, c) -> mean and log variance of z, (b, 2 z_dim) float32."""
-    image = keras.Input((config.height, config.width, config.channels), name="image")
+    image = keras.Input(config.net_shape, name="image")
     features = _convolutions(config, image, config.df_dim, True, dtype)[-1]
     x = keras.layers.Flatten(dtype=dtype)(features)
     x = keras.layers.Dense(2 * config.z_dim, kernel_initializer="zeros", dtype="float32")(x)
@@ -163,16 +182,8 @@ def encoder(config: Config, dtype: Any = None) -> keras.Model:
     return keras.Model(image, keras.layers.Add(dtype="float32")([x, linear]), name="encoder")
 
 
-def linear_autoencoder(config: Config) -> keras.Model:
-    """A principal component analysis: images (b, h, w, c) -> their reconstructions."""
-    image = keras.Input(config.shape, name="image")
-    z = _linear_skip(config.z_dim)(keras.layers.Flatten()(image))
-    x = keras.layers.Dense(int(np.prod(config.shape)), trainable=False, name="back")(z)
-    return keras.Model(image, keras.layers.Reshape(config.shape)(x), name="linear")
-
-
 def set_linear_skips(images: np.ndarray, config: Config, *networks: Networks) -> None:
-    """Sets the PCA of networks, and the skips of their G and E, to that of images (n, h, w, c).
+    """Sets the skips of networks' G and E to a PCA of images (n, h, w, c).
 
     images: float in [-1, 1]. E's skip becomes the whitened projection, with log variances of
     START_LOG_VARIANCE; G's the least-squares way back, before the tanh. So training starts near
@@ -188,18 +199,15 @@ def set_linear_skips(images: np.ndarray, config: Config, *networks: Networks) ->
     z = pca.transform(x) / spread
     before_tanh = np.arctanh(TANH_REACH * x)
     middle = before_tanh.mean(axis=0)
-    back, linear_back = np.zeros((2, config.z_dim, x.shape[1]), np.float32)
+    back = np.zeros((config.z_dim, x.shape[1]), np.float32)
     back[:count] = z.T @ (before_tanh - middle) / len(x)
-    linear_back[:count] = pca.components_ * spread[:, None]
     forth = np.zeros((x.shape[1], 2 * config.z_dim), np.float32)
     forth[:, :count] = pca.components_.T / spread
     shift = np.full(2 * config.z_dim, START_LOG_VARIANCE, np.float32)
     shift[: config.z_dim] = 0.0
     shift[:count] = -(pca.mean_ @ pca.components_.T) / spread
-    means = forth[:, : config.z_dim], shift[: config.z_dim]
     for nets in networks:
-        if nets.linear and nets.encoder:
-            nets.linear.set_weights([*means, linear_back, pca.mean_])
+        if nets.encoder:
             nets.generator.get_layer(SKIP).set_weights([back, middle])
             nets.encoder.get_layer(SKIP).set_weights([forth, shift])
 
@@ -234,7 +242,8 @@ def frozen_generator(net: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def frozen_features(net: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """D's features in inference mode, as frozen_generator: images -> (b, n) float32."""
-    stages = _folded(net.layers[:-1])
+    encoding = (Conv, keras.layers.BatchNormalization)
+    stages = _folded([layer for layer in net.layers if isinstance(layer, encoding)])
 
     def features(images: tf.Tensor) -> tf.Tensor:
         x = tf.cast(images, stages[0][1].dtype)

@@ -28,6 +28,7 @@ class Options:
     output_height: int | None = None
     output_width: int | None = None
     channels: int | None = None
+    window: int | None = None
 
     # networks
     preset: str | None = None

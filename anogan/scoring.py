@@ -5,6 +5,7 @@ Nothing here computes a term: that is detector.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -16,29 +17,37 @@ from anogan.errors import UserError
 from anogan.threshold import NormalScores, Tail
 
 # Of the score, as they are named in Detection, scores.csv and metrics.json
-TERMS = ("residual", "discrimination", "peak", "linear", "realism", "reconstruction_realism")
+TERMS = (
+    *("residual", "discrimination", "peak", "realism", "reconstruction_realism"),
+    *("pixels", "memory"),
+)
+MAPS = "residual_part", "pixel_part", "memory_part"  # of which the anomaly map is made
 SEARCHES = ("gradient", "encoder", "hybrid")
 STEPS = {"gradient": 50, "encoder": 0, "hybrid": 20}  # of the latent search, if none are given
 LEARNING_RATE = 0.1  # of the latent search
 
 
 class Detection(NamedTuple):
-    """What the anomaly detector finds, one row an image; the score's terms come first."""
+    """What the anomaly detector finds, one row an image; the score's terms come first.
+
+    Of an image that is seen through windows, terms, z and losses are those of the window with the
+    highest score.
+    """
 
     score: np.ndarray  # (n,) anomaly score, higher is more anomalous
     residual: np.ndarray  # (n,) residual loss
     discrimination: np.ndarray  # (n,) discrimination loss
     peak: np.ndarray  # (n,) highest value of the networks' own anomaly map
-    linear: np.ndarray  # (n,) residual of the linear skips alone, 0 without them
     realism: np.ndarray  # (n,) D's logit for the image itself, higher is more normal
     reconstruction_realism: np.ndarray  # (n,) D's logit for G(z)
+    pixels: np.ndarray  # (n,) D's most abnormal pixel: its logit, negative; 0 in the classic preset
+    memory: np.ndarray  # (n,) how far the newest parts are from all seen in training, likewise
     contributions: np.ndarray  # (n, len(TERMS)) what each term adds to the score, in TERMS' order
     z: np.ndarray  # (n, z_dim) the best latent seen
     reconstruction: np.ndarray  # (n, h, w, c) G(z) in [-1, 1]
     residual_map: np.ndarray  # (n, h, w) |x - G(z)|, mean over channels, in [0, 2]
     anomaly_map: np.ndarray  # (n, h, w) where the image is abnormal, 0 and up
     losses: np.ndarray | None  # (n, steps + 1) what the search minimised; None without a search
-    linear_reconstruction: np.ndarray | None = None  # (n, h, w, c) of the linear skips alone
 
 
 class Way(NamedTuple):
@@ -75,26 +84,65 @@ class Calibration:
     weights: dict[str, float]  # of each of TERMS
     means: dict[str, float]  # of each term over held-out images, or 0
     spreads: dict[str, float]  # standard deviations likewise, or 1
-    trust: float | None  # in the networks, see `trust_in`; None: not measured
+    expected: float | None  # AUROC on synthetic anomalies of other kinds than trained on
+    maps: dict[str, float]  # weight of each of MAPS in the anomaly map
     scores: tuple[float, ...]  # of the held-out images
     tail: Tail | None  # fitted to the highest of them; None: they are too few
     peaks: tuple[float, ...]  # the highest value of each one's anomaly map
 
+    def standardised(self, found: dict[str, np.ndarray]) -> np.ndarray:
+        """{term: (...)} as distances from the mean, in spreads: (..., terms)."""
+        parts = [(found[name] - self.means[name]) / self.spreads[name] for name in TERMS]
+        return np.stack(parts, axis=-1)
+
     def contributions(self, found: dict[str, np.ndarray]) -> np.ndarray:
-        """What each of TERMS adds to the score: (n, len(TERMS)); UserError where not finite."""
-        parts = [
-            self.weights[name] * (found[name] - self.means[name]) / self.spreads[name]
-            + 0.0  # no -0
-            for name in TERMS
-        ]
-        scores = np.sum(parts, axis=0)
+        """What each of TERMS adds to the score: (..., terms); UserError where not finite."""
+        weights = np.array([self.weights[name] for name in TERMS])
+        parts = self.standardised(found) * weights + 0.0  # no -0
+        scores = parts.sum(axis=-1)
         if not np.isfinite(scores).all():
             wrong = [name for name in TERMS if not np.isfinite(found[name]).all()]
             raise UserError(
-                f"{np.sum(~np.isfinite(scores))} of {len(scores)} anomaly scores are not finite "
+                f"{np.sum(~np.isfinite(scores))} of {scores.size} anomaly scores are not finite "
                 f"({', '.join(wrong)}): train the model again"
             )
-        return np.stack(parts, axis=1)
+        return parts
+
+    def worst(self, found: dict[str, np.ndarray]) -> np.ndarray:
+        """Of each image's windows the standardised terms of the one that scores highest.
+
+        found: {term: (n, windows)} -> (n, terms).
+        """
+        highest = self.contributions(found).sum(axis=-1).argmax(axis=1)
+        return self.standardised(found)[np.arange(len(highest)), highest]
+
+    def scores_of(self, found: dict[str, np.ndarray]) -> np.ndarray:
+        """{term: (n, windows)} -> (n,) float64."""
+        return self.contributions(found).sum(axis=-1).max(axis=1).astype(float)
+
+    def anomaly_map(self, found: dict[str, np.ndarray]) -> np.ndarray:
+        """{name of MAPS: (n, H, W)} -> (n, H, W), 0 and up."""
+        parts = [np.float32(self.maps[name]) * found[name] for name in MAPS]
+        return np.sum(parts, axis=0)
+
+    def map_weights(self, found: dict[str, np.ndarray], base: dict[str, float]) -> dict[str, float]:
+        """Of MAPS: as much as the terms beside them make of the score, in typical peaks.
+
+        found: of held-out normal images.
+        """
+        terms = dict(
+            zip(
+                MAPS,
+                (("residual", "discrimination", "peak"), ("pixels",), ("memory",)),
+                strict=True,
+            )
+        )
+        shares = {
+            name: sum(abs(self.weights[t]) for t in names) / sum(abs(base[t]) for t in names)
+            for name, names in terms.items()
+        }
+        peaks = {name: float(found[name].max(axis=(1, 2)).mean()) for name in MAPS}
+        return {name: shares[name] / max(peaks[name], 1e-6) for name in MAPS}
 
     @property
     def normal_scores(self) -> NormalScores | None:
@@ -109,7 +157,7 @@ class Calibration:
         """How a score follows from its terms, JSON-ready."""
         columns = {"weight": self.weights, "mean": self.means, "spread": self.spreads}
         terms = {name: {k: v[name] for k, v in columns.items()} for name in TERMS}
-        return {"trust": self.trust, "terms": terms}
+        return {"expected_auroc": self.expected, "terms": terms}
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "tail": self.tail and list(self.tail)}
@@ -127,38 +175,58 @@ class Calibration:
             weights=weights,
             means=means,
             spreads=spreads,
-            trust=None if stored["trust"] is None else float(stored["trust"]),
+            expected=None if stored["expected"] is None else float(stored["expected"]),
+            maps={name: float(stored["maps"][name]) for name in MAPS},
             scores=tuple(map(float, stored["scores"])),
             tail=Tail(*map(float, stored["tail"])) if stored["tail"] else None,
             peaks=tuple(map(float, stored["peaks"])),
         )
 
 
-def term_weights(config: Config, trust: float) -> dict[str, float]:
-    """Of each term in the score (Schlegl et al. 2017, equation 7, and what the preset adds).
+def base_weights(config: Config) -> dict[str, float]:
+    """Of each term in the score, before they are fitted to the images.
 
-    trust: the fraction of the networks' terms; what is left falls to the linear skips.
-    The constants were chosen on training images: the ablation in benchmarks/README.md. PCA counts
-    twice, as residual and discrimination loss do together with the other terms beside them.
+    Schlegl et al. 2017, equation 7, and what the default preset adds.
     """
     lambda_, extended = config.lambda_, 0.0 if config.is_classic else 1.0
     return {
-        "residual": trust * (1 - lambda_),
-        "discrimination": trust * lambda_,
-        "peak": trust * 0.5 * extended,
-        "linear": 2.0 * (1.0 - trust),
-        "realism": trust * -0.5 * extended,
-        "reconstruction_realism": trust * -0.25 * extended,
+        "residual": 1 - lambda_,
+        "discrimination": lambda_,
+        "peak": 0.5 * extended,
+        "realism": -0.5 * extended,
+        "reconstruction_realism": -0.25 * extended,
+        "pixels": 1.0 * extended,
+        "memory": 1.5 * extended,
     }
 
 
-def trust_in(seen: np.ndarray, held_out: np.ndarray) -> float:
-    """1 where held-out images are reconstructed as well as trained ones, 0 where far worse.
+def fit_weights(
+    base: dict[str, float], normal: np.ndarray, planted: Sequence[np.ndarray]
+) -> tuple[dict[str, float], float | None]:
+    """(weights of the terms, AUROC with them) that suit planted anomalies of some sorts.
 
-    From the AUROC of one against the other, residuals (n,) and (m,): nothing but normal images.
-    At 0.7 no trust is left (the factor of 5; chosen on ELPV, benchmarks/README.md).
+    normal, planted: standardised terms (n, terms), and (m, terms) of each sort. A term's weight in
+    base is multiplied by its merit, the mean of 2 AUROC - 1 by the term alone, or 0 where that is
+    negative, over the mean of all merits: so a term that tells nothing of these images fades.
+    One number a term from some hundred images; a regression of the terms on the same images fitted
+    their noise (benchmarks/README.md). Without planted anomalies base stays, and the AUROC is None.
     """
-    ranks = rankdata(np.concatenate([seen, held_out]))
-    above = ranks[len(seen) :].sum() - len(held_out) * (len(held_out) + 1) / 2
-    overfit = above / (len(seen) * len(held_out)) - 0.5
-    return float(np.clip(1.0 - 5.0 * overfit, 0.0, 1.0))
+    planted = [some for some in planted if len(some)]
+    scale = np.array([base[name] for name in TERMS])
+    merits = np.zeros(len(TERMS))
+    for some in planted:
+        for i, sign in enumerate(np.sign(scale)):
+            merits[i] += 2.0 * _auroc(sign * normal[:, i], sign * some[:, i]) - 1.0
+    merits = np.where(scale != 0, np.maximum(merits, 0.0), 0.0)
+    usual = merits[scale != 0].mean() if merits.any() else 0.0
+    weights = scale * (merits / usual) + 0.0 if usual else scale
+    scores = normal @ weights, *(some @ weights for some in planted)
+    expected = _auroc(scores[0], np.concatenate(scores[1:])) if planted else None
+    return dict(zip(TERMS, weights.tolist(), strict=True)), expected
+
+
+def _auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
+    """Of scores (n,) and (m,); ties count half."""
+    ranks = rankdata(np.concatenate([normal, anomalous]))[len(normal) :].sum()
+    count = len(anomalous)
+    return float((ranks - count * (count + 1) / 2) / (len(normal) * count))

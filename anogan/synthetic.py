@@ -1,12 +1,20 @@
-"""Synthetic anomalies: real images in which a part is not what it should be."""
+"""Synthetic anomalies: real images in which a part is not what it should be, and where it is."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+
+import ops
+
+VISIBLE = 0.08  # of [-1, 1]: a smaller change is no anomaly
+CHUNKS = 4  # parts of a batch, each of which gets one fill: all fills for all would take longer
+SMALLEST = 0.75  # half the width of the thinnest anomaly, pixels
+Fill = Callable[[tf.Tensor, "_Random"], tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,15 +42,65 @@ class ReplicaSlice:
 WHOLE = ReplicaSlice()
 
 
-def plant_anomalies(images: tf.Tensor, seed: tf.Tensor, replica: ReplicaSlice = WHOLE) -> tf.Tensor:
-    """Real images with a synthetic anomaly: a part is erased, or taken from another image.
+class _Random:
+    """Random numbers for each image of a batch, others at each call: (b, ...) float32."""
 
-    (b, h, w, c) in [-1, 1] -> the same shape. The part is a rectangle or an irregular patch; it
-    is filled with a value from the image's edge or with another image of the batch, moved (cut
-    and paste of Li et al. 2021, section 3.2; irregular patches of Zavrtanik et al. 2021, section
-    3.3). Where that changes nothing visible, the image's halves are swapped (jigsaw, Sinha et
-    al. 2021, section 4). seed: (2,) integers; the same seed gives the same anomalies.
-    replica: which images of a global batch these are.
+    def __init__(self, seed: tf.Tensor, batch: tf.Tensor, replica: ReplicaSlice):
+        self.seed, self.batch, self.replica, self.calls = seed, batch, replica, 0
+
+    def next_seed(self) -> tf.Tensor:
+        self.calls += 1
+        return tf.random.experimental.stateless_fold_in(self.seed, self.calls)
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, *shape: int) -> tf.Tensor:
+        """(b, *shape); (b, 1, 1, 1) without a shape. low, high: numbers, or (b, *shape)."""
+        draw, shape = tf.random.stateless_uniform, shape or (1, 1, 1)
+        drawn = self.replica.draw(draw, [self.batch, *shape], self.next_seed())
+        return low + (high - low) * drawn
+
+    def log_uniform(self, low: Any, high: Any, *shape: int) -> tf.Tensor:
+        """As uniform, each order of magnitude as likely as the others."""
+        return tf.exp(self.uniform(tf.math.log(low), tf.math.log(high), *shape))
+
+    def normal(self, *shape: int) -> tf.Tensor:
+        draw = tf.random.stateless_normal
+        return self.replica.draw(draw, [self.batch, *shape], self.next_seed())
+
+    def coin(self, chance: float = 0.5, *shape: int) -> tf.Tensor:
+        """True with this chance."""
+        return self.uniform(0.0, 1.0, *shape) < chance
+
+    def one_of(self, count: int) -> tf.Tensor:
+        """A number below count, one for all images."""
+        return tf.random.stateless_uniform([], self.next_seed(), 0, count, tf.int32)
+
+    def part(self, batch: tf.Tensor) -> _Random:
+        """For some of the images."""
+        return _Random(self.next_seed(), batch, self.replica)
+
+    def noise(self, h: int, w: int, cells: int, channels: int = 1) -> tf.Tensor:
+        """Smooth noise of about so many bumps a side: (b, h, w, channels)."""
+        return tf.image.resize(self.normal(cells, cells, channels), [h, w], "bicubic")
+
+    def rough_noise(self, h: int, w: int, channels: int = 1) -> tf.Tensor:
+        """Smooth noise, coarser in some images than in others."""
+        grain = self.uniform(0.0, 3.0)
+        layers = [self.noise(h, w, cells, channels) for cells in (3, 6, 14)]
+        return tf.where(grain < 1, layers[0], tf.where(grain < 2, layers[1], layers[2]))
+
+
+def plant_anomalies(
+    images: tf.Tensor, seed: tf.Tensor, replica: ReplicaSlice = WHOLE
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Real images of which a large part is erased, or taken from another image; and where.
+
+    (b, h, w, c) in [-1, 1] -> the same shape, and masks (b, h, w, 1), 1 where it visibly changed,
+    else 0. The part is a rectangle or an irregular patch; it is filled with a value from the
+    image's edge or with another image of the batch, moved (cut and paste of Li et al. 2021, section
+    3.2; irregular patches of Zavrtanik et al. 2021, section 3.3). Where that changes nothing
+    visible, the image's halves are swapped (jigsaw, Sinha et al. 2021, section 4). seed: (2,)
+    integers; the same seed gives the same anomalies. replica: which images of a global batch these
+    are.
     """
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
     b, h, w = tf.shape(images)[0], images.shape[1], images.shape[2]
@@ -59,7 +117,232 @@ def plant_anomalies(images: tf.Tensor, seed: tf.Tensor, replica: ReplicaSlice = 
     planted = tf.where(part, tf.where(erased, edge, pasted), images)
     changed = tf.cast(tf.abs(planted - images) > 0.25, tf.float32)
     shows = tf.reduce_mean(changed, axis=[1, 2, 3], keepdims=True) > 0.01
-    return tf.where(shows, planted, tf.roll(images, h // 2, 1))
+    planted = tf.where(shows, planted, tf.roll(images, h // 2, 1))
+    return planted, _changed(images, planted)
+
+
+def plant_defects(
+    images: tf.Tensor, seed: tf.Tensor, replica: ReplicaSlice = WHOLE
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Real images with one or two defects, of a few pixels up to half the side; and where.
+
+    (b, h, w, c) in [-1, 1] -> the same shape, and masks (b, h, w, 1), 1 where it visibly changed,
+    else 0; b must be a multiple of CHUNKS. Scars, blobs and cracks (see `_shapes`) of a size on a
+    log scale are filled with what FILLS names, opaque or not. seed, replica: see plant_anomalies.
+    """
+    return _planted(images, FILLS, _Random(seed, tf.shape(images)[0], replica))
+
+
+def plant_unseen(images: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """As plant_defects, of kinds that are not trained on: they judge what was learnt."""
+    return _planted(images, UNSEEN, _Random(seed, tf.shape(images)[0], WHOLE))
+
+
+def _planted(
+    images: tf.Tensor, fills: tuple[Fill, ...], random: _Random
+) -> tuple[tf.Tensor, tf.Tensor]:
+    planted = images
+    for defect in range(2):
+        shape = _shapes(images.shape[1], images.shape[2], random)
+        if defect:
+            shape *= tf.cast(random.coin(), tf.float32)
+        parts = []
+        for part in tf.split(planted, CHUNKS):
+            own, which = random.part(tf.shape(part)[0]), random.one_of(len(fills))
+            filled = [lambda fill=fill, x=part, own=own: fill(x, own) for fill in fills]
+            parts.append(tf.switch_case(which, filled))
+        fill = tf.ensure_shape(tf.concat(parts, 0), images.shape)
+        opaque = tf.where(random.coin(), 1.0, random.uniform(0.4, 1.0))
+        planted += shape * opaque * (fill - planted)
+    planted = tf.clip_by_value(planted, -1.0, 1.0)
+    return planted, _changed(images, planted)
+
+
+def _changed(images: tf.Tensor, planted: tf.Tensor) -> tf.Tensor:
+    """Where images (b, h, w, c) visibly differ: (b, h, w, 1), 1 or 0."""
+    change = tf.reduce_max(tf.abs(planted - images), axis=-1, keepdims=True)
+    near = tf.nn.avg_pool2d(change, 3, 1, "SAME")
+    return tf.cast(near > VISIBLE, tf.float32)
+
+
+def _shapes(h: int, w: int, random: _Random) -> tf.Tensor:
+    """One soft-edged shape an image, (b, h, w, 1) in [0, 1].
+
+    Rectangles and ellipses, turned and warped, whose length and width are drawn apart, so that
+    scars are as frequent as blobs (CutPaste-scar of Li et al. 2021, section 3.2); and winding
+    cracks, level lines of smooth noise.
+    """
+    side = float(min(h, w))
+    rows, columns = tf.meshgrid(
+        tf.range(h, dtype=tf.float32), tf.range(w, dtype=tf.float32), indexing="ij"
+    )
+    dy, dx = (
+        (at - random.uniform(0.0, float(length), 1, 1))[..., None]
+        for at, length in ((rows, h), (columns, w))
+    )
+    length = random.log_uniform(4.0 * SMALLEST, side / 2.0)
+    width = random.log_uniform(SMALLEST, tf.minimum(length, 0.3 * side))
+    bend = random.rough_noise(h, w, 2) * random.uniform() ** 2 * 0.35 * length
+    dy, dx = dy + bend[..., :1], dx + bend[..., 1:]
+    angle = random.uniform(0.0, 2.0 * math.pi)
+    along = tf.abs(tf.cos(angle) * dx + tf.sin(angle) * dy) / length
+    across = tf.abs(tf.cos(angle) * dy - tf.sin(angle) * dx) / width
+    rectangle, ellipse = tf.maximum(along, across), tf.sqrt(along**2 + across**2)
+    inside = (1.0 - tf.where(random.coin(), rectangle, ellipse)) * width  # pixels to the edge
+
+    cells = 4
+    slope = 1.2 * cells / side  # of the noise, a pixel: about
+    reach = tf.sqrt(dy**2 + dx**2) / tf.maximum(length, side / 6.0)
+    thickness = random.log_uniform(SMALLEST, 0.05 * side)
+    level = random.uniform(-0.5, 0.5)
+    line = thickness - tf.abs(random.noise(h, w, cells) - level) / slope
+    inside = tf.where(random.coin(0.3), tf.minimum(line, (1.0 - reach) * side / 6.0), inside)
+    softness = random.log_uniform(0.25, 3.0)
+    return tf.sigmoid(inside * 3.0 / tf.minimum(softness, tf.maximum(width, 0.5)))
+
+
+def _moved(
+    images: tf.Tensor, scale: tf.Tensor, angle: tf.Tensor, dy: tf.Tensor, dx: tf.Tensor, flip: Any
+) -> tf.Tensor:
+    """Images scaled, turned, shifted and mirrored (flip -1) about their middle; each (b,)."""
+    h, w = images.shape[1], images.shape[2]
+    cos, sin = tf.cos(angle) / scale, tf.sin(angle) / scale
+    y, x, none = (h - 1) / 2.0, (w - 1) / 2.0, tf.zeros_like(scale)
+    rows = [
+        *(cos * flip, -sin, x - cos * flip * x + sin * y + dx),
+        *(sin * flip, cos, y - sin * flip * x - cos * y + dy),
+        *(none, none),
+    ]
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack(rows, 1),
+        output_shape=[h, w],
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+        fill_value=0.0,
+    )
+
+
+def _others(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """Another image of the batch for each, scaled, turned, moved."""
+    h, w = images.shape[1], images.shape[2]
+    return _moved(
+        tf.roll(images, tf.shape(images)[0] // 2, axis=0),
+        random.log_uniform(0.5, 2.0)[:, 0, 0, 0],
+        random.uniform(0.0, 2.0 * math.pi)[:, 0, 0, 0],
+        random.uniform(-h / 3.0, h / 3.0)[:, 0, 0, 0],
+        random.uniform(-w / 3.0, w / 3.0)[:, 0, 0, 0],
+        tf.where(random.coin()[:, 0, 0, 0], 1.0, -1.0),
+    )
+
+
+def _local_mean(images: tf.Tensor) -> tf.Tensor:
+    return ops.smooth(images, max(2.0, min(images.shape[1:3]) / 16.0))
+
+
+def _matched(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """Another image, as bright as the place (NSA's blending, Schluter et al. 2022, in short)."""
+    other = _others(images, random)
+    return other - _local_mean(other) + _local_mean(images)
+
+
+def _shifted(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """The image itself, a little moved."""
+    far, angle = (
+        random.log_uniform(2.0, max(min(images.shape[1:3]) / 6.0, 2.1)),
+        random.uniform(0.0, 6.283),
+    )
+    return _moved(
+        images,
+        random.log_uniform(0.8, 1.25)[:, 0, 0, 0],
+        random.uniform(-0.4, 0.4)[:, 0, 0, 0],
+        (far * tf.sin(angle))[:, 0, 0, 0],
+        (far * tf.cos(angle))[:, 0, 0, 0],
+        1.0,
+    )
+
+
+def _shade(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """One shade or colour, also from beyond the image's range."""
+    return tf.zeros_like(images) + random.uniform(-1.2, 1.2, 1, 1, images.shape[-1])
+
+
+def _own_shade(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """The shade of a random pixel of the image."""
+    flat = tf.reshape(images, (tf.shape(images)[0], -1, images.shape[-1]))
+    place = tf.cast(random.uniform(0.0, float(flat.shape[1]) - 0.5, 1), tf.int32)
+    return tf.zeros_like(images) + tf.gather(flat, place, batch_dims=1)[:, :, None]
+
+
+def _relit(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """Brighter or darker."""
+    sign = tf.where(random.coin(), 1.0, -1.0)
+    return images * random.uniform(0.5, 1.2) + sign * random.log_uniform(0.1, 1.0)
+
+
+def _contrast(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    local = _local_mean(images)
+    gain = tf.where(random.coin(), random.uniform(0.0, 0.5), random.uniform(1.6, 3.0))
+    return local + (images - local) * gain
+
+
+def _blurred(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    wide = 4.0 if min(images.shape[1:3]) > 32 else 2.5
+    return tf.where(random.coin(), ops.smooth(images, 1.5), ops.smooth(images, wide))
+
+
+def _noisy(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    noise = random.normal(*images.shape[1:])
+    noise = tf.where(random.coin(), noise, 2.5 * ops.smooth(noise, 1.2))
+    return images + noise * random.log_uniform(0.15, 0.8)
+
+
+def _texture(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """Stripes or clouds."""
+    h, w, c = images.shape[1:]
+    rows, columns = tf.meshgrid(
+        tf.range(h, dtype=tf.float32), tf.range(w, dtype=tf.float32), indexing="ij"
+    )
+    angle = random.uniform(0.0, 6.283)
+    place = tf.cos(angle) * columns[..., None] + tf.sin(angle) * rows[..., None]
+    stripes = tf.sin(place * random.log_uniform(0.1, 1.5) + random.uniform(0.0, 6.283))
+    pattern = tf.where(random.coin(), stripes, random.rough_noise(h, w))
+    return random.uniform(-0.8, 0.8, 1, 1, c) + pattern * random.uniform(0.1, 0.8, 1, 1, c)
+
+
+def _swirled(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """Turned by an eighth to three eighths."""
+    angle = random.uniform(0.8, 2.4)[:, 0, 0, 0]
+    zero = tf.zeros_like(angle)
+    return _moved(images, zero + 1.0, angle, zero, zero, 1.0)
+
+
+def _mosaic(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """In squares of a sixteenth of the side."""
+    h, w = images.shape[1:3]
+    small = tf.image.resize(images, [max(h // 5, 2), max(w // 5, 2)], "area")
+    return tf.image.resize(small, [h, w], "nearest")
+
+
+def _ghost(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """With another image shining through."""
+    other = tf.roll(images, tf.shape(images)[0] // 2, axis=0)
+    return tf.where(
+        random.coin(), tf.maximum(images, other[:, ::-1]), 0.5 * (images + other[:, :, ::-1])
+    )
+
+
+def _inverted(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """The negative, about the local mean."""
+    local = _local_mean(images)
+    return local - (images - local)
+
+
+FILLS: tuple[Fill, ...] = (
+    *(_others, _matched, _shifted, _shade, _own_shade),
+    *(_relit, _contrast, _blurred, _noisy, _texture),
+)
+UNSEEN: tuple[Fill, ...] = _swirled, _mosaic, _ghost, _inverted
 
 
 def _rectangle(b: tf.Tensor, h: int, w: int, seed: tf.Tensor, replica: ReplicaSlice) -> tf.Tensor:

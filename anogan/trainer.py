@@ -16,11 +16,13 @@ from anogan.dataset import ImageSet
 from anogan.distributed import Workers
 from anogan.errors import UserError
 from anogan.networks import Networks
-from anogan.synthetic import ReplicaSlice, plant_anomalies
+from anogan.synthetic import ReplicaSlice, plant_anomalies, plant_defects
+from anogan.windows import Windows
 
 BETA2 = {True: 0.999, False: 0.99}  # of Adam: of the classic preset, of the default
 EMA_DECAY = 0.995  # of all networks' weights, a step
 KL_WEIGHT = 8.0  # of the latent's prior in E's loss
+PIXEL_WEIGHT = 10.0  # of D's pixels in its loss
 R1_WEIGHT = 1.0  # of the gradient penalty
 R1_EVERY = 16  # steps (lazy regularisation, Karras et al. 2020, section 3.1)
 
@@ -31,6 +33,7 @@ class Trainer:
     def __init__(self, config: Config, nets: Networks, ema: Networks, workers: Workers):
         """ema: networks that follow nets, or nets themselves where there is no EMA."""
         self.config, self.nets, self.ema, self.workers = config, nets, ema, workers
+        self.windows = Windows(config.height, config.width, config.window)
         self.optimisers = {}
         for name, net in nets.trained().items():
             self.optimisers[name] = keras.optimizers.Adam(
@@ -72,7 +75,6 @@ class Trainer:
         """All that a checkpoint holds."""
         nets = [*self.nets.trained().values(), *self.ema.trained().values()]
         found = [v for net in nets for v in net.weights]
-        found += self.nets.linear.weights if self.nets.linear else []
         found += [v for optimiser in self.optimisers.values() for v in optimiser.variables]
         return [*found, self.step]
 
@@ -129,14 +131,6 @@ class Trainer:
     def _penalty_everywhere(self, x: Any) -> None:
         self.workers.strategy.run(self._one_penalty_step, (x,))
 
-    def _discriminate(self, *batches: tf.Tensor) -> list:
-        """D's (logits, features) for each batch; one pass unless batch norm would mix them."""
-        discriminator = self.nets.discriminator
-        if self.config.is_classic or len(batches) == 1:
-            return [discriminator(batch, training=True) for batch in batches]
-        outputs = discriminator(tf.concat(batches, 0), training=True)
-        return list(zip(*(tf.split(o, len(batches)) for o in outputs), strict=True))
-
     def one_step(self, x: tf.Tensor) -> tf.Tensor:
         """One update of G, D and E from the same forward pass; x (b, h, w, c) in [-1, 1].
 
@@ -150,36 +144,44 @@ class Trainer:
         batch's, so that the step does not depend on the number of devices.
         """
         config, nets, classic = self.config, self.nets, self.config.is_classic
-        seeds = self.seeds(3)
-        context = tf.distribute.get_replica_context()
-        replica = ReplicaSlice(context.replica_id_in_sync_group, context.num_replicas_in_sync)
+        seeds = self.seeds(5)
+        context, replica = _this_replica()
+        x = self.windows.random(x, seeds[4], replica)
         b = tf.shape(x)[0]
         half = b // 2
         z = replica.draw(tf.random.stateless_normal, [b, config.z_dim], seeds[0])
-        planted = x if classic else plant_anomalies(x, seeds[1], replica)
-        pixels = float(np.prod(config.shape))
+        if not classic:
+            planted, large = plant_anomalies(x[:half], seeds[1], replica)
+            defective, small = plant_defects(x, seeds[3], replica)
+        pixels = float(np.prod(config.net_shape))
         with tf.GradientTape(persistent=True) as tape:
             if nets.encoder:
                 # E learns to undo synthetic anomalies, so that an anomaly is not drawn again.
                 whole = replica.draw(tf.random.stateless_uniform, [half, 1, 1, 1], seeds[2]) < 0.5
-                seen = tf.where(whole, x[:half], planted[:half])
+                seen = tf.where(whole, x[:half], planted)
                 mean, log_variance = tf.split(nets.encoder(seen, training=True), 2, axis=1)
                 log_variance = tf.clip_by_value(log_variance, -8.0, 4.0)
                 z = tf.concat([mean + tf.exp(log_variance / 2) * z[:half], z[half:]], 0)
             g = nets.generator(z, training=True)
             first, second = tf.split(g, [half, b - half])
-            (real, fx), *rest = self._discriminate(*([x] if classic else [x, planted]))
+            seen_by_d = x if classic else tf.concat([x, planted, defective], 0)
+            logits, features, *pixel_logits = nets.discriminator(seen_by_d, training=True)
+            real, fx = logits[:b], features[:half]
             # Passes as small as the gradients need: only the first half has a loss of features.
             fakes = [g] if classic else [first, second]
             fakes = [nets.discriminator(images, training=True) for images in fakes]
-            fake, fg = tf.concat([logits for logits, _ in fakes], 0), fakes[0][1]
+            fake, fg = tf.concat([logits for logits, *_ in fakes], 0), fakes[0][1]
             d_loss = ops.discriminator_loss(real, fake)
-            if rest:
-                d_loss += tf.reduce_mean(tf.nn.softplus(rest[0][0]))
+            if pixel_logits:
+                d_loss += tf.reduce_mean(tf.nn.softplus(logits[b : b + half]))
+                none = tf.zeros((b, *large.shape[1:]))
+                where = tf.concat([none, large, small], 0)
+                where = tf.nn.max_pool2d(where, 2, 2, "SAME")
+                d_loss += PIXEL_WEIGHT * ops.pixel_loss(pixel_logits[0], where)
             g_loss = ops.generator_loss(fake)
             if nets.encoder:
                 r = tf.reduce_mean(ops.distance(x[:half], first, True)) / pixels
-                f = tf.reduce_mean(ops.distance(tf.stop_gradient(fx[:half]), fg[:half], True))
+                f = tf.reduce_mean(ops.distance(tf.stop_gradient(fx), fg[:half], True))
                 kl = tf.reduce_mean(ops.kl_divergence(mean, log_variance))
                 means = tf.stop_gradient(tf.stack([r, f]))
                 if replica.count > 1:
@@ -230,8 +232,15 @@ class Trainer:
 
     def _one_penalty_step(self, x: tf.Tensor) -> tf.Tensor:
         """The gradient penalty's own update of D, every R1_EVERY steps."""
+        x = self.windows.random(x, self.seeds(5)[4], _this_replica()[1])
         with tf.GradientTape() as tape:
             penalty = ops.gradient_penalty(self.nets.discriminator, x)
             loss = 0.5 * R1_EVERY * R1_WEIGHT * penalty
         self.apply("discriminator", tape.gradient(loss, self.weights_of("discriminator")))
         return penalty
+
+
+def _this_replica() -> tuple[Any, ReplicaSlice]:
+    """The context of tf.distribute, and which images of the global batch are this replica's."""
+    context = tf.distribute.get_replica_context()
+    return context, ReplicaSlice(context.replica_id_in_sync_group, context.num_replicas_in_sync)

@@ -1,11 +1,16 @@
-"""How well the tool detects, beside PCA: one-class MNIST, or ELPV solar cells.
+"""How well the tool detects, beside what takes seconds: on digits, cells, faces, parts, boards.
 
-python benchmarks/detection.py mnist [--digits 0 1 …] [--seeds 0 1 2] [--searches encoder …]
-python benchmarks/detection.py elpv
+python benchmarks/detection.py all [--seeds 0 1 2]
+python benchmarks/detection.py mnist|elpv|kolektor|pcb|celebA [--classes 8] [--part validation]
 
-Trains with the tool's defaults on each normal class, scores all test images once, and writes a
-line of JSON a run to benchmarks/results/NAME.jsonl. What is there already is not run again:
-start the same command anew after an interruption. --table prints the table of what is there.
+Trains with the tool's defaults, as `python main.py --train` would, scores the test images once,
+and writes a line of JSON a run to results/detection.jsonl. What is there already is not run
+again: start the same command anew after an interruption. --table prints the tables of what is there.
+Peers: reconstruction error of PCA, and the mean distance to the five nearest training images by HOG.
+
+Of elpv and kolektor, --part validation takes the even-numbered half of the test files, by which
+settings were chosen; the default, test, takes the others, which decided nothing. The last tenth of
+celebA's faces is the test, half of it with one planted patch each (localisation.py).
 """
 
 from __future__ import annotations
@@ -16,6 +21,8 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,181 +30,351 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import numpy as np  # noqa: E402
+from localisation import KINDS, plant  # noqa: E402
 from sklearn.decomposition import PCA  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
+from sklearn.neighbors import NearestNeighbors  # noqa: E402
 
-from anogan.folders import image_folder  # noqa: E402
-from anogan.mnist import mnist  # noqa: E402
+from anogan import commands, metrics, mnist  # noqa: E402
+from anogan.config import Config  # noqa: E402
+from anogan.dataset import ImageSet  # noqa: E402
+from anogan.options import Options  # noqa: E402
 
-COMPONENTS = 32  # of the PCA to beat
+RESULTS = HERE / "results" / "detection.jsonl"
+COMPONENTS, NEIGHBOURS = 32, 5  # of the peers
+PEER_SIDE = 64  # pixels at which they see images
 TARGET_FPR = 0.05
-ELPV_SIDE = 64
-
-
-def mnist_sets(data_dir, digit):
-    """The digit's training images, and all 10,000 test images with labels."""
-    return [mnist(data_dir, split, normal_class=int(digit)) for split in ("train", "test")]
-
-
-def elpv_sets(data_dir, kind):
-    """Normal training cells of a kind, mono or poly; test cells, normal and defect."""
-    folder = Path(data_dir) / "elpv" / kind
-    size = ELPV_SIDE, ELPV_SIDE, 1
-    return (
-        image_folder(folder / "train", None, *size),
-        image_folder(folder / "test", None, *size, labelled=True),
-    )
-
-
-BENCHMARKS = {
-    "mnist": (mnist_sets, [str(d) for d in range(10)]),
-    "elpv": (elpv_sets, ["mono", "poly"]),
+MASKED = 1000  # images at most by which pixels are measured, evenly spaced
+# The score without some of its terms: what each lead is worth, its weights fitted anew
+WITHOUT = {
+    "without U-Net's pixels": {"pixels"},
+    "without memory": {"memory"},
+    "without G and E": {"residual", "discrimination", "peak", "reconstruction_realism"},
+    "memory alone": {
+        "residual",
+        "discrimination",
+        "peak",
+        "realism",
+        "reconstruction_realism",
+        "pixels",
+    },
 }
 
 
-def read_all(images) -> np.ndarray:
-    return images.read(np.arange(len(images)))[0]
+@dataclass
+class Data:
+    """One normal class: how the tool would train on it, and what it is tested on."""
+
+    config: Config
+    train: ImageSet
+    images: np.ndarray  # (n, h, w, c) uint8
+    labels: np.ndarray  # (n,) 0 normal, 1 anomalous
+    masks: Callable[[int], np.ndarray] | None = None  # of image i, bool
+    small: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None  # as the peers see them
 
 
-def pca_auroc(train, test) -> float:
-    """Reconstruction error of PCA fitted to the training images."""
-    x, queries = (read_all(s).reshape(len(s), -1) / 255.0 for s in (train, test))
-    pca = PCA(COMPONENTS, random_state=0).fit(x)
-    error = ((queries - pca.inverse_transform(pca.transform(queries))) ** 2).sum(axis=1)
-    return float(roc_auc_score(test.labels, error))
-
-
-def one_run(train, test, seed: int, searches, settings: dict) -> dict:
-    """Trains once and scores the test images in each way; times in seconds."""
-    from anogan.config import preset
-    from anogan.distributed import resolve_precision
-    from model import DCGAN
-
-    height, width, channels = train.shape
-    config = preset("default", height=height, width=width, channels=channels, seed=seed, **settings)
-    started, precision = time.monotonic(), resolve_precision("auto")
-    model = DCGAN(config, precision).train(train, progress=False)
-    seconds = time.monotonic() - started
-    found = {"precision": precision, "train_seconds": seconds, "searches": {}}
-    images = read_all(test)
-    for search in searches:
-        started = time.monotonic()
-        calibration = model.calibrate(search)
-        detection = model.anomaly_detector(images, search, batch_size=256, calibration=calibration)
-        seconds = time.monotonic() - started
-        normal = calibration.normal_scores
-        scores = detection.score
-        kinds = np.asarray(test.kinds)
-        found["searches"][search] = {
-            "auroc": float(roc_auc_score(test.labels, scores)),
-            "residual": float(roc_auc_score(test.labels, detection.residual)),
-            "discrimination": float(roc_auc_score(test.labels, detection.discrimination)),
-            "realism": float(roc_auc_score(test.labels, -detection.realism)),
-            "seconds": seconds,
-            "observed_fpr": float(np.mean(scores[test.labels == 0] > normal.threshold(TARGET_FPR))),
-            "auroc_by_kind": {
-                str(kind): float(roc_auc_score(test.labels[chosen], scores[chosen]))
-                for kind in sorted(set(kinds[test.labels == 1]))
-                for chosen in [(test.labels == 0) | (kinds == kind)]
-            },
-        }
-    return found
-
-
-def run(args, name, classes, seeds, results: Path) -> None:
-    """Every run that is asked for and not in the results yet."""
-    sets = BENCHMARKS[name][0]
-    done = load(results)
-    for seed in seeds:
-        for normal in classes:
-            there = {
-                s for r in done if (r["normal"], r["seed"]) == (normal, seed) for s in r["searches"]
-            }
-            missing = [s for s in args.searches if s not in there]
-            if not missing:
-                continue
-            train, test = sets(args.data_dir, normal)
-            try:
-                found = one_run(train, test, seed, missing, args.settings)
-            except Exception as error:  # a failed run is a result, too
-                found = {"failed": f"{type(error).__name__}: {error}", "searches": {}}
-            line = {"normal": normal, "seed": seed, "pca": pca_auroc(train, test), **found}
-            results.parent.mkdir(parents=True, exist_ok=True)
-            with open(results, "a") as file:
-                file.write(json.dumps(line) + "\n")
-            said = {s: round(v["auroc"], 4) for s, v in line["searches"].items()}
-            print(
-                f"{normal} seed {seed}: {said or line['failed']}, PCA {line['pca']:.4f}", flush=True
-            )
-
-
-def load(results: Path) -> list[dict]:
-    return (
-        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+def folder(data_dir: str, name: str, part: str, seed: int, **settings) -> Data:
+    """A data set in a folder, as main.py takes it."""
+    options = Options(dataset=name, data_dir=data_dir, seed=seed, train=True, **settings)
+    config, _ = commands.run_config(options)
+    train = commands.training_images(options, config)
+    test = commands.prepare_test(
+        Options(dataset=name, data_dir=data_dir, test_result_dir=str(HERE / "results"), **settings),
+        config,
+    )
+    chosen = _half(test.images, part)
+    images = test.images.subset(chosen)
+    masks = test.masks
+    return Data(
+        config,
+        train,
+        read_all(images),
+        images.labels,
+        (lambda i: masks.read(chosen[i])) if masks else None,
     )
 
 
-def table(results: Path) -> str:
-    """Markdown: AUROC of each class, mean and standard deviation over seeds, and of the mean."""
-    lines = load(results)
-    classes = sorted({line["normal"] for line in lines})
-    rows = [["", *classes, "mean", "worst"], ["-"] * (len(classes) + 3)]
-    pca = {line["normal"]: line["pca"] for line in lines}
-    values = [pca[c] for c in classes]
-    rows.append([f"PCA, {COMPONENTS} components", *(f"{v:.3f}" for v in values), *_ends(values)])
-    for search in ("encoder", "hybrid", "gradient"):
-        found = {
-            (line["normal"], line["seed"]): line["searches"][search]["auroc"]
-            for line in lines
-            if search in line["searches"]
+def _half(images: ImageSet, part: str) -> np.ndarray:
+    """Places of each folder's even-numbered files (validation), of the odd ones (test), or of all."""
+    if part == "all":
+        return np.arange(len(images))
+    number: dict[str, int] = {}
+    chosen = []
+    for i in np.argsort(images.names):
+        where = str(Path(images.names[i]).parent)
+        number[where] = number.get(where, -1) + 1
+        if number[where] % 2 == (part == "test"):
+            chosen.append(i)
+    return np.sort(chosen)
+
+
+def digits(data_dir: str, digit: str, part: str, seed: int) -> Data:
+    options = Options(
+        dataset="mnist", data_dir=data_dir, normal_class=int(digit), seed=seed, train=True
+    )
+    config = commands.new_config(options)
+    test = mnist.mnist(data_dir, "test", normal_class=int(digit))
+    return Data(config, commands.training_images(options, config), read_all(test), test.labels)
+
+
+def faces(data_dir: str, name: str, part: str, seed: int) -> Data:
+    """Half of the unseen faces have a patch that is pasted, blurred, erased, or a scratch."""
+    settings = {"crop": True, "input_height": 108}
+    options = Options(dataset=name, data_dir=data_dir, seed=seed, train=True, **settings)
+    config = commands.new_config(options)
+    everything = commands.training_images(options, config)
+    cut = len(everything) * 9 // 10
+    train, unseen = (
+        everything.subset(np.arange(cut)),
+        read_all(everything.subset(np.arange(cut, len(everything)))),
+    )
+    images, masks = unseen.copy(), np.zeros(unseen.shape[:3], bool)
+    for i, kind in enumerate(KINDS):
+        some = np.arange(len(unseen))[1::2][i :: len(KINDS)]
+        images[some], masks[some] = plant(unseen[some], kind)
+    return Data(config, train, images, masks.any(axis=(1, 2)).astype(int), lambda i: masks[i])
+
+
+SETS = {
+    "mnist": (digits, [str(d) for d in range(10)], "all"),
+    "elpv": (lambda d, name, *rest: folder(d, f"elpv/{name}", *rest), ["mono", "poly"], "test"),
+    "kolektor": (folder, ["kolektor"], "test"),
+    "pcb": (folder, ["pcb"], "all"),
+    "celebA": (faces, ["celebA"], "all"),
+}
+
+
+def read_all(images: ImageSet) -> np.ndarray:
+    return images.read(np.arange(len(images)))[0]
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    return float(roc_auc_score(labels, scores))
+
+
+def peers(data: Data) -> dict[str, float]:
+    """AUROC of PCA's reconstruction error, and of the nearest neighbours by HOG."""
+    from PIL import Image
+    from skimage.feature import hog
+
+    def small(images: np.ndarray) -> np.ndarray:
+        side = min(PEER_SIDE, *images.shape[1:3])
+        grey = np.round(images.mean(axis=-1)).astype(np.uint8)
+        return (
+            np.stack(
+                [
+                    np.asarray(Image.fromarray(g).resize((side, side), Image.Resampling.BICUBIC))
+                    for g in grey
+                ]
+            )
+            / 255.0
+        )
+
+    x, queries = small(read_all(data.train)), small(data.images)
+    cell = 8 if x.shape[1] >= PEER_SIDE else 4
+    flat, q = x.reshape(len(x), -1), queries.reshape(len(queries), -1)
+    pca = PCA(COMPONENTS, random_state=0).fit(flat)
+    error = ((q - pca.inverse_transform(pca.transform(q))) ** 2).sum(axis=1)
+    found, asked = (
+        np.stack([hog(i, 9, (cell, cell), (2, 2), feature_vector=True) for i in images])
+        for images in (x, queries)
+    )
+    far = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(found).kneighbors(asked)[0].mean(axis=1)
+    return {"PCA-32": auroc(data.labels, error), "5-NN on HOG": auroc(data.labels, far)}
+
+
+def one_run(data: Data, searches: list[str]) -> dict:
+    """Trains once and scores the test images in each way; times in seconds."""
+    from anogan.distributed import resolve_precision
+    from model import DCGAN
+
+    precision, started = resolve_precision("auto"), time.monotonic()
+    model = DCGAN(data.config, precision).train(data.train, progress=False)
+    found = {
+        "precision": precision,
+        "size": [*data.config.shape, data.config.window],
+        "train_images": len(data.train),
+        "train_seconds": time.monotonic() - started,
+        "searches": {},
+    }
+    for search in searches:
+        started = time.monotonic()
+        calibration = model.calibrate(search)
+        calibrated = time.monotonic() - started
+        model.anomaly_detector(data.images[:64], search, batch_size=256, calibration=calibration)
+        started = time.monotonic()
+        scores, pixels = [], metrics.PixelMeasures(calibration.pixel_threshold(TARGET_FPR))
+        step = max(1, 256 // len(model.detector.windows)) * 4
+        every = max(1, len(data.images) // MASKED)
+        seconds = 0.0
+        for i in range(0, len(data.images), step):
+            started = time.monotonic()
+            detection = model.anomaly_detector(
+                data.images[i : i + step], search, batch_size=256, calibration=calibration
+            )
+            seconds += time.monotonic() - started
+            scores.append(detection.score)
+            for k, anomaly_map in enumerate(detection.anomaly_map, i):
+                if data.masks and (k % every == 0 or data.labels[k]):
+                    pixels.add(anomaly_map, data.masks(k))
+        score = np.concatenate(scores)
+        normal = calibration.normal_scores
+        found["searches"][search] = {
+            "auroc": auroc(data.labels, score),
+            **pixels.measures(),
+            "expected": calibration.expected,
+            "weights": calibration.weights,
+            "calibration_seconds": calibrated,
+            "ms_per_image": 1e3 * seconds / len(data.images),
+            "observed_fpr": float(np.mean(score[data.labels == 0] > normal.threshold(TARGET_FPR))),
         }
-        if not found:
-            continue
-        cells, means = [], []
-        for c in classes:
-            over = [v for (normal, _), v in found.items() if normal == c]
-            means.append(statistics.mean(over) if over else float("nan"))
-            cells.append(f"{means[-1]:.3f} ± {statistics.pstdev(over):.3f}" if over else "")
-        seeds = len({seed for _, seed in found})
-        rows.append([f"{search}, {seeds} seeds", *cells, *_ends(means)])
-    failed = [f"{line['normal']} seed {line['seed']}" for line in lines if "failed" in line]
-    text = "\n".join("|" + "|".join(row) + "|" for row in rows)
-    good = [line for line in lines if "failed" not in line]
-    seconds = [line["train_seconds"] for line in good]
-    if seconds:
-        text += (
-            f"\n\nTraining took {statistics.median(seconds):.0f} s (at most {max(seconds):.0f} s)."
-        )
-    rates = [
-        v["observed_fpr"] for line in good for s, v in line["searches"].items() if s == "encoder"
+    found["without"] = without(model, data)
+    return found
+
+
+def without(model, data: Data) -> dict[str, float]:
+    """AUROC of the encoder's score without some terms, whose weights are fitted anew."""
+    from anogan.scoring import LEARNING_RATE, TERMS, Way, base_weights, fit_weights
+
+    detector, calibration = model.detector, model.calibrate("encoder")
+    way = Way.chosen("encoder", None, LEARNING_RATE, True)
+    held_out = model.images.held_out
+    normal, test, *planted = (
+        calibration.worst(detector.terms(images, way, calibration.search_weights, None, 256, TERMS))
+        for images in (held_out, data.images, *detector.planted(held_out))
+    )
+    base = base_weights(data.config)
+    found = {"usual weights": auroc(data.labels, test @ np.array([base[t] for t in TERMS]))}
+    for name, left_out in WITHOUT.items():
+        some = {t: 0.0 if t in left_out else base[t] for t in TERMS}
+        weights, _ = fit_weights(some, normal, planted)
+        found[name] = auroc(data.labels, test @ np.array([weights[t] for t in TERMS]))
+    return found
+
+
+def run(args, sets: list[str]) -> None:
+    """Every run that is asked for and not in the results yet."""
+    for seed in args.seeds:
+        for name in sets:
+            load, classes, part = SETS[name]
+            part = args.part or part
+            for which in args.classes or classes:
+                key = {"set": name, "class": which, "part": part, "seed": seed}
+                done = [r for r in load_lines(args.results) if key.items() <= r.items()]
+                searches = [s for s in args.searches if not any(s in r["searches"] for r in done)]
+                if not searches:
+                    continue
+                try:
+                    data = load(args.data_dir, which, part, seed)
+                    line = {**key, "peers": peers(data), **one_run(data, searches)}
+                except Exception as error:  # a failed run is a result, too
+                    line = {**key, "failed": f"{type(error).__name__}: {error}", "searches": {}}
+                args.results.parent.mkdir(parents=True, exist_ok=True)
+                with open(args.results, "a") as file:
+                    file.write(json.dumps(line) + "\n")
+                said = {s: round(v["auroc"], 4) for s, v in line["searches"].items()}
+                print(key, said or line["failed"], line.get("peers"), flush=True)
+
+
+def load_lines(results: Path) -> list[dict]:
+    return [json.loads(x) for x in results.read_text().splitlines()] if results.exists() else []
+
+
+def told(values: list[float], digits: int = 3) -> str:
+    """Mean and standard deviation over seeds."""
+    if not values:
+        return ""
+    spread = f" ± {statistics.pstdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def tables(lines: list[dict]) -> str:
+    """Markdown: one table of all sets, one of what each part of the score is worth."""
+    lines = [x for x in lines if "failed" not in x]
+    rows = [
+        "| set | PCA-32 | 5-NN on HOG | search | image AUROC | pixel AUROC | AU-PRO | seeds | training, s "
+        "| ms an image |",
+        "|-" * 10 + "|",
     ]
-    if rates:
-        text += (
-            f" Observed false positive rate at the {TARGET_FPR:.0%} threshold: mean "
-            f"{statistics.mean(rates):.3f}, from {min(rates):.3f} to {max(rates):.3f}."
-        )
-    return text + (f"\n\nFailed: {', '.join(failed)}" if failed else "\n\nNo run failed.")
+    parts = [
+        "| set | all | usual weights |" + "|".join(WITHOUT) + "|",
+        "|-" * (3 + len(WITHOUT)) + "|",
+    ]
+    for name, of_class, of_runs in grouped(lines):
+        for search in ("encoder", "hybrid", "gradient"):
+            runs = [r for r in of_runs if search in r["searches"]]
+            if not runs:
+                continue
+            found = [r["searches"][search] for r in runs]
+            peer = [told([r["peers"][p] for r in runs[:1]]) for p in ("PCA-32", "5-NN on HOG")]
+            measured = [
+                told([f[k] for f in found if k in f]) for k in ("auroc", "pixel_auroc", "au_pro")
+            ]
+            seconds = f"{statistics.median(r['train_seconds'] for r in runs):.0f}"
+            ms = f"{statistics.median(f['ms_per_image'] for f in found):.1f}"
+            cells = [
+                f"{name} {of_class}".strip(),
+                *peer,
+                search,
+                *measured,
+                str(len(runs)),
+                seconds,
+                ms,
+            ]
+            rows.append("|" + "|".join(cells) + "|")
+            if search == "encoder":
+                names = ("usual weights", *WITHOUT)
+                less = [told([r["without"][k] for r in runs if k in r["without"]]) for k in names]
+                parts.append("|" + "|".join([cells[0], measured[0], *less]) + "|")
+    return "\n".join(rows) + "\n\n" + "\n".join(parts)
 
 
-def _ends(values):
-    return f"**{statistics.mean(values):.4f}**", f"{min(values):.3f}"
+def grouped(lines: list[dict]) -> Iterator[tuple[str, str, list[dict]]]:
+    """Yields (set, class, its runs); of mnist also the mean of all digits of each seed."""
+    keys = dict.fromkeys((r["set"], r["class"], r["part"]) for r in lines)
+    for name, which, part in keys:
+        runs = [r for r in lines if (r["set"], r["class"], r["part"]) == (name, which, part)]
+        told_part = " (validation)" if part == "validation" else ""
+        yield name, ("" if which == name else which) + told_part, runs
+    digits_of = {
+        s: [r for r in lines if r["set"] == "mnist" and r["seed"] == s] for s in range(100)
+    }
+    means = [mean_of(runs) for runs in digits_of.values() if len(runs) == 10]
+    if means:
+        yield "mnist", "mean of ten", means
+
+
+def mean_of(runs: list[dict]) -> dict:
+    """One run whose figures are the means of several."""
+    searches = set.intersection(*(set(r["searches"]) for r in runs))
+
+    def mean(values: list) -> float:
+        return statistics.mean(values)
+
+    return {
+        "peers": {p: mean([r["peers"][p] for r in runs]) for p in runs[0]["peers"]},
+        "train_seconds": mean([r["train_seconds"] for r in runs]),
+        "without": {k: mean([r["without"][k] for r in runs]) for k in runs[0]["without"]},
+        "searches": {
+            s: {k: mean([r["searches"][s][k] for r in runs]) for k in ("auroc", "ms_per_image")}
+            for s in searches
+        },
+    }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=tuple(BENCHMARKS))
+    parser.add_argument("name", choices=("all", *SETS))
     parser.add_argument("--data_dir", default="data")
-    parser.add_argument("--digits", "--classes", nargs="*", dest="classes")
+    parser.add_argument("--classes", nargs="*")
+    parser.add_argument("--part", choices=("validation", "test", "all"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--searches", nargs="*", default=["encoder"])
-    parser.add_argument("--results", type=Path, help="results/NAME.jsonl beside this file")
-    parser.add_argument("--settings", type=json.loads, default={}, help='JSON: {"steps": 500}')
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="only print what is there")
     arguments = parser.parse_args()
-    path = arguments.results or HERE / "results" / f"{arguments.name}.jsonl"
     if not arguments.table:
-        chosen = arguments.classes or BENCHMARKS[arguments.name][1]
-        run(arguments, arguments.name, chosen, arguments.seeds, path)
-    print(table(path))
+        run(arguments, list(SETS) if arguments.name == "all" else [arguments.name])
+    print(tables(load_lines(arguments.results)))

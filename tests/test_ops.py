@@ -9,7 +9,6 @@ import ops
 from anogan import networks
 from anogan.config import preset
 from anogan.latent_search import Weights, nearest_start, search_latents
-from anogan.synthetic import ReplicaSlice, plant_anomalies
 
 pytestmark = pytest.mark.unit
 
@@ -149,32 +148,6 @@ def test_gradient_penalty_of_a_linear_discriminator_is_its_squared_norm():
 def test_kl_is_zero_for_the_prior_and_half_the_square_of_the_mean():
     mean = tf.constant([[0.0, 0.0], [3.0, 4.0]])
     np.testing.assert_allclose(ops.kl_divergence(mean, tf.zeros((2, 2))), [0, 12.5])
-
-
-def test_damage_shows_in_every_image_and_hangs_on_the_seed(digits):
-    x = digits[0][:64].astype(np.float32) / 127.5 - 1
-    y = plant_anomalies(tf.constant(x), tf.constant([1, 2])).numpy()
-    assert y.shape == x.shape and np.abs(y).max() <= 1
-    changed = (np.abs(y - x) > 0.25).mean((1, 2, 3))
-    assert (changed > 0.01).all() and 0.05 < changed.mean() < 0.5
-    np.testing.assert_array_equal(y, plant_anomalies(tf.constant(x), tf.constant([1, 2])))
-    assert (y != plant_anomalies(tf.constant(x), tf.constant([1, 3])).numpy()).any()
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_shares_of_a_batch_are_damaged_as_the_whole_batch_is(digits, count):
-    x = tf.constant(digits[0][:16] / 127.5 - 1, tf.float32)
-    whole = plant_anomalies(x, [3, 4])
-    for i in range(count):
-        share = plant_anomalies(x[i::count], [3, 4], ReplicaSlice(i, count))
-        np.testing.assert_array_equal(share, whole[i::count])
-
-
-def test_damage_that_would_not_show_swaps_the_halves():
-    x = np.full((8, 16, 16, 1), -1, np.float32)
-    x[:, 12, 12] = 1.0  # alike: nothing that is pasted or erased changes a hundredth
-    y = plant_anomalies(tf.constant(x), tf.constant([1, 2])).numpy()
-    np.testing.assert_array_equal(y, np.roll(x, 8, 1))
 
 
 def test_smoothing_is_scipys_gaussian():

@@ -4,13 +4,13 @@ import csv
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from anogan import detector
 from anogan.dataset import ImageSet
 from anogan.report.results import Results
-from anogan.scoring import TERMS
+from anogan.scoring import MAPS, TERMS, Way
 from anogan.threshold import Threshold
-from model import DCGAN
 from utils import to_float
 
 pytestmark = pytest.mark.unit
@@ -24,11 +24,8 @@ def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_
     for best in (results._most, results._least, results._nearest):
         assert best.ranked()
         for _, *arrays in best.ranked():
-            for mine, whole in zip(
-                arrays,
-                (batch, found.reconstruction, found.anomaly_map, found.linear_reconstruction),
-                strict=True,
-            ):
+            shown = batch, found.reconstruction, found.anomaly_map
+            for mine, whole in zip(arrays, shown, strict=True):
                 assert mine.shape == whole.shape[1:] and not np.shares_memory(mine, whole)
 
 
@@ -67,16 +64,9 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("trust", [0.0, 0.4, 1.0])
-def test_each_score_can_be_computed_from_its_row(
-    trained_folder, queries, tmp_path, monkeypatch, trust
-):
-    monkeypatch.setattr(detector, "trust_in", lambda *_: trust)
-    model = DCGAN.load(trained_folder)
-    model.calibrations, model.folder = {}, None
-    metrics = scored(tmp_path, model, queries[0][::4])
+def test_each_score_can_be_computed_from_its_row(trained, queries, tmp_path):
+    metrics = scored(tmp_path, trained, queries[0][::4])
     formula = metrics["score"]
-    assert formula["trust"] == trust
     for row in table(tmp_path):
         score = float(row["score"])
         parts = [float(row[f"{name}_contribution"]) for name in TERMS]
@@ -86,30 +76,26 @@ def test_each_score_can_be_computed_from_its_row(
             for name, t in formula["terms"].items()
         )
         assert plain == pytest.approx(score, rel=1e-3, abs=1e-3)
-    networks = sum(abs(t["weight"]) for n, t in formula["terms"].items() if n != "linear")
-    assert (networks == 0) == (trust == 0)
     page = (tmp_path / "report.html").read_text()
-    assert f"trained {model.steps_done} steps on 16 x 16 pixels" in page
-    assert "trust in the networks" in page and f"{trust:.2f} of 1" in page or trust == 1
+    assert f"trained {trained.steps_done} steps on 16 x 16 pixels" in page
+    assert f"expected AUROC {formula['expected_auroc']:.3f}" in page
 
 
-def test_map_shows_pcas_residual_as_far_as_that_makes_the_score(trained, queries):
-    from scipy.ndimage import gaussian_filter
-
+def test_map_shows_the_parts_as_far_as_they_make_the_score(trained, queries):
+    calibration, x = trained.calibrate(), to_float(queries[0][:4])
     found = trained.anomaly_detector(queries[0][:4])
-    x, trust = to_float(queries[0][:4]), trained.calibrate().formula()["trust"]
-    maps = [
-        np.abs(x - drawn).mean(-1) for drawn in (found.reconstruction, found.linear_reconstruction)
-    ]
+    way = Way.chosen(None, None, 0.1, True)
+    parts = trained.detector.terms(x, way, calibration.search_weights, None, 4)
+    expected = sum(calibration.maps[name] * parts[name] for name in MAPS)
+    np.testing.assert_allclose(found.anomaly_map, expected, rtol=1e-4, atol=1e-5)
     sigma = detector.MAP_BLUR * 16
-    radius = max(1, round(3 * sigma))
-    net, plain = (
-        np.stack([gaussian_filter(m, sigma, mode="nearest", radius=radius) for m in part])
-        for part in maps
-    )
-    expected = trust * net + (1 - trust) * plain
-    assert 0 <= trust < 1
-    np.testing.assert_allclose(found.anomaly_map, expected, atol=1e-4)
+    smooth = [
+        gaussian_filter(m, sigma, mode="nearest", radius=max(1, round(3 * sigma)))
+        for m in np.abs(x - found.reconstruction).mean(-1)
+    ]
+    np.testing.assert_allclose(parts["residual_part"], smooth, atol=1e-4)
+    memory = trained.detector.memory.maps(x)[1]
+    np.testing.assert_allclose(parts["memory_part"], memory, atol=1e-5)
 
 
 def test_pictures_say_what_decided(trained, queries, tmp_path):

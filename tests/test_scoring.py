@@ -7,7 +7,7 @@ import pytest
 
 from anogan.config import preset
 from anogan.errors import UserError
-from anogan.scoring import TERMS, Calibration, Way, term_weights
+from anogan.scoring import MAPS, TERMS, Calibration, Way, base_weights, fit_weights
 from anogan.threshold import Tail
 
 pytestmark = pytest.mark.unit
@@ -17,26 +17,26 @@ MEANS = {name: float(i) for i, name in enumerate(TERMS)}
 SPREADS = {name: 1.0 + 0.5 * i for i, name in enumerate(TERMS)}
 
 
-def calibration(config, trust, means=MEANS, spreads=SPREADS):
-    weights = term_weights(config, trust)
+def calibration(config, means=MEANS, spreads=SPREADS):
+    weights, maps = base_weights(config), dict.fromkeys(MAPS, 0.5)
     tail = Tail(1.0, 0.5, 0.1, 2.0)
-    return Calibration((0.5, 0.5, 0.0), weights, means, spreads, trust, (1.0, 2.0), tail, (0.3,))
+    scores, peaks = (1.0, 2.0), (0.3,)
+    return Calibration((0.5, 0.5, 0.0), weights, means, spreads, 0.9, maps, scores, tail, peaks)
 
 
-@pytest.mark.parametrize("trust", [0.0, 0.3, 1.0])
-def test_default_score_is_the_readmes_formula(trust):
-    r, d, peak, linear, real, fake = ((FOUND[n] - MEANS[n]) / SPREADS[n] for n in TERMS)
+def test_default_score_is_the_readmes_formula():
+    r, d, peak, real, fake, pixels, memory = ((FOUND[n] - MEANS[n]) / SPREADS[n] for n in TERMS)
     lambda_ = 0.25
-    expected = trust * ((1 - lambda_) * r + lambda_ * d + peak / 2 - real / 2 - fake / 4)
-    expected += 2 * (1 - trust) * linear
-    parts = calibration(preset("default", lambda_=lambda_), trust).contributions(FOUND)
+    expected = (1 - lambda_) * r + lambda_ * d + peak / 2 - real / 2 - fake / 4
+    expected += pixels + 1.5 * memory
+    parts = calibration(preset("default", lambda_=lambda_)).contributions(FOUND)
     assert parts.shape == (7, len(TERMS))
     np.testing.assert_allclose(parts.sum(axis=1), expected)
 
 
 def test_classic_score_is_the_papers_sum():
     plain = dict.fromkeys(TERMS, 0.0), dict.fromkeys(TERMS, 1.0)
-    parts = calibration(preset("classic"), 1.0, *plain).contributions(FOUND)
+    parts = calibration(preset("classic"), *plain).contributions(FOUND)
     expected = 0.9 * FOUND["residual"] + 0.1 * FOUND["discrimination"]
     np.testing.assert_allclose(parts.sum(axis=1), expected)
 
@@ -44,11 +44,11 @@ def test_classic_score_is_the_papers_sum():
 def test_a_score_that_is_not_finite_is_an_error_that_names_the_term():
     bad = {**FOUND, "peak": FOUND["peak"] * np.nan}
     with pytest.raises(UserError, match=r"7 of 7 anomaly scores are not finite \(peak\)"):
-        calibration(preset("default"), 0.5).contributions(bad)
+        calibration(preset("default")).contributions(bad)
 
 
 def test_a_calibration_survives_its_json():
-    whole = calibration(preset("default"), 0.5)
+    whole = calibration(preset("default"))
     assert Calibration.from_json(json.loads(json.dumps(whole.to_json()))) == whole
     broken = whole.to_json()
     del broken["means"]["peak"]
@@ -64,3 +64,44 @@ def test_ways_to_search_have_their_steps_and_need_an_encoder():
     for search, message in (("hybrid", "needs an encoder"), ("guess", "one of gradient")):
         with pytest.raises(UserError, match=message):
             Way.chosen(search, None, 0.1, False)
+
+
+def terms(rng, count, **shifts):
+    """Standardised terms of so many images, some of them moved."""
+    found = rng.normal(size=(count, len(TERMS)))
+    for name, shift in shifts.items():
+        found[:, TERMS.index(name)] += shift
+    return found
+
+
+def test_a_term_that_tells_nothing_fades_and_the_others_gain():
+    rng, base = np.random.default_rng(0), base_weights(preset("default"))
+    normal = terms(rng, 300)
+    planted = [terms(rng, 200, memory=2.0, realism=-2.0, peak=-1.0), terms(rng, 200, memory=3.0)]
+    weights, expected = fit_weights(base, normal, planted)
+    assert weights["peak"] == 0  # it is lower where something is wrong
+    assert weights["memory"] > 2 * base["memory"]
+    assert weights["realism"] < 1.5 * base["realism"] < 0
+    for name in ("residual", "discrimination", "pixels"):
+        assert abs(weights[name]) < 0.3 * abs(base[name])
+    assert expected > 0.95
+
+
+def test_where_no_anomaly_could_be_planted_the_usual_weights_stay():
+    base, normal = base_weights(preset("default")), terms(np.random.default_rng(0), 20)
+    assert fit_weights(base, normal, [normal[:0], normal[:0]]) == (base, None)
+
+
+def test_weights_do_not_hang_on_terms_that_the_preset_lacks():
+    rng, base = np.random.default_rng(0), base_weights(preset("classic"))
+    weights, _ = fit_weights(base, terms(rng, 50), [terms(rng, 50, memory=5.0, residual=1.0)])
+    assert weights["memory"] == 0 and weights["residual"] > base["residual"]
+
+
+def test_of_an_images_windows_the_worst_decides():
+    known = calibration(preset("default"))
+    found = {name: RNG.normal(3, 2, (5, 4)) for name in TERMS}
+    scores = known.contributions(found).sum(axis=-1)
+    np.testing.assert_allclose(known.scores_of(found), scores.max(axis=1))
+    weights = np.array([known.weights[name] for name in TERMS])
+    np.testing.assert_allclose(known.worst(found) @ weights, scores.max(axis=1))

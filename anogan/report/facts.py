@@ -7,15 +7,13 @@ from typing import Any
 from anogan.config import Config
 
 
-def told_trust(trust: float | None) -> str:
-    """The trust in the networks and what it means, for the user."""
-    if trust is None:
-        return "not measured: the score is the networks' alone"
-    if trust >= 1:
-        return "1 of 1: they reconstruct held-out normal images as well as those trained on"
+def told_expected(auroc: float | None) -> str:
+    """What synthetic anomalies say of the detector, for the user."""
+    if auroc is None:
+        return "no synthetic anomalies were tried: the terms have their usual weights"
     return (
-        f"{trust:.2f} of 1: they reconstruct held-out normal images worse than those trained on, "
-        f"so PCA's residual makes {'all' if trust <= 0 else 'part'} of the score"
+        f"expected AUROC {auroc:.3f}: on held-out normal images with synthetic anomalies of kinds "
+        "that were not trained on; real ones may be easier or harder"
     )
 
 
@@ -27,7 +25,9 @@ def facts(metrics: dict[str, Any], config: Config, steps_done: int) -> dict[str,
     for text, count in metrics["remarks"].items():
         facts[text] = f"{count} files"
     facts["model"] = f"trained {steps_done} steps on {config.height} x {config.width} pixels"
-    facts["trust in the networks"] = told_trust(metrics["score"]["trust"])
+    if config.window:
+        facts["model"] += f", through windows of {config.window}"
+    facts["synthetic anomalies"] = told_expected(metrics["score"]["expected_auroc"])
     if "auroc" in metrics:
         low, high = metrics["auroc_interval"]
         facts["AUROC"] = f"{metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f})"

@@ -109,9 +109,7 @@ class Results:
                 column.append(float(value))
             self._rows.writerow([*self._known(index), *(f"{v:.6g}" for v in values)])
             place = len(self.indices) - 1
-            picture: tuple = (place, queries[i], found.reconstruction[i], found.anomaly_map[i])
-            if found.linear_reconstruction is not None:
-                picture += (found.linear_reconstruction[i],)
+            picture = (place, queries[i], found.reconstruction[i], found.anomaly_map[i])
             self._most.offer(score, picture)
             self._least.offer(-score, picture)
             if self.near is not None:
@@ -294,7 +292,7 @@ class Results:
         least = self._least.ranked()[: self.pictures]
         groups = {"most": self._most.ranked()[: self.pictures], "least": least[::-1]}
         for name, group in groups.items():
-            for rank, (place, query, reconstruction, anomaly_map, *plain) in enumerate(group, 1):
+            for rank, (place, query, reconstruction, anomaly_map) in enumerate(group, 1):
                 file, _, kind = self._known(self.indices[place])
                 score = self.columns["score"][place]
                 title = f"{file}{f' ({kind})' if kind else ''}\nanomaly score {score:.4g}"
@@ -308,8 +306,6 @@ class Results:
                 stem = Path(file).with_suffix("").as_posix().replace("/", "_")
                 path = folder / f"{name}_{rank:02d}_{stem[-80:]}.png"
                 shown = {"query": query, "reconstruction G(z)": reconstruction}
-                if plain and self.formula["terms"]["linear"]["weight"]:
-                    shown["reconstruction of PCA"] = plain[0]
                 detection_panel(path, title, shown, anomaly_map, self.pixel_threshold)
 
     def _decided_by(self, place: int) -> str:
@@ -387,7 +383,7 @@ class Results:
                 page.thumbnail(to_uint8(reconstruction)),
                 page.thumbnail(shown_map(query, anomaly_map, self.pixel_threshold)),
             )
-            for place, query, reconstruction, anomaly_map, *_ in best.values()
+            for place, query, reconstruction, anomaly_map in best.values()
         ]
         decided = {} if value is None else {"threshold": value}
         if self.normal is not None:

@@ -1,0 +1,71 @@
+"""At which size images are scored, and whether whole or through windows, where no flag says so."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils import ImageError, image_size, load_image
+
+SIDE = 64  # of the networks' images or windows, pixels
+LOST = 5.0  # times smaller: so small a picture does not show small defects any more
+LONGEST = 5 * SIDE  # side of an image that is seen through windows
+LARGER = 2.0  # times: enough for windows where images are not alike as wholes
+ALIKE = 0.1  # of the variance that their mean image explains: less, and places mean nothing
+
+
+class Scale(NamedTuple):
+    """Pixels of the images as they are scored; window 0: the networks see them whole."""
+
+    height: int
+    width: int
+    window: int
+
+
+def typical_size(
+    paths: Sequence[str | Path], crop: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """The median (height, width) of image files; SIDE where none can be read."""
+    sizes = []
+    for path in paths:
+        with contextlib.suppress(ImageError):
+            sizes.append(crop or image_size(path))
+    height, width = np.median(sizes or [(SIDE, SIDE)], axis=0)
+    return round(float(height)), round(float(width))
+
+
+def choose(paths: Sequence[str | Path], crop: tuple[int, int] | None, channels: int) -> Scale:
+    """What suits these training images; those that cannot be read are left out.
+
+    Windows where the images are LOST times larger than SIDE, and already LARGER times where they
+    have no places in common, as textures and parts of larger things have none.
+    """
+    height, width = typical_size(paths, crop)
+    larger = max(height, width) / SIDE
+    if min(height, width) < SIDE or larger < LARGER:
+        return Scale(SIDE, SIDE, 0)
+    if larger < LOST:
+        small = []
+        for path in paths:
+            with contextlib.suppress(ImageError):
+                small.append(load_image(path, SIDE, SIDE, channels, crop))
+        if alike(small) >= ALIKE:
+            return Scale(SIDE, SIDE, 0)
+    shrink = min(1.0, LONGEST / max(height, width))
+    return Scale(max(SIDE, round(height * shrink)), max(SIDE, round(width * shrink)), SIDE)
+
+
+def alike(images: Sequence[np.ndarray]) -> float:
+    """The fraction of the images' variance that their mean explains: about 0 to 1.
+
+    images: (h, w, c), 2 or more; brightness and contrast of each are its own affair.
+    """
+    x = np.asarray(images, np.float32)
+    x -= x.mean(axis=(1, 2, 3), keepdims=True)
+    x /= np.maximum(x.std(axis=(1, 2, 3), keepdims=True), 1.0)
+    n, common = len(x), float((x.mean(axis=0) ** 2).mean()) / max(float((x**2).mean()), 1e-9)
+    return (n * common - 1) / max(n - 1, 1)  # the mean of n unlike images explains 1 / n

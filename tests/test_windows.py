@@ -1,0 +1,45 @@
+"""Windows cover an image, and what was cut comes together again."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from anogan.windows import Windows
+
+pytestmark = pytest.mark.unit
+SIZES = [(64, 64, 0, 1), (64, 64, 64, 1), (64, 100, 64, 3), (320, 127, 64, 27), (65, 64, 32, 12)]
+
+
+@pytest.mark.parametrize(("height", "width", "window", "count"), SIZES)
+def test_windows_overlap_by_half_and_reach_every_edge(height, width, window, count):
+    windows = Windows(height, width, window)
+    assert len(windows) == count
+    seen = np.zeros((height, width), int)
+    for top, left in windows.places:
+        seen[top : top + windows.window[0], left : left + windows.window[1]] += 1
+    assert seen.min() >= 1
+    assert max(bottom for bottom, _ in windows.places) == height - windows.window[0]
+    for ends in zip(*windows.places, strict=True):
+        assert (np.diff(sorted(set(ends))) <= windows.window[0] // 2 + 1).all()
+
+
+@pytest.mark.parametrize(("height", "width", "window", "count"), SIZES)
+def test_what_is_cut_comes_together_again(height, width, window, count):
+    x = np.random.default_rng(0).random((2, height, width, 3)).astype(np.float32)
+    windows = Windows(height, width, window)
+    cut = windows.cut(tf.constant(x))
+    assert cut.shape == (2 * count, *windows.window, 3)
+    np.testing.assert_allclose(windows.join(cut), x, atol=1e-5)
+    np.testing.assert_array_equal(windows.apart(cut)[1, 0], cut[count])
+
+
+def test_random_windows_come_from_the_image_and_reach_its_corners():
+    rows, columns = np.mgrid[:40, :30]
+    x = tf.constant(np.stack([rows, columns], -1)[None].repeat(400, 0), tf.float32)
+    windows = Windows(40, 30, 16)
+    found = windows.random(x, tf.constant([1, 2])).numpy()
+    tops, lefts = found[:, 0, 0].T
+    np.testing.assert_array_equal(found - found[:, :1, :1], x.numpy()[:, :16, :16])
+    assert tops.min() == lefts.min() == 0 and tops.max() == 24 and lefts.max() == 14
+    at_the_edge = ((tops == 0) | (tops == 24)).mean()
+    assert 0.2 < at_the_edge < 0.5  # as often as a pixel in the middle, about
