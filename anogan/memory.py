@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 BINS = 8  # of orientations
-CELLS = 16, 32 / 3  # along the shorter side, of the fine and the coarse descriptors
+CELLS = 16, 8  # along the shorter side, of the fine and the coarse descriptors
 SMALLEST_CELL = 4, 6  # pixels
 NO_GRADIENT = 0.05  # in [-1, 1] a pixel: of what is flatter the direction is noise
 HIGHEST = 0.05  # fraction of the places whose mean makes an image's value

@@ -196,7 +196,7 @@ def base_weights(config: Config) -> dict[str, float]:
         "realism": -0.5 * extended,
         "reconstruction_realism": -0.25 * extended,
         "pixels": 1.0 * extended,
-        "memory": 1.5 * extended,
+        "memory": 2.0 * extended,
     }
 
 

@@ -22,7 +22,7 @@ from anogan.windows import Windows
 BETA2 = {True: 0.999, False: 0.99}  # of Adam: of the classic preset, of the default
 EMA_DECAY = 0.995  # of all networks' weights, a step
 KL_WEIGHT = 8.0  # of the latent's prior in E's loss
-PIXEL_WEIGHT = 10.0  # of D's pixels in its loss
+PIXEL_WEIGHT = 5.0  # of D's pixels in its loss
 R1_WEIGHT = 1.0  # of the gradient penalty
 R1_EVERY = 16  # steps (lazy regularisation, Karras et al. 2020, section 3.1)
 

@@ -5,8 +5,9 @@ python benchmarks/detection.py mnist|elpv|kolektor|pcb|celebA [--classes 8] [--p
 
 Trains with the tool's defaults, as `python main.py --train` would, scores the test images once,
 and writes a line of JSON a run to results/detection.jsonl. What is there already is not run
-again: start the same command anew after an interruption. --table prints the tables of what is there.
-Peers: reconstruction error of PCA, and the mean distance to the five nearest training images by HOG.
+again: start the same command anew after an interruption. --table prints what is there.
+Peers: reconstruction error of PCA, and the mean distance to the five nearest training images by
+HOG (scikit-image; requirements.txt beside this file).
 
 Of elpv and kolektor, --part validation takes the even-numbered half of the test files, by which
 settings were chosen; the default, test, takes the others, which decided nothing. The last tenth of
@@ -95,7 +96,7 @@ def folder(data_dir: str, name: str, part: str, seed: int, **settings) -> Data:
 
 
 def _half(images: ImageSet, part: str) -> np.ndarray:
-    """Places of each folder's even-numbered files (validation), of the odd ones (test), or of all."""
+    """Places of a folder's even-numbered files (validation), of the odd ones (test), or of all."""
     if part == "all":
         return np.arange(len(images))
     number: dict[str, int] = {}
@@ -292,8 +293,8 @@ def tables(lines: list[dict]) -> str:
     """Markdown: one table of all sets, one of what each part of the score is worth."""
     lines = [x for x in lines if "failed" not in x]
     rows = [
-        "| set | PCA-32 | 5-NN on HOG | search | image AUROC | pixel AUROC | AU-PRO | seeds | training, s "
-        "| ms an image |",
+        "| set | PCA-32 | 5-NN on HOG | search | image AUROC | pixel AUROC | AU-PRO | seeds "
+        "| training, s | ms an image |",
         "|-" * 10 + "|",
     ]
     parts = [
