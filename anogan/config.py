@@ -29,21 +29,21 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {}, "classic": CLASSIC}
 LARGEST = 4096  # side of an image that is seen through windows, pixels
 SMALL, LARGE_BATCH = 32, 32  # images of more pixels a side are trained on in batches of so many
 VERSION = 3  # of the format of a run's folder, see checkpoint.py
-# Settings that runs of version 1 could have each by itself: {name: (default's, classic's)}.
+# Settings that runs of version 1 could have each by itself, as the classic preset means them.
 FORMER = {
-    "init_stddev": (0.0, 0.02),
-    "norm_momentum": (0.95, 0.9),
-    "d_batch_norm": (False, True),
-    "linear_skip": (True, False),
-    "beta2": (0.99, 0.999),
-    "r1_weight": (1.0, 0.0),
-    "average_decay": (0.995, 0.0),
-    "damage": (True, False),
-    "encoder": (True, False),
-    "kl_weight": (8.0, 8.0),
-    "squared": (True, False),
-    "extended": (True, False),
-    "standardised": (True, False),
+    "init_stddev": 0.02,
+    "norm_momentum": 0.9,
+    "d_batch_norm": True,
+    "linear_skip": False,
+    "beta2": 0.999,
+    "r1_weight": 0.0,
+    "average_decay": 0.0,
+    "damage": False,
+    "encoder": False,
+    "kl_weight": 8.0,
+    "squared": False,
+    "extended": False,
+    "standardised": False,
 }
 
 # What may differ between a run and its continuation; all else decides what the model is.
@@ -160,13 +160,12 @@ class Config:
             version = settings.pop("version", 1)
             if version > VERSION:
                 raise UserError(f"{path} is of a newer version of this tool: update it")
-            config = cls(**(_updated(settings) if version == 1 else settings))
-            if version < VERSION and not config.is_classic:
+            if version < VERSION and settings.get("preset", "default") != "classic":
                 raise UserError(
                     f"{folder} is of an older version of this tool, whose networks were others: "
                     "train the model again, under another --checkpoint_dir"
                 )
-            return config
+            return cls(**(_updated(settings) if version == 1 else settings))
         except FileNotFoundError:
             raise UserError(f"{folder} holds no trained model (no {FILE_NAME})") from None
         except (ValueError, TypeError, OSError) as error:
@@ -174,14 +173,13 @@ class Config:
 
 
 def _updated(settings: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of version 1 as it is now; ValueError for one that can't be any more."""
+    """A classic configuration of version 1 as it is now; ValueError where it cannot be."""
     if "white" in settings:  # of runs from before negative values were heeded
         settings |= {"min_value": 0, "max_value": settings.pop("white")}
     if "validation_share" in settings:
         settings["validation_fraction"] = settings.pop("validation_share")
-    place = 1 if settings.get("preset") == "classic" else 0
-    for name, values in FORMER.items():
-        if settings.pop(name, values[place]) != values[place]:
+    for name, value in FORMER.items():
+        if settings.pop(name, value) != value:
             raise ValueError(f"its {name} is other than the preset's, which no longer can be")
     return settings
 

@@ -76,10 +76,6 @@ class _Random:
         """A number below count, one for all images."""
         return tf.random.stateless_uniform([], self.next_seed(), 0, count, tf.int32)
 
-    def part(self, batch: tf.Tensor) -> _Random:
-        """For some of the images."""
-        return _Random(self.next_seed(), batch, self.replica)
-
     def noise(self, h: int, w: int, cells: int, channels: int = 1) -> tf.Tensor:
         """Smooth noise of about so many bumps a side: (b, h, w, channels)."""
         down, across = _enlarging(cells, h), _enlarging(cells, w)
@@ -164,14 +160,29 @@ def _planted(
             shape *= tf.cast(random.coin(), tf.float32)
         parts, count = [], images.shape[0] or 1
         for part in tf.split(planted, CHUNKS if count % CHUNKS == 0 else 1):
-            own, which = random.part(tf.shape(part)[0]), random.one_of(len(fills))
-            filled = [lambda fill=fill, x=part, own=own: fill(x, own) for fill in fills]
-            parts.append(tf.switch_case(which, filled))
+            which = random.one_of(len(fills))
+            replica = random.replica
+            fill = _filling(fills, replica.count)
+            parts.append(fill(part, random.next_seed(), which, tf.convert_to_tensor(replica.index)))
         fill = tf.ensure_shape(tf.concat(parts, 0), images.shape)
         opaque = tf.where(random.coin(), 1.0, random.uniform(0.4, 1.0))
         planted += shape * opaque * (fill - planted)
     planted = tf.clip_by_value(planted, -1.0, 1.0)
     return planted, _changed(images, planted)
+
+
+@functools.cache
+def _filling(fills: tuple[Fill, ...], replicas: int) -> Callable[..., tf.Tensor]:
+    """Images, seed, number of one of fills, replica -> filled images; its graph is made once."""
+
+    def filled(
+        images: tf.Tensor, seed: tf.Tensor, which: tf.Tensor, replica: tf.Tensor
+    ) -> tf.Tensor:
+        random = _Random(seed, tf.shape(images)[0], ReplicaSlice(replica, replicas))
+        return tf.switch_case(which, [functools.partial(fill, images, random) for fill in fills])
+
+    once = {"_noinline": True}  # or the optimiser would copy it into each place again
+    return tf.function(filled, autograph=False, experimental_attributes=once)
 
 
 def _changed(images: tf.Tensor, planted: tf.Tensor) -> tf.Tensor:

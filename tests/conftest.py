@@ -4,6 +4,7 @@ import os
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # as anogan sets it, here before TensorFlow
 
 import numpy as np
 import pytest

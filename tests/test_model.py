@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 import model as model_module
 from anogan import detector, distributed, networks, training
-from anogan.config import FORMER, Config, preset
+from anogan.config import FORMER, VERSION, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
 from anogan.scoring import SEARCHES
@@ -195,31 +195,28 @@ def test_images_that_hardly_differ_are_warned_of_and_not_told_to_train_longer(sm
     assert model.unexplained() is None
 
 
-def test_a_run_of_before_negative_values_were_heeded_is_read_as_it_was(tmp_path):
-    Config(height=20).save(tmp_path)
-    path = tmp_path / "config.json"
-    old = json.loads(path.read_text())
-    del old["min_value"], old["max_value"], old["version"]
-    path.write_text(json.dumps({**old, "white": 4095}))
-    assert Config.load(tmp_path) == Config(height=20, min_value=0, max_value=4095)
-    assert Config.load(tmp_path).value_range == (0, 4095) and Config().value_range is None
-
-
-@pytest.mark.parametrize("name", ["default", "classic"])
-def test_a_configuration_of_version_1_is_read_where_it_is_that_of_its_preset(tmp_path, name):
-    expected = preset(name, height=20, validation_fraction=0.2)
+def test_a_classic_configuration_of_version_1_is_read_where_it_is_that_of_its_preset(tmp_path):
+    expected = preset("classic", height=20, validation_fraction=0.2)
     now = dataclasses.asdict(expected)
-    former = {k: values[name == "classic"] for k, values in FORMER.items()}
-    del now["validation_fraction"], now["min_value"], now["max_value"]
-    before = {**now, **former, "validation_share": 0.2, "white": 255}
+    for name in ("validation_fraction", "min_value", "max_value", "window"):
+        del now[name]
+    before = {**now, **FORMER, "validation_share": 0.2, "white": 255}
     (tmp_path / "config.json").write_text(json.dumps(before))
     assert Config.load(tmp_path) == dataclasses.replace(expected, max_value=255)
-    changed = {**before, "damage": not before["damage"]}
+    changed = {**before, "damage": True}
     (tmp_path / "config.json").write_text(json.dumps(changed))
     with pytest.raises(UserError, match="its damage is other than the preset's"):
         Config.load(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**now, "version": 3}))
+    (tmp_path / "config.json").write_text(json.dumps({**now, "version": VERSION + 1}))
     with pytest.raises(UserError, match="newer version of this tool"):
+        Config.load(tmp_path)
+
+
+@pytest.mark.parametrize("version", [None, 2])
+def test_a_default_run_of_an_older_version_is_to_be_trained_again(tmp_path, version):
+    former = {"dataset": "zeros", "height": 20, **({"version": version} if version else {})}
+    (tmp_path / "config.json").write_text(json.dumps(former))
+    with pytest.raises(UserError, match="older version of this tool.*train the model again"):
         Config.load(tmp_path)
 
 
