@@ -167,7 +167,9 @@ def _pixels(stages: list, dtype: Any) -> tf.Tensor:
         x = keras.layers.UpSampling2D(dtype=dtype)(Refine(skip.shape[-1], 1, dtype=dtype)(x))
         extra = [(0, x.shape[axis] - skip.shape[axis]) for axis in (1, 2)]
         x = keras.layers.Cropping2D(extra, dtype=dtype)(x)
-        x = Refine(skip.shape[-1], 3, dtype=dtype)(keras.layers.Add(dtype=dtype)([x, skip]))
+        x = keras.layers.Add(dtype=dtype)([x, skip])
+        if skip is not stages[0]:  # there it would take as long as all the rest
+            x = Refine(skip.shape[-1], 3, dtype=dtype)(x)
         x = keras.layers.LeakyReLU(SLOPE, dtype=dtype)(x)
     return Refine(1, 3, dtype=dtype)(x)
 

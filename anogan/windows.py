@@ -18,43 +18,36 @@ class Windows:
         """Sizes in pixels; window 0: the whole image is one."""
         self.size = height, width
         self.window = (window, window) if window else self.size
-        places = [_starts(*sides) for sides in zip(self.size, self.window, strict=True)]
-        self.places = [(top, left) for top in places[0] for left in places[1]]
-        rows, columns = (np.minimum(np.arange(n), np.arange(n)[::-1]) + 1.0 for n in self.window)
-        bell = np.minimum(rows[:, None] / rows.max(), columns[None] / columns.max())
-        share = np.zeros((len(self), *self.size), np.float32)
-        for i, (top, left) in enumerate(self.places):
-            share[i, top : top + self.window[0], left : left + self.window[1]] = bell
-        share /= share.sum(axis=0)
-        # how much each window says of its pixels: less at its borders, which lack surroundings
-        self.share = np.stack([s[self._part(p)] for s, p in zip(share, self.places, strict=True)])
+        self.starts = [_starts(*sides) for sides in zip(self.size, self.window, strict=True)]
+        self._joining = [
+            _joining(start, *sides)
+            for start, *sides in zip(self.starts, self.size, self.window, strict=True)
+        ]
 
     def __len__(self) -> int:
-        return len(self.places)
-
-    def _part(self, place: tuple[int, int]) -> tuple[slice, slice]:
-        top, left = place
-        return slice(top, top + self.window[0]), slice(left, left + self.window[1])
+        return len(self.starts[0]) * len(self.starts[1])
 
     def cut(self, images: tf.Tensor) -> tf.Tensor:
-        """(b, H, W, c) -> (b n, h, w, c), the n windows of the first image first."""
+        """(b, H, W, c) -> (b n, h, w, c), the n windows of the first image first, row by row."""
         if len(self) == 1:
             return images
-        parts = [images[(slice(None), *self._part(place))] for place in self.places]
-        return tf.reshape(tf.stack(parts, 1), (-1, *self.window, images.shape[-1]))
+        for axis in (0, 1):
+            places = np.add.outer(self.starts[axis], np.arange(self.window[axis]))
+            images = tf.gather(images, places.ravel(), axis=axis + 1)
+        (rows, columns), (h, w), c = map(len, self.starts), self.window, images.shape[-1]
+        parts = tf.reshape(images, (-1, rows, h, columns, w, c))
+        return tf.reshape(tf.transpose(parts, (0, 1, 3, 2, 4, 5)), (-1, h, w, c))
 
     def join(self, maps: tf.Tensor) -> tf.Tensor:
         """(b n, h, w, c) -> (b, H, W, c): weighted means where windows overlap."""
         if len(self) == 1:
             return maps
-        maps = tf.reshape(maps, (-1, len(self), *self.window, maps.shape[-1]))
-        maps *= self.share[None, ..., None]
-        (height, width), (h, w) = self.size, self.window
-        whole = tf.zeros((tf.shape(maps)[0], height, width, maps.shape[-1]))
-        for i, (top, left) in enumerate(self.places):
-            pads = [[0, 0], [top, height - top - h], [left, width - left - w], [0, 0]]
-            whole += tf.pad(maps[:, i], pads)
-        return whole
+        (rows, columns), (h, w), c = map(len, self.starts), self.window, maps.shape[-1]
+        parts = tf.reshape(maps, (-1, rows, columns, h, w, c))
+        parts = tf.transpose(parts, (0, 1, 3, 2, 4, 5))
+        parts = tf.reshape(parts, (-1, rows * h, columns * w, c))
+        down, across = self._joining
+        return tf.einsum("yr,brxc->byxc", down, tf.einsum("xq,brqc->brxc", across, parts))
 
     def apart(self, values: tf.Tensor) -> tf.Tensor:
         """(b n, ...) -> (b, n, ...)."""
@@ -75,10 +68,11 @@ class Windows:
         beyond = np.minimum(room, np.array(self.window, np.float32)) / 4.0
         at = tf.clip_by_value(drawn * (room + 2 * beyond) - beyond, 0.0, room)
         at = tf.cast(tf.round(at), tf.int32)
-        rows = at[:, :1] + tf.range(h)
-        columns = at[:, 1:] + tf.range(w)
-        found = tf.gather(images, rows, axis=1, batch_dims=1)
-        found = tf.gather(found, columns, axis=2, batch_dims=1)
+        found = tf.gather(images, at[:, :1] + tf.range(h), axis=1, batch_dims=1)
+        found = tf.gather(
+            tf.transpose(found, (0, 2, 1, 3)), at[:, 1:] + tf.range(w), axis=1, batch_dims=1
+        )
+        found = tf.transpose(found, (0, 2, 1, 3))
         return tf.ensure_shape(found, (images.shape[0], h, w, images.shape[-1]))
 
 
@@ -86,3 +80,16 @@ def _starts(side: int, window: int) -> list[int]:
     """Where windows begin along a side: no more than half a window apart, the last at its end."""
     count = 1 if window >= side else 1 + -(-2 * (side - window) // window)
     return [round(start) for start in np.linspace(0, max(side - window, 0), count)]
+
+
+def _joining(starts: list[int], side: int, window: int) -> np.ndarray:
+    """How much each pixel of each window is of each pixel along a side: (side, windows * window).
+
+    Less towards a window's ends, where surroundings are missing; of one pixel they add up to 1.
+    """
+    bell = np.minimum(np.arange(window), np.arange(window)[::-1]) + 1.0
+    matrix = np.zeros((side, len(starts), window), np.float32)
+    for i, start in enumerate(starts):
+        matrix[start + np.arange(window), i, np.arange(window)] = bell
+    matrix = matrix.reshape(side, -1)
+    return matrix / matrix.sum(axis=1, keepdims=True)
