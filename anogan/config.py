@@ -26,6 +26,7 @@ CLASSIC = {
 }
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "classic": CLASSIC}
 
+MOST_WINDOWS = 1024  # on an image
 LARGEST = 4096  # side of an image that is seen through windows, pixels
 SMALL, LARGE_BATCH = 32, 32  # images of more pixels a side are trained on in batches of so many
 VERSION = 3  # of the format of a run's folder, see checkpoint.py
@@ -113,6 +114,11 @@ class Config:
             raise UserError(
                 f"window must be from 16 to 256 and no larger than the images, {self.height} x "
                 f"{self.width} pixels, not {self.window}"
+            )
+        if self.window and self.height * self.width > MOST_WINDOWS * (self.window / 2) ** 2:
+            raise UserError(
+                f"{self.height} x {self.width} pixels are more than {MOST_WINDOWS} windows of "
+                f"{self.window}: give a larger --window, or a smaller --output_height"
             )
         if self.learning_rate <= 0:
             raise UserError(f"learning_rate must be above 0, not {self.learning_rate}")

@@ -91,5 +91,5 @@ def _joining(starts: list[int], side: int, window: int) -> np.ndarray:
     matrix = np.zeros((side, len(starts), window), np.float32)
     for i, start in enumerate(starts):
         matrix[start + np.arange(window), i, np.arange(window)] = bell
-    matrix = matrix.reshape(side, -1)
-    return matrix / matrix.sum(axis=1, keepdims=True)
+    flat = matrix.reshape(side, -1)
+    return flat / flat.sum(axis=1, keepdims=True)
