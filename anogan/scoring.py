@@ -195,7 +195,7 @@ def base_weights(config: Config) -> dict[str, float]:
         "peak": 0.5 * extended,
         "realism": -0.5 * extended,
         "reconstruction_realism": -0.25 * extended,
-        "pixels": 1.0 * extended,
+        "pixels": 0.5 * extended,
         "memory": 2.0 * extended,
     }
 

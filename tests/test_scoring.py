@@ -28,7 +28,7 @@ def test_default_score_is_the_readmes_formula():
     r, d, peak, real, fake, pixels, memory = ((FOUND[n] - MEANS[n]) / SPREADS[n] for n in TERMS)
     lambda_ = 0.25
     expected = (1 - lambda_) * r + lambda_ * d + peak / 2 - real / 2 - fake / 4
-    expected += pixels + 2 * memory
+    expected += pixels / 2 + 2 * memory
     parts = calibration(preset("default", lambda_=lambda_)).contributions(FOUND)
     assert parts.shape == (7, len(TERMS))
     np.testing.assert_allclose(parts.sum(axis=1), expected)
