@@ -400,6 +400,9 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         p.error("--crop and --input_fname_pattern are not for --dataset mnist")
     if is_mnist and args.window:
         p.error("--window is for larger images than mnist's 28 x 28: leave it out")
+    for flag in ("output_height", "output_width"):
+        if (getattr(args, flag) or 0) > 256 and not args.window:
+            p.error(f"--{flag} must be at most 256 where images are seen whole: add --window 64")
     if args.window and not 16 <= args.window <= 256:
         p.error(f"--window must be 0 or from 16 to 256, not {args.window}")
     if is_mnist and not {args.input_height, args.input_width} <= {None, 28}:

