@@ -311,7 +311,8 @@ def tables(lines: list[dict]) -> str:
             measured = [
                 told([f[k] for f in found if k in f]) for k in ("auroc", "pixel_auroc", "au_pro")
             ]
-            seconds = f"{statistics.median(r['train_seconds'] for r in runs):.0f}"
+            timed = [r["train_seconds"] for r in runs if r["train_seconds"]]  # not if it was paused
+            seconds = f"{statistics.median(timed):.0f}" if timed else ""
             ms = f"{statistics.median(f['ms_per_image'] for f in found):.1f}"
             cells = [
                 f"{name} {of_class}".strip(),
