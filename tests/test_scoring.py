@@ -76,8 +76,8 @@ def terms(rng, count, **shifts):
 
 def test_a_term_that_tells_nothing_fades_and_the_others_gain():
     rng, base = np.random.default_rng(0), base_weights(preset("default"))
-    normal = terms(rng, 300)
-    planted = [terms(rng, 200, memory=2.0, realism=-2.0, peak=-1.0), terms(rng, 200, memory=3.0)]
+    normal = terms(rng, 4000)  # many, so that chance gives no merit
+    planted = [terms(rng, 4000, memory=2.0, realism=-2.0, peak=-1.0), terms(rng, 4000, memory=3.0)]
     weights, expected = fit_weights(base, normal, planted)
     assert weights["peak"] == 0  # it is lower where something is wrong
     assert weights["memory"] > 2 * base["memory"]
