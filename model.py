@@ -33,7 +33,7 @@ from anogan.errors import UserError
 from anogan.scoring import LEARNING_RATE, Calibration, Detection, Way
 from anogan.trainer import Trainer
 from anogan.training import ONE_LEVEL, TrainingRun, find_spread
-from utils import checked_images, to_float, to_uint8
+from utils import checked_images, to_uint8
 
 FIXED = 64  # latents whose images are followed through training
 POOL = 512  # fixed samples among which the search looks for its start
@@ -148,8 +148,7 @@ class DCGAN:
         fitting = PCA_BYTES // (4 * int(np.prod(self.config.net_shape)))
         count = int(np.clip(fitting, *PCA_IMAGES))
         some = np.linspace(0, len(images) - 1, min(len(images), count), dtype=int)
-        x = np.asarray(self.detector.windows.cut(to_float(images.read(some)[0])))
-        x = x[np.linspace(0, len(x) - 1, min(len(x), count), dtype=int)]
+        x = self.detector.windows.some(images.read(some)[0], count)
         networks.set_linear_skips(x, self.config, self.trainer.nets, self.trainer.ema)
 
     # sampling
@@ -265,16 +264,14 @@ class DCGAN:
         """
         if not self.trainer.nets.encoder or not len(self.images.held_out):
             return None
-        cut = self.detector.windows.cut
-        x, mean = (np.asarray(cut(to_float(i))) for i in (self.images.held_out, self.images.seen))
-        mean = mean.mean(axis=0)
-        variance = (x - mean) ** 2
-        if variance.mean() < ONE_LEVEL**2:
-            return None
-        parts = [x[i : i + 64] for i in range(0, len(x), 64)]
-        drawn = [self.generate(self.detector.encode_batch(part)) for part in parts]
-        left = sum(float(((p - g) ** 2).sum()) for p, g in zip(parts, drawn, strict=True))
-        return left / float(variance.sum())
+        windows, seen, held_out = self.detector.windows, self.images.seen, self.images.held_out
+        mean = sum(x.sum(axis=0) for x in windows.in_parts(seen, 64)) / (len(seen) * len(windows))
+        variance = left = 0.0
+        for x in windows.in_parts(held_out, 64):
+            variance += float(((x - mean) ** 2).sum())
+            left += float(((x - self.generate(self.detector.encode_batch(x))) ** 2).sum())
+        values = len(held_out) * len(windows) * np.prod(self.config.net_shape)
+        return None if variance < ONE_LEVEL**2 * values else left / variance
 
     def _as_images(self, images: npt.ArrayLike) -> np.ndarray:
         images = checked_images(images)

@@ -148,7 +148,7 @@ def load_calibrations(folder: Path) -> dict[str, Calibration]:
     try:
         stored = json.loads(path.read_text()) if path.exists() else {}
         return {
-            key: Calibration.from_json(found) for key, found in stored.items() if "means" in found
+            key: Calibration.from_json(found) for key, found in stored.items() if "maps" in found
         }
     except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         logging.getLogger(__name__).warning("%s: %s: calibrating anew", path, error)

@@ -23,10 +23,9 @@ from anogan.windows import Windows
 from utils import to_float
 
 PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in fractions of their spread
-MAP_BLUR = (
-    1 / 28
-)  # standard deviation of the residual map's Gaussian, in the networks' shorter side
+MAP_BLUR = 1 / 28  # standard deviation of the residual map's Gaussian, in shorter sides
 PIXEL_BLUR = 1.0  # of the pixel logits', in their own pixels
+WINDOWS = 512  # of held-out images, that tell how far apart two are
 Pool = tuple[tf.Tensor, tf.Tensor]  # latents (n, z_dim) and their images (n, h, w, c)
 BATCH = 64  # images, or windows on them, at once on a device, unless a caller says otherwise
 PLANTED = 128  # synthetic anomalies of each sort, by which the terms are weighed
@@ -57,7 +56,7 @@ class Detector:
     def remember(self, images: np.ndarray) -> None:
         """Builds the memory of normal images (n, H, W, c), uint8."""
         if not self.config.is_classic and len(images) > 1:
-            self.memory = Memory(to_float(images))
+            self.memory = Memory(images)
 
     def generate(self, z: npt.ArrayLike, batch_size: int = 256) -> np.ndarray:
         """G(z) in inference mode, (n, z_dim) -> (n, h, w, c) in [-1, 1]."""
@@ -70,11 +69,9 @@ class Detector:
 
         Of several windows the mean.
         """
-        parts, step = [], max(batch_size // len(self.windows), 1)
-        for i in range(0, len(images), step):
-            found = self._features(self._cut(to_float(images[i : i + step])))
-            parts.append(tf.reduce_mean(self.windows.apart(found), axis=1).numpy())
-        return np.concatenate(parts)
+        parts = self.windows.in_parts(images, batch_size)
+        found = [self.windows.apart(self._features(part)) for part in parts]
+        return np.concatenate([tf.reduce_mean(features, axis=1) for features in found])
 
     def detect(
         self,
@@ -87,20 +84,17 @@ class Detector:
         """images (n, H, W, c), uint8 or float in [-1, 1]; pool: see `terms`."""
         found = self.terms(images, way, calibration.search_weights, pool, batch_size)
         windows = {name: found.pop(name) for name in TERMS}
-        parts = calibration.contributions(windows)  # (n, windows, terms)
-        worst = parts.sum(axis=-1).argmax(axis=1)
-        rows = np.arange(len(worst))
-        parts = parts[rows, worst]
-        terms = {name: values[rows, worst] for name, values in windows.items()}
-        losses = found.pop("losses")
+        worst = calibration.worst_windows(windows)
+        parts = calibration.contributions(windows)[worst]
+        losses = found["losses"]
         return Detection(
             score=parts.sum(axis=1),
-            **terms,
+            **{name: values[worst] for name, values in windows.items()},
             contributions=parts,
-            z=found.pop("z")[rows, worst],
-            losses=None if losses is None else losses[rows, worst],
-            reconstruction=found.pop("reconstruction"),
-            residual_map=found.pop("residual_map"),
+            z=found["z"][worst],
+            losses=None if losses is None else losses[worst],
+            reconstruction=found["reconstruction"],
+            residual_map=found["residual_map"],
             anomaly_map=calibration.anomaly_map(found),
         )
 
@@ -108,11 +102,10 @@ class Detector:
         """From held-out normal images (n, H, W, c), uint8."""
         search_weights, classic = self._search_weights(held_out), self.config.is_classic
 
-        def terms_of(images: np.ndarray) -> dict[str, Any]:
-            size, only = batch_size_of(images), (*TERMS, *MAPS)
-            return self.terms(images, way, search_weights, pool, size, only)
+        def terms_of(images: np.ndarray, *only: str) -> dict[str, Any]:
+            return self.terms(images, way, search_weights, pool, batch_size_of(images), only)
 
-        found, base = terms_of(held_out), base_weights(self.config)
+        found, base = terms_of(held_out, *TERMS, *MAPS), base_weights(self.config)
         means, spreads = dict.fromkeys(TERMS, 0.0), dict.fromkeys(TERMS, 1.0)
         known = Calibration(
             search_weights=search_weights,
@@ -130,7 +123,7 @@ class Detector:
                 mean, std = float(np.mean(found[name])), float(np.std(found[name]))
                 # not finer than a twentieth of the mean: so few images can agree by chance
                 means[name], spreads[name] = mean, max(std, 0.05 * abs(mean), 1e-6)
-            planted = [known.worst(terms_of(images)) for images in self.planted(held_out)]
+            planted = [known.worst(terms_of(x, *TERMS)) for x in self.planted(held_out)]
             weights, expected = fit_weights(base, known.worst(found), planted)
             known = dataclasses.replace(known, weights=weights, expected=expected)
             known = dataclasses.replace(known, maps=known.map_weights(found, base))
@@ -153,8 +146,7 @@ class Detector:
         lambda_ = self.config.lambda_
         if self.config.is_classic or len(held_out) < 2:
             return 1 - lambda_, lambda_, 0.0
-        x = self._cut(to_float(held_out)).numpy()
-        x = x[np.linspace(0, len(x) - 1, min(len(x), 512), dtype=int)]
+        x = self.windows.some(held_out, WINDOWS)
         features = np.concatenate(
             [self._features(x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
         )
@@ -197,7 +189,7 @@ class Detector:
                 z, found["losses"] = self.search(cut, z, way.steps, *numbers)
             measured = {**self.measure(cut, z), "z": z}
             found["reconstruction"] = self._join(measured.pop("reconstruction"))
-            for name in MAPS[:2]:
+            for name in MAPS.keys() & measured.keys():
                 found[name] = self._join(measured.pop(name))[..., 0]
             found |= {name: self.windows.apart(v) for name, v in measured.items()}
             if found["losses"] is not None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from utils import to_float
+
 BINS = 8  # of orientations
 CELLS = 16, 8  # along the shorter side, of the fine and the coarse descriptors
 SMALLEST_CELL = 4, 6  # pixels
@@ -22,7 +24,7 @@ class Memory:
     """Descriptors of normal images at each place, and distances to the nearest."""
 
     def __init__(self, images: np.ndarray):
-        """images: normal ones, (n, h, w, c) float in [-1, 1], n at least 2."""
+        """images: normal ones, (n, h, w, c), uint8 or float in [-1, 1], n at least 2."""
         side, self.size = min(images.shape[1:3]), images.shape[1:3]
         self.cells = [
             max(least, round(side / count))
@@ -30,12 +32,13 @@ class Memory:
         ]
         self.known, self.usual, self.spread = [], [], []
         for cell in self.cells:
-            parts = [describe(images[i : i + BATCH], cell) for i in range(0, len(images), BATCH)]
+            batches = range(0, len(images), BATCH)
+            parts = [describe(to_float(images[i : i + BATCH]), cell) for i in batches]
             found = tf.concat(parts, 0)
             half = max(len(images) // 2, 1)
+            first = _ready(found[:half])
             apart = [
-                _distances(found[half:][i : i + BATCH], *_ready(found[:half]))
-                for i in range(0, len(images) - half, BATCH)
+                _distances(found[i : i + BATCH], *first) for i in range(half, len(images), BATCH)
             ]
             usual = tf.reduce_mean(tf.concat(apart, 0), axis=0)
             self.known.append(_ready(found))

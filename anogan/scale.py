@@ -53,7 +53,7 @@ def choose(paths: Sequence[str | Path], crop: tuple[int, int] | None, channels: 
         for path in paths:
             with contextlib.suppress(ImageError):
                 small.append(load_image(path, SIDE, SIDE, channels, crop))
-        if alike(small) >= ALIKE:
+        if not small or alike(small) >= ALIKE:  # none: reading them says why, later
             return Scale(SIDE, SIDE, 0)
     shrink = min(1.0, LONGEST / max(height, width))
     return Scale(max(SIDE, round(height * shrink)), max(SIDE, round(width * shrink)), SIDE)

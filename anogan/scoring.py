@@ -21,7 +21,11 @@ TERMS = (
     *("residual", "discrimination", "peak", "realism", "reconstruction_realism"),
     *("pixels", "memory"),
 )
-MAPS = "residual_part", "pixel_part", "memory_part"  # of which the anomaly map is made
+MAPS = {  # of which the anomaly map is made, and the terms that say the same of the image
+    "residual_part": ("residual", "discrimination", "peak"),
+    "pixel_part": ("pixels",),
+    "memory_part": ("memory",),
+}
 SEARCHES = ("gradient", "encoder", "hybrid")
 STEPS = {"gradient": 50, "encoder": 0, "hybrid": 20}  # of the latent search, if none are given
 LEARNING_RATE = 0.1  # of the latent search
@@ -108,13 +112,17 @@ class Calibration:
             )
         return parts
 
-    def worst(self, found: dict[str, np.ndarray]) -> np.ndarray:
-        """Of each image's windows the standardised terms of the one that scores highest.
+    def worst_windows(self, found: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Indices into (n, windows) of the window of each image that scores highest.
 
-        found: {term: (n, windows)} -> (n, terms).
+        found: {term: (n, windows)}.
         """
         highest = self.contributions(found).sum(axis=-1).argmax(axis=1)
-        return self.standardised(found)[np.arange(len(highest)), highest]
+        return np.arange(len(highest)), highest
+
+    def worst(self, found: dict[str, np.ndarray]) -> np.ndarray:
+        """The standardised terms of these: {term: (n, windows)} -> (n, terms)."""
+        return self.standardised(found)[self.worst_windows(found)]
 
     def scores_of(self, found: dict[str, np.ndarray]) -> np.ndarray:
         """{term: (n, windows)} -> (n,) float64."""
@@ -130,16 +138,9 @@ class Calibration:
 
         found: of held-out normal images.
         """
-        terms = dict(
-            zip(
-                MAPS,
-                (("residual", "discrimination", "peak"), ("pixels",), ("memory",)),
-                strict=True,
-            )
-        )
         shares = {
-            name: sum(abs(self.weights[t]) for t in names) / sum(abs(base[t]) for t in names)
-            for name, names in terms.items()
+            name: sum(abs(self.weights[t]) for t in terms) / sum(abs(base[t]) for t in terms)
+            for name, terms in MAPS.items()
         }
         peaks = {name: float(found[name].max(axis=(1, 2)).mean()) for name in MAPS}
         return {name: shares[name] / max(peaks[name], 1e-6) for name in MAPS}

@@ -68,9 +68,9 @@ class _Random:
         draw = tf.random.stateless_normal
         return self.replica.draw(draw, [self.batch, *shape], self.next_seed())
 
-    def coin(self, chance: float = 0.5, *shape: int) -> tf.Tensor:
-        """True with this chance."""
-        return self.uniform(0.0, 1.0, *shape) < chance
+    def coin(self, chance: float = 0.5) -> tf.Tensor:
+        """True with this chance: (b, 1, 1, 1)."""
+        return self.uniform() < chance
 
     def one_of(self, count: int) -> tf.Tensor:
         """A number below count, one for all images."""
@@ -123,8 +123,7 @@ def plant_anomalies(
     )
     reach = min(h, w) // 3
     shift = tf.random.stateless_uniform([2], seeds[3], -reach, reach + 1, tf.int32)
-    others = tf.roll(images, b // 2, axis=0)  # of a shuffled batch, so any will do
-    pasted = tf.roll(others, shift, axis=[1, 2])
+    pasted = tf.roll(_others(images), shift, axis=[1, 2])
     edge = _edge_value(images, seeds[4], replica)
     planted = tf.where(part, tf.where(erased, edge, pasted), images)
     changed = tf.cast(tf.abs(planted - images) > 0.25, tf.float32)
@@ -139,8 +138,8 @@ def plant_defects(
     """Real images with one or two defects, of a few pixels up to half the side; and where.
 
     (b, h, w, c) in [-1, 1] -> the same shape, and masks (b, h, w, 1), 1 where it visibly changed,
-    else 0. Scars, blobs and cracks (see `_shapes`) of a size on a
-    log scale are filled with what FILLS names, opaque or not. seed, replica: see plant_anomalies.
+    else 0. Scars, blobs and cracks (see `_shapes`) of a size on a log scale are filled with what
+    FILLS names, opaque or not. seed, replica: see plant_anomalies.
     """
     return _planted(images, FILLS, _Random(seed, tf.shape(images)[0], replica))
 
@@ -229,10 +228,16 @@ def _shapes(h: int, w: int, random: _Random) -> tf.Tensor:
 
 
 def _moved(
-    images: tf.Tensor, scale: tf.Tensor, angle: tf.Tensor, dy: tf.Tensor, dx: tf.Tensor, flip: Any
+    images: tf.Tensor,
+    scale: tf.Tensor,
+    angle: tf.Tensor,
+    dy: tf.Tensor,
+    dx: tf.Tensor,
+    flip: tf.Tensor,
 ) -> tf.Tensor:
-    """Images scaled, turned, shifted and mirrored (flip -1) about their middle; each (b,)."""
+    """Images scaled, turned, shifted, mirrored (flip -1) about their middle: each (b, 1, 1, 1)."""
     h, w = images.shape[1], images.shape[2]
+    scale, angle, dy, dx, flip = (v[:, 0, 0, 0] for v in (scale, angle, dy, dx, flip))
     cos, sin = tf.cos(angle) / scale, tf.sin(angle) / scale
     y, x, none = (h - 1) / 2.0, (w - 1) / 2.0, tf.zeros_like(scale)
     rows = [
@@ -250,16 +255,21 @@ def _moved(
     )
 
 
-def _others(images: tf.Tensor, random: _Random) -> tf.Tensor:
-    """Another image of the batch for each, scaled, turned, moved."""
+def _others(images: tf.Tensor) -> tf.Tensor:
+    """Another image of the batch for each; it is a shuffled one, so any will do."""
+    return tf.roll(images, tf.shape(images)[0] // 2, axis=0)
+
+
+def _pasted(images: tf.Tensor, random: _Random) -> tf.Tensor:
+    """Another image, scaled, turned, moved."""
     h, w = images.shape[1], images.shape[2]
     return _moved(
-        tf.roll(images, tf.shape(images)[0] // 2, axis=0),
-        random.log_uniform(0.5, 2.0)[:, 0, 0, 0],
-        random.uniform(0.0, 2.0 * math.pi)[:, 0, 0, 0],
-        random.uniform(-h / 3.0, h / 3.0)[:, 0, 0, 0],
-        random.uniform(-w / 3.0, w / 3.0)[:, 0, 0, 0],
-        tf.where(random.coin()[:, 0, 0, 0], 1.0, -1.0),
+        _others(images),
+        random.log_uniform(0.5, 2.0),
+        random.uniform(0.0, 2.0 * math.pi),
+        random.uniform(-h / 3.0, h / 3.0),
+        random.uniform(-w / 3.0, w / 3.0),
+        tf.where(random.coin(), 1.0, -1.0),
     )
 
 
@@ -269,24 +279,17 @@ def _local_mean(images: tf.Tensor) -> tf.Tensor:
 
 def _matched(images: tf.Tensor, random: _Random) -> tf.Tensor:
     """Another image, as bright as the place (NSA's blending, Schluter et al. 2022, in short)."""
-    other = _others(images, random)
+    other = _pasted(images, random)
     return other - _local_mean(other) + _local_mean(images)
 
 
 def _shifted(images: tf.Tensor, random: _Random) -> tf.Tensor:
     """The image itself, a little moved."""
-    far, angle = (
-        random.log_uniform(2.0, max(min(images.shape[1:3]) / 6.0, 2.1)),
-        random.uniform(0.0, 6.283),
-    )
-    return _moved(
-        images,
-        random.log_uniform(0.8, 1.25)[:, 0, 0, 0],
-        random.uniform(-0.4, 0.4)[:, 0, 0, 0],
-        (far * tf.sin(angle))[:, 0, 0, 0],
-        (far * tf.cos(angle))[:, 0, 0, 0],
-        1.0,
-    )
+    far = random.log_uniform(2.0, max(min(images.shape[1:3]) / 6.0, 2.1))
+    towards = random.uniform(0.0, 6.283)
+    scale, angle = random.log_uniform(0.8, 1.25), random.uniform(-0.4, 0.4)
+    dy, dx = far * tf.sin(towards), far * tf.cos(towards)
+    return _moved(images, scale, angle, dy, dx, tf.ones_like(far))
 
 
 def _shade(images: tf.Tensor, random: _Random) -> tf.Tensor:
@@ -339,13 +342,13 @@ def _texture(images: tf.Tensor, random: _Random) -> tf.Tensor:
 
 def _swirled(images: tf.Tensor, random: _Random) -> tf.Tensor:
     """Turned by an eighth to three eighths."""
-    angle = random.uniform(0.8, 2.4)[:, 0, 0, 0]
-    zero = tf.zeros_like(angle)
-    return _moved(images, zero + 1.0, angle, zero, zero, 1.0)
+    angle = random.uniform(0.8, 2.4)
+    none, same = tf.zeros_like(angle), tf.ones_like(angle)
+    return _moved(images, same, angle, none, none, same)
 
 
 def _mosaic(images: tf.Tensor, random: _Random) -> tf.Tensor:
-    """In squares of a sixteenth of the side."""
+    """In squares of five pixels."""
     h, w = images.shape[1:3]
     small = tf.image.resize(images, [max(h // 5, 2), max(w // 5, 2)], "area")
     return tf.image.resize(small, [h, w], "nearest")
@@ -353,10 +356,9 @@ def _mosaic(images: tf.Tensor, random: _Random) -> tf.Tensor:
 
 def _ghost(images: tf.Tensor, random: _Random) -> tf.Tensor:
     """With another image shining through."""
-    other = tf.roll(images, tf.shape(images)[0] // 2, axis=0)
-    return tf.where(
-        random.coin(), tf.maximum(images, other[:, ::-1]), 0.5 * (images + other[:, :, ::-1])
-    )
+    other = _others(images)
+    brighter, between = tf.maximum(images, other[:, ::-1]), 0.5 * (images + other[:, :, ::-1])
+    return tf.where(random.coin(), brighter, between)
 
 
 def _inverted(images: tf.Tensor, random: _Random) -> tf.Tensor:
@@ -366,7 +368,7 @@ def _inverted(images: tf.Tensor, random: _Random) -> tf.Tensor:
 
 
 FILLS: tuple[Fill, ...] = (
-    *(_others, _matched, _shifted, _shade, _own_shade),
+    *(_pasted, _matched, _shifted, _shade, _own_shade),
     *(_relit, _contrast, _blurred, _noisy, _texture),
 )
 UNSEEN: tuple[Fill, ...] = _swirled, _mosaic, _ghost, _inverted

@@ -137,8 +137,9 @@ class Trainer:
         E and G are trained together as in VAE/GAN (Larsen et al. 2016): half of the latents
         are E's, whose images must come close to x in pixels and in D's features (the izi_f
         loss of Schlegl et al. 2019, section 2.2); the pixel and feature weights follow the
-        errors themselves (the optimal-variance decoder of Rybkin et al. 2021). The classic preset
-        has neither E nor synthetic anomalies: that is Radford et al. 2016.
+        errors themselves (the optimal-variance decoder of Rybkin et al. 2021). D also learns which
+        pixels of synthetic anomalies are abnormal; small ones are for its pixels alone. The classic
+        preset has neither E nor synthetic anomalies: that is Radford et al. 2016.
 
         x is this device's part of the global batch. Means and random numbers are the global
         batch's, so that the step does not depend on the number of devices.

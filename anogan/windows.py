@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import tensorflow as tf
 
 from anogan.synthetic import WHOLE, ReplicaSlice
+from utils import to_float
 
 
 class Windows:
@@ -48,6 +51,26 @@ class Windows:
         parts = tf.reshape(parts, (-1, rows * h, columns * w, c))
         down, across = self._joining
         return tf.einsum("yr,brxc->byxc", down, tf.einsum("xq,brqc->brxc", across, parts))
+
+    def in_parts(self, images: np.ndarray, most: int) -> Iterator[np.ndarray]:
+        """Yields the windows (m n, h, w, c) of some images after the others; n windows each.
+
+        images: (b, H, W, c), uint8 or float in [-1, 1]; of as many at a time as have `most` windows
+        together, but at least one: all windows of many images would not fit into memory.
+        """
+        step = max(most // len(self), 1)
+        for i in range(0, len(images), step):
+            yield np.asarray(self.cut(to_float(images[i : i + step])))
+
+    def some(self, images: np.ndarray, count: int) -> np.ndarray:
+        """At most so many of all windows on images, evenly spaced; images as for in_parts."""
+        total = len(images) * len(self)
+        chosen = np.linspace(0, total - 1, min(total, count), dtype=int)
+        found, start = [], 0
+        for part in self.in_parts(images, len(self)):
+            found.append(part[chosen[(start <= chosen) & (chosen < start + len(part))] - start])
+            start += len(part)
+        return np.concatenate(found)
 
     def apart(self, values: tf.Tensor) -> tf.Tensor:
         """(b n, ...) -> (b, n, ...)."""

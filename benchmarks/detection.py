@@ -40,6 +40,13 @@ from anogan import commands, metrics, mnist  # noqa: E402
 from anogan.config import Config  # noqa: E402
 from anogan.dataset import ImageSet  # noqa: E402
 from anogan.options import Options  # noqa: E402
+from anogan.scoring import (  # noqa: E402
+    LEARNING_RATE,
+    TERMS,
+    Way,
+    base_weights,
+    fit_weights,
+)
 
 RESULTS = HERE / "results" / "detection.jsonl"
 COMPONENTS, NEIGHBOURS = 32, 5  # of the peers
@@ -51,14 +58,7 @@ WITHOUT = {
     "without U-Net's pixels": {"pixels"},
     "without memory": {"memory"},
     "without G and E": {"residual", "discrimination", "peak", "reconstruction_realism"},
-    "memory alone": {
-        "residual",
-        "discrimination",
-        "peak",
-        "realism",
-        "reconstruction_realism",
-        "pixels",
-    },
+    "memory alone": set(TERMS) - {"memory"},
 }
 
 
@@ -71,7 +71,6 @@ class Data:
     images: np.ndarray  # (n, h, w, c) uint8
     labels: np.ndarray  # (n,) 0 normal, 1 anomalous
     masks: Callable[[int], np.ndarray] | None = None  # of image i, bool
-    small: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None  # as the peers see them
 
 
 def folder(data_dir: str, name: str, part: str, seed: int, **settings) -> Data:
@@ -125,10 +124,8 @@ def faces(data_dir: str, name: str, part: str, seed: int) -> Data:
     config = commands.new_config(options)
     everything = commands.training_images(options, config)
     cut = len(everything) * 9 // 10
-    train, unseen = (
-        everything.subset(np.arange(cut)),
-        read_all(everything.subset(np.arange(cut, len(everything)))),
-    )
+    train = everything.subset(np.arange(cut))
+    unseen = read_all(everything.subset(np.arange(cut, len(everything))))
     images, masks = unseen.copy(), np.zeros(unseen.shape[:3], bool)
     for i, kind in enumerate(KINDS):
         some = np.arange(len(unseen))[1::2][i :: len(KINDS)]
@@ -161,15 +158,8 @@ def peers(data: Data) -> dict[str, float]:
     def small(images: np.ndarray) -> np.ndarray:
         side = min(PEER_SIDE, *images.shape[1:3])
         grey = np.round(images.mean(axis=-1)).astype(np.uint8)
-        return (
-            np.stack(
-                [
-                    np.asarray(Image.fromarray(g).resize((side, side), Image.Resampling.BICUBIC))
-                    for g in grey
-                ]
-            )
-            / 255.0
-        )
+        resized = [Image.fromarray(g).resize((side, side), Image.Resampling.BICUBIC) for g in grey]
+        return np.stack([np.asarray(image) for image in resized]) / 255.0
 
     x, queries = small(read_all(data.train)), small(data.images)
     cell = 8 if x.shape[1] >= PEER_SIDE else 4
@@ -203,7 +193,6 @@ def one_run(data: Data, searches: list[str]) -> dict:
         calibration = model.calibrate(search)
         calibrated = time.monotonic() - started
         model.anomaly_detector(data.images[:64], search, batch_size=256, calibration=calibration)
-        started = time.monotonic()
         scores, pixels = [], metrics.PixelMeasures(calibration.pixel_threshold(TARGET_FPR))
         step = max(1, 256 // len(model.detector.windows)) * 4
         every = max(1, len(data.images) // MASKED)
@@ -235,8 +224,6 @@ def one_run(data: Data, searches: list[str]) -> dict:
 
 def without(model, data: Data) -> dict[str, float]:
     """AUROC of the encoder's score without some terms, whose weights are fitted anew."""
-    from anogan.scoring import LEARNING_RATE, TERMS, Way, base_weights, fit_weights
-
     detector, calibration = model.detector, model.calibrate("encoder")
     way = Way.chosen("encoder", None, LEARNING_RATE, True)
     held_out = model.images.held_out

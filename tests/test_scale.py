@@ -45,6 +45,11 @@ def test_the_crop_is_what_is_looked_at(tmp_path):
     assert choose(folder(tmp_path, 700, 700, 0.0), (60, 60), 1) == Scale(64, 64, 0)
 
 
+def test_a_crop_that_no_image_has_room_for_is_left_to_the_reading_of_images(tmp_path):
+    paths = folder(tmp_path, 100, 100, 0.0)
+    assert choose(paths, (200, 200), 1) == Scale(64, 64, 0)
+
+
 def test_broken_files_do_not_count(tmp_path):
     paths = folder(tmp_path, 128, 128, 0.0)
     (tmp_path / "broken.png").write_bytes(b"no image")

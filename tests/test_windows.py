@@ -47,3 +47,17 @@ def test_random_windows_come_from_the_image_and_reach_its_corners():
     assert tops.min() == lefts.min() == 0 and tops.max() == 24 and lefts.max() == 14
     at_the_edge = ((tops == 0) | (tops == 24)).mean()
     assert 0.2 < at_the_edge < 0.5  # as often as a pixel in the middle, about
+
+
+@pytest.mark.parametrize("count", [1, 5, 54, 1000])
+def test_some_windows_are_spread_over_all_and_parts_hold_all_in_order(count):
+    x = np.random.default_rng(0).random((2, 320, 127, 1)).astype(np.float32)
+    windows = Windows(320, 127, 64)
+    everything = windows.cut(tf.constant(x)).numpy()
+    found = windows.some(x, count)
+    expected = np.linspace(0, 53, min(count, 54), dtype=int)
+    np.testing.assert_array_equal(found, everything[expected])
+    for most in (1, 27, 60):
+        parts = list(windows.in_parts(x, most))
+        assert max(len(part) for part in parts) <= max(most, 27)
+        np.testing.assert_array_equal(np.concatenate(parts), everything)
