@@ -60,7 +60,7 @@ def test_broken_files_do_not_count(tmp_path):
 
 def test_alike_is_what_the_mean_explains():
     common = RNG.normal(size=(32, 32, 1))
-    unlike = [100 + 20 * RNG.normal(size=(32, 32, 1)) for _ in range(30)]
+    unlike = [100 + 20 * RNG.normal(size=(32, 32, 1)) for _ in range(8)]  # 1 / 8 by chance
     half = [100 + 20 * (common + RNG.normal(size=(32, 32, 1))) for _ in range(30)]
     assert alike(unlike) == pytest.approx(0, abs=0.05)
     assert alike(half) == pytest.approx(0.5, abs=0.1)
