@@ -191,7 +191,7 @@ class DCGAN:
         x = self._as_images(images)
         calibration = calibration or self.calibrate(search, steps, learning_rate)
         size = batch_size or batch_size_of(x)
-        self._remember()
+        self.remember()
         return self.detector.detect(x, way, calibration, self._starts(way), size)
 
     def calibrate(
@@ -205,7 +205,7 @@ class DCGAN:
         if known:
             return known
         way = self._way(search, steps, learning_rate)
-        self._remember()
+        self.remember()
         return self.detector.calibrate(self.images.held_out, way, self._starts(way))
 
     def keep_calibration(
@@ -237,7 +237,7 @@ class DCGAN:
     def _way(self, search: str | None, steps: int | None, learning_rate: float) -> Way:
         return Way.chosen(search, steps, learning_rate, bool(self.trainer.nets.encoder))
 
-    def _remember(self) -> None:
+    def remember(self) -> None:
         """Gives the detector the memory of the images that were seen, unless it has it."""
         if self._remembered is not self.images:
             self.detector.remember(self.images.seen)

@@ -195,7 +195,7 @@ class Detector:
             if found["losses"] is not None:
                 found["losses"] = self.windows.apart(found["losses"])
             found["residual_map"] = ops.residual_map(padded, found["reconstruction"])
-            new, found["memory_part"] = self._newness(padded)
+            new, found["memory_part"] = self.newness(padded)
             found["memory"] = tf.repeat(new[:, None], count, axis=1)
             found = {k: v for k, v in found.items() if not only or k in only}
             parts.append(
@@ -206,7 +206,7 @@ class Detector:
             for k, v in parts[0].items()
         }
 
-    def _newness(self, images: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+    def newness(self, images: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
         """What the memory says of images, or 0 where there is none: (b,), (b, H, W)."""
         if self.memory:
             return self.memory.maps(images)

@@ -30,7 +30,7 @@ from sklearn.metrics import roc_auc_score  # noqa: E402
 
 from anogan.config import preset  # noqa: E402
 from anogan.mnist import mnist  # noqa: E402
-from anogan.scoring import LEARNING_RATE, SEARCHES, STEPS  # noqa: E402
+from anogan.scoring import LEARNING_RATE, SEARCHES, STEPS, TERMS  # noqa: E402
 from model import DCGAN, POOL  # noqa: E402
 from utils import to_float  # noqa: E402
 
@@ -70,8 +70,10 @@ def _reference(model, x, search):
         best_loss = np.minimum(best_loss, loss.numpy())
         if i < steps:
             adam.apply_gradients([(tape.gradient(loss, z), z)])
-    found = model.detector.measure(x, tf.constant(best), tf.constant(1.0))
-    return calibration.contributions({k: v.numpy() for k, v in found.items()}).sum(axis=1)
+    found = model.detector.measure(x, tf.constant(best))
+    model.remember()
+    found["memory"], _ = model.detector.newness(x)
+    return calibration.contributions({name: found[name].numpy() for name in TERMS}).sum(axis=1)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import model as model_module
-from anogan import detector, distributed, networks, training
+from anogan import distributed, networks, training
 from anogan.config import FORMER, VERSION, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
@@ -35,10 +35,10 @@ def same_weights(a, b):
 @pytest.fixture
 def networks_alone(trained_folder, monkeypatch):
     """The trained model whose score is the networks', without the memory beside them."""
-    monkeypatch.setattr(detector.Detector, "remember", lambda *_: None)
 
     def load(precision="float32"):
         model = DCGAN.load(trained_folder, precision)
+        monkeypatch.setattr(model.detector, "remember", lambda *_: None)
         model.calibrations, model.folder = {}, None  # neither read nor kept
         return model
 
