@@ -41,7 +41,7 @@ HELD_OUT = 512  # at most so many normal images are kept with the checkpoint
 SEEN = 512  # so many of the training images, to compare with
 PCA_IMAGES = 512, 4000  # training images of which the linear skips are a PCA, as many as
 PCA_BYTES = 100 * 2**20  # fit into this memory as float32
-CALIBRATED = 4  # version of what a calibration holds
+CALIBRATED = 5  # version of what a calibration holds
 
 
 class DCGAN:

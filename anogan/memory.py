@@ -1,7 +1,8 @@
 """A memory of normal images, place by place: how far is a part from all that was seen there?
 
 PatchCore's nearest neighbours (Roth et al. 2022, section 3) with histograms of gradient
-orientations (Dalal and Triggs 2005) in place of a pretrained network's features.
+orientations (Dalal and Triggs 2005) and the sharpness of the place, in place of a pretrained
+network's features.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ BINS = 8  # of orientations
 CELLS = 16, 8  # along the shorter side, of the fine and the coarse descriptors
 SMALLEST_CELL = 4, 6  # pixels
 NO_GRADIENT = 0.05  # in [-1, 1] a pixel: of what is flatter the direction is noise
+SHARPNESS = 0.5  # of the length of its part in a descriptor, whose orientations have length 1
+BLURRED = 0.05  # what is less sharp than this, in [-1, 1], is all alike
+TWO_SHADES = 0.65  # spread of the sharpness from which on it only tells where edges are
 HIGHEST = 0.05  # fraction of the places whose mean makes an image's value
 USUAL = 0.5  # of a place's usual distance is taken off: some places are always new
 BATCH = 64  # images
@@ -30,17 +34,16 @@ class Memory:
             max(least, round(side / count))
             for count, least in zip(CELLS, SMALLEST_CELL, strict=True)
         ]
-        self.known, self.usual, self.spread = [], [], []
+        self.known, self.usual, self.spread, self.sharpness = [], [], [], []
         for cell in self.cells:
-            batches = range(0, len(images), BATCH)
-            parts = [describe(to_float(images[i : i + BATCH]), cell) for i in batches]
-            found = tf.concat(parts, 0)
+            found, weight = _described(images, cell)
             half = max(len(images) // 2, 1)
             first = _ready(found[:half])
             apart = [
                 _distances(found[i : i + BATCH], *first) for i in range(half, len(images), BATCH)
             ]
             usual = tf.reduce_mean(tf.concat(apart, 0), axis=0)
+            self.sharpness.append(weight)
             self.known.append(_ready(found))
             self.usual.append(USUAL * usual)
             self.spread.append(tf.maximum(tf.reduce_mean(usual), 1e-3))
@@ -52,10 +55,11 @@ class Memory:
         1 is about as far as normal images are from each other.
         """
         value, whole = 0.0, 0.0
-        for cell, known, usual, spread in zip(
-            self.cells, self.known, self.usual, self.spread, strict=True
+        for cell, weight, known, usual, spread in zip(
+            self.cells, self.sharpness, self.known, self.usual, self.spread, strict=True
         ):
-            far = (_distances(describe(images, cell), *known) - usual) / spread
+            found = tf.concat([orientations(images, cell), weight * sharpness(images, cell)], -1)
+            far = (_distances(found, *known) - usual) / spread
             flat = tf.reshape(far, (-1, far.shape[1] * far.shape[2]))
             count = max(1, round(HIGHEST * flat.shape[1]))
             value += tf.reduce_mean(tf.math.top_k(flat, count).values, axis=1)
@@ -66,7 +70,7 @@ class Memory:
         return value / len(self.cells), whole / len(self.cells)
 
 
-def describe(images: tf.Tensor, cell: int) -> tf.Tensor:
+def orientations(images: tf.Tensor, cell: int) -> tf.Tensor:
     """Gradient orientations of cells of so many pixels and their eight neighbours, of length 1.
 
     (b, h, w, c) in [-1, 1] -> (b, h // cell, w // cell, 9 BINS).
@@ -78,12 +82,45 @@ def describe(images: tf.Tensor, cell: int) -> tf.Tensor:
     angle = tf.math.floormod(tf.atan2(down, across), np.pi) * (BINS / np.pi)
     off = tf.abs(angle[..., None] - tf.range(BINS, dtype=tf.float32))
     near = tf.maximum(1.0 - tf.minimum(off, BINS - off), 0.0)
-    cells = tf.nn.avg_pool2d(strength[..., None] * near, cell, cell, "VALID")
-    rows, columns = cells.shape[1:3]
-    around = tf.pad(cells, [[0, 0], [1, 1], [1, 1], [0, 0]])
-    parts = [around[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
-    found = tf.concat(parts, -1)
+    found = _with_neighbours(
+        tf.nn.avg_pool2d(strength[..., None] * near, cell, cell, "VALID"), "CONSTANT"
+    )
     return found / tf.sqrt(tf.reduce_sum(found**2, -1, keepdims=True) + NO_GRADIENT**2)
+
+
+def sharpness(images: tf.Tensor, cell: int) -> tf.Tensor:
+    """Logarithm of the sharpest detail in cells of so many pixels and their eight neighbours.
+
+    (b, h, w, c) in [-1, 1] -> (b, h // cell, w // cell, 9). What is pasted, erased, scratched or
+    noisy has an edge or a grain that its place never has, and what is blurred has too little.
+    """
+    x = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+    laplacian = x[:, 2:, 1:-1] + x[:, :-2, 1:-1] + x[:, 1:-1, 2:] + x[:, 1:-1, :-2] - 4.0 * images
+    detail = tf.reduce_max(tf.abs(laplacian), axis=-1, keepdims=True)
+    return _with_neighbours(
+        tf.math.log(tf.nn.max_pool2d(detail, cell, cell, "VALID") + BLURRED), "SYMMETRIC"
+    )
+
+
+def _with_neighbours(cells: tf.Tensor, border: str) -> tf.Tensor:
+    """Of each cell its own and its eight neighbours' values: (b, y, x, d) -> (b, y, x, 9 d)."""
+    rows, columns = cells.shape[1:3]
+    around = tf.pad(cells, [[0, 0], [1, 1], [1, 1], [0, 0]], border)
+    parts = [around[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    return tf.concat(parts, -1)
+
+
+def _described(images: np.ndarray, cell: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """(descriptors of normal images, the weight of the sharpness in them).
+
+    Where the sharpness of a place is by turns none and the utmost, as in images of two shades
+    (digits, circuit boards), it tells the shape, which the orientations tell better: weight 0.
+    """
+    batches = [to_float(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    shapes, sharp = (tf.concat([f(x, cell) for x in batches], 0) for f in (orientations, sharpness))
+    spread = tf.reduce_mean(tf.math.reduce_std(sharp, axis=0))
+    weight = SHARPNESS / (1.0 + (spread / TWO_SHADES) ** 8)
+    return tf.concat([shapes, weight * sharp], -1), weight
 
 
 def _ready(known: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
