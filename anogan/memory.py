@@ -7,6 +7,8 @@ network's features.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
@@ -15,6 +17,7 @@ from utils import to_float
 BINS = 8  # of orientations
 CELLS = 16, 8  # along the shorter side, of the fine and the coarse descriptors
 SMALLEST_CELL = 4, 6  # pixels
+OVERLAP = 1, 2  # so many cells cover each pixel along a side: the coarse ones lie half over another
 NO_GRADIENT = 0.05  # in [-1, 1] a pixel: of what is flatter the direction is noise
 SHARPNESS = 0.5  # of the length of its part in a descriptor, whose orientations have length 1
 BLURRED = 0.05  # what is less sharp than this, in [-1, 1], is all alike
@@ -24,19 +27,47 @@ USUAL = 0.5  # of a place's usual distance is taken off: some places are always 
 BATCH = 64  # images
 
 
+class Grid(NamedTuple):
+    """Cells of so many pixels' side, of which so many cover each pixel along a side."""
+
+    cell: int
+    overlap: int
+
+    @property
+    def step(self) -> int:
+        return self.cell // self.overlap
+
+    def mean(self, values: tf.Tensor) -> tf.Tensor:
+        """(b, h, w, d) -> (b, y, x, d)"""
+        return tf.nn.avg_pool2d(values, self.cell, self.step, "VALID")
+
+    def highest(self, values: tf.Tensor) -> tf.Tensor:
+        return tf.nn.max_pool2d(values, self.cell, self.step, "VALID")
+
+    def with_neighbours(self, cells: tf.Tensor, border: str) -> tf.Tensor:
+        """Each cell's and its eight neighbours' values: (b, y, x, d) -> (b, y, x, 9 d)."""
+        n, (rows, columns) = self.overlap, cells.shape[1:3]
+        around = tf.pad(cells, [[0, 0], [n, n], [n, n], [0, 0]], border)
+        starts = 0, n, 2 * n
+        return tf.concat(
+            [around[:, i : i + rows, j : j + columns] for i in starts for j in starts], -1
+        )
+
+
 class Memory:
     """Descriptors of normal images at each place, and distances to the nearest."""
 
     def __init__(self, images: np.ndarray):
         """images: normal ones, (n, h, w, c), uint8 or float in [-1, 1], n at least 2."""
         side, self.size = min(images.shape[1:3]), images.shape[1:3]
-        self.cells = [
+        cells = [
             max(least, round(side / count))
             for count, least in zip(CELLS, SMALLEST_CELL, strict=True)
         ]
+        self.grids = [Grid(cell, n) for cell, n in zip(cells, OVERLAP, strict=True)]
         self.known, self.usual, self.spread, self.sharpness = [], [], [], []
-        for cell in self.cells:
-            found, weight = _described(images, cell)
+        for grid in self.grids:
+            found, weight = _described(images, grid)
             half = max(len(images) // 2, 1)
             first = _ready(found[:half])
             apart = [
@@ -55,25 +86,27 @@ class Memory:
         1 is about as far as normal images are from each other.
         """
         value, whole = 0.0, 0.0
-        for cell, weight, known, usual, spread in zip(
-            self.cells, self.sharpness, self.known, self.usual, self.spread, strict=True
+        for grid, weight, known, usual, spread in zip(
+            self.grids, self.sharpness, self.known, self.usual, self.spread, strict=True
         ):
-            found = tf.concat([orientations(images, cell), weight * sharpness(images, cell)], -1)
+            found = tf.concat([orientations(images, grid), weight * sharpness(images, grid)], -1)
             far = (_distances(found, *known) - usual) / spread
             flat = tf.reshape(far, (-1, far.shape[1] * far.shape[2]))
             count = max(1, round(HIGHEST * flat.shape[1]))
             value += tf.reduce_mean(tf.math.top_k(flat, count).values, axis=1)
-            covered = [cell * n for n in far.shape[1:]]
+            covered = [grid.step * n for n in far.shape[1:]]
             enlarged = tf.image.resize(tf.nn.relu(far)[..., None], covered)
-            rest = [(0, 0), *((0, a - b) for a, b in zip(self.size, covered, strict=True)), (0, 0)]
-            whole += tf.pad(enlarged, rest, "SYMMETRIC")[..., 0]
-        return value / len(self.cells), whole / len(self.cells)
+            before = (grid.cell - grid.step) // 2  # to the middle of the first cell
+            after = (a - b - before for a, b in zip(self.size, covered, strict=True))
+            around = [(0, 0), *((before, rest) for rest in after), (0, 0)]
+            whole += tf.pad(enlarged, around, "SYMMETRIC")[..., 0]
+        return value / len(self.grids), whole / len(self.grids)
 
 
-def orientations(images: tf.Tensor, cell: int) -> tf.Tensor:
-    """Gradient orientations of cells of so many pixels and their eight neighbours, of length 1.
+def orientations(images: tf.Tensor, grid: Grid) -> tf.Tensor:
+    """Gradient orientations of cells and their eight neighbours, of length 1.
 
-    (b, h, w, c) in [-1, 1] -> (b, h // cell, w // cell, 9 BINS).
+    (b, h, w, c) in [-1, 1] -> (b, y, x, 9 BINS).
     """
     grey = tf.pad(tf.reduce_mean(images, -1), [[0, 0], [1, 1], [1, 1]], "SYMMETRIC")
     down = (grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]) / 2.0
@@ -82,42 +115,30 @@ def orientations(images: tf.Tensor, cell: int) -> tf.Tensor:
     angle = tf.math.floormod(tf.atan2(down, across), np.pi) * (BINS / np.pi)
     off = tf.abs(angle[..., None] - tf.range(BINS, dtype=tf.float32))
     near = tf.maximum(1.0 - tf.minimum(off, BINS - off), 0.0)
-    found = _with_neighbours(
-        tf.nn.avg_pool2d(strength[..., None] * near, cell, cell, "VALID"), "CONSTANT"
-    )
+    found = grid.with_neighbours(grid.mean(strength[..., None] * near), "CONSTANT")
     return found / tf.sqrt(tf.reduce_sum(found**2, -1, keepdims=True) + NO_GRADIENT**2)
 
 
-def sharpness(images: tf.Tensor, cell: int) -> tf.Tensor:
-    """Logarithm of the sharpest detail in cells of so many pixels and their eight neighbours.
+def sharpness(images: tf.Tensor, grid: Grid) -> tf.Tensor:
+    """Logarithm of the sharpest detail in cells and their eight neighbours.
 
-    (b, h, w, c) in [-1, 1] -> (b, h // cell, w // cell, 9). What is pasted, erased, scratched or
+    (b, h, w, c) in [-1, 1] -> (b, y, x, 9). What is pasted, erased, scratched or
     noisy has an edge or a grain that its place never has, and what is blurred has too little.
     """
     x = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
     laplacian = x[:, 2:, 1:-1] + x[:, :-2, 1:-1] + x[:, 1:-1, 2:] + x[:, 1:-1, :-2] - 4.0 * images
     detail = tf.reduce_max(tf.abs(laplacian), axis=-1, keepdims=True)
-    return _with_neighbours(
-        tf.math.log(tf.nn.max_pool2d(detail, cell, cell, "VALID") + BLURRED), "SYMMETRIC"
-    )
+    return grid.with_neighbours(tf.math.log(grid.highest(detail) + BLURRED), "SYMMETRIC")
 
 
-def _with_neighbours(cells: tf.Tensor, border: str) -> tf.Tensor:
-    """Of each cell its own and its eight neighbours' values: (b, y, x, d) -> (b, y, x, 9 d)."""
-    rows, columns = cells.shape[1:3]
-    around = tf.pad(cells, [[0, 0], [1, 1], [1, 1], [0, 0]], border)
-    parts = [around[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
-    return tf.concat(parts, -1)
-
-
-def _described(images: np.ndarray, cell: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _described(images: np.ndarray, grid: Grid) -> tuple[tf.Tensor, tf.Tensor]:
     """(descriptors of normal images, the weight of the sharpness in them).
 
     Where the sharpness of a place is by turns none and the utmost, as in images of two shades
     (digits, circuit boards), it tells the shape, which the orientations tell better: weight 0.
     """
     batches = [to_float(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-    shapes, sharp = (tf.concat([f(x, cell) for x in batches], 0) for f in (orientations, sharpness))
+    shapes, sharp = (tf.concat([f(x, grid) for x in batches], 0) for f in (orientations, sharpness))
     spread = tf.reduce_mean(tf.math.reduce_std(sharp, axis=0))
     weight = SHARPNESS / (1.0 + (spread / TWO_SHADES) ** 8)
     return tf.concat([shapes, weight * sharp], -1), weight

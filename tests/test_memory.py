@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from anogan.memory import Memory, describe
+from anogan.memory import Grid, Memory, orientations, sharpness
 
 pytestmark = pytest.mark.unit
 
@@ -21,10 +21,13 @@ def images(digits):
 def test_distances_are_those_to_the_nearest_at_the_same_place(images):
     zeros, others = images
     memory = Memory(zeros[:60])
-    for cell, known, usual, spread in zip(
-        memory.cells, memory.known, memory.usual, memory.spread, strict=True
+    for grid, weight, known, usual, spread in zip(
+        memory.grids, memory.sharpness, memory.known, memory.usual, memory.spread, strict=True
     ):
-        found, asked = describe(zeros[:60], cell).numpy(), describe(others[:5], cell).numpy()
+        found, asked = (
+            np.concatenate([orientations(x, grid), weight * sharpness(x, grid)], -1)
+            for x in (zeros[:60], others[:5])
+        )
         for place in np.ndindex(found.shape[1:3]):
             here = (slice(None), *place)
             near = NearestNeighbors(n_neighbors=1).fit(found[here])
@@ -57,6 +60,58 @@ def test_the_map_is_high_where_the_image_is_new(images):
     change = after - before
     assert change[:, 8:20, 8:20].mean() > 5 * np.abs(change[:, 24:, 24:]).mean() + 0.1
     np.testing.assert_allclose(memory.maps(x[:3])[0], value[:3], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """One part of a temple's roof, never quite from the same place nor in the same light."""
+    from sklearn.datasets import load_sample_image
+
+    whole = load_sample_image("china.jpg").astype(np.float32) / 127.5 - 1
+    rng = np.random.default_rng(0)
+    corners = np.array([170, 280]) + rng.integers(0, 8, (200, 2))
+    light = rng.uniform(0.7, 1, (200, 1, 1, 1))
+    parts = np.stack([whole[y : y + 32, x : x + 32] for y, x in corners])
+    return (parts * light + rng.normal(0, 0.02, parts.shape)).astype(np.float32)
+
+
+def test_what_is_blurred_or_has_an_edge_too_many_is_new_in_photographs(photographs):
+    from scipy.ndimage import gaussian_filter
+
+    memory, sharp = Memory(photographs[:150]), photographs[150:]
+    blurred, patched = sharp.copy(), sharp.copy()
+    blurred[:, 8:24, 8:24] = gaussian_filter(sharp, (0, 3, 3, 0))[:, 8:24, 8:24]
+    patched[:, 12:20, 12:20] = np.clip(sharp.mean(axis=(1, 2), keepdims=True) + 0.8, -1, 1)
+    value, *of_damaged = (memory.maps(x)[0].numpy() for x in (sharp, blurred, patched))
+    for damaged in of_damaged:
+        assert (damaged > value).mean() > 0.95
+
+
+def test_sharpness_counts_in_photographs_and_hardly_in_drawings_of_two_shades(photographs, images):
+    assert min(Memory(photographs[:100]).sharpness) > 0.2
+    assert max(Memory(np.sign(images[1][:100])).sharpness) < 0.1
+
+
+def test_a_map_of_overlapping_cells_is_not_shifted():
+    x = np.random.default_rng(0).uniform(-0.1, 0.1, (40, 64, 64, 1)).astype(np.float32)
+    memory, middles = Memory(x), []
+    for place in (16, 32, 48):
+        spot = x[:1].copy()
+        spot[:, place - 2 : place + 2, place - 2 : place + 2] = 1.0
+        found = memory.maps(spot)[1].numpy()[0]
+        above = found * (found > 0.5 * found.max())
+        middles.append((above * np.arange(64)).sum() / above.sum() + 0.5)
+    np.testing.assert_allclose(middles, [16, 32, 48], atol=1.5)
+
+
+def test_neighbours_of_overlapping_cells_are_a_cell_away():
+    x = np.zeros((1, 32, 32, 1), np.float32)
+    x[0, 12:20, 12:20] = 1.0
+    grid = Grid(8, 2)
+    assert grid.mean(x)[0, 3, 3, 0] == 1.0
+    around = grid.with_neighbours(grid.mean(x), "CONSTANT").numpy().reshape(7, 7, 9)
+    assert around[3, 3].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert around[3, 5, 3] == 1.0  # the left neighbour of two steps to the right
 
 
 def test_seen_images_are_not_new(images):
