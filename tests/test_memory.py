@@ -101,7 +101,7 @@ def test_a_map_of_overlapping_cells_is_not_shifted():
         found = memory.maps(spot)[1].numpy()[0]
         above = found * (found > 0.5 * found.max())
         middles.append((above * np.arange(64)).sum() / above.sum() + 0.5)
-    np.testing.assert_allclose(middles, [16, 32, 48], atol=1.5)
+    np.testing.assert_allclose(middles, [16, 32, 48], atol=0.5)
 
 
 def test_neighbours_of_overlapping_cells_are_a_cell_away():
