@@ -29,7 +29,7 @@ def test_interrupted_unpacking_is_not_taken_for_done(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(unpack.shutil, "copyfileobj", interrupt)
+        patch.setattr(unpack, "_chunks", interrupt)
         assert download.main(celeba_command(tmp_path, archive)) == 130
     killed = tmp_path / "data" / ".celebA.tmp"  # what SIGKILL would leave
     killed.mkdir()
