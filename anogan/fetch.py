@@ -84,7 +84,7 @@ def fetch(
         try:
             _fetch_part(url, part, path.suffix, md5, limit)
         except DownloadError as error:
-            reasons.append(f"{urlsplit(url).netloc}: {error}")
+            reasons.append(f"{_host(url)}: {error}")
         else:
             os.replace(part, path)
             return
@@ -132,6 +132,13 @@ def fetch_from_drive(url: str, path: Path, md5: str, limit: float = math.inf) ->
     if md5_of(path) != md5:
         path.unlink()
         raise DownloadError("Google Drive sent something else, such as a quota or virus scan page")
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return url
 
 
 def _drive_parts(path: Path) -> list[Path]:
@@ -183,7 +190,8 @@ def _watched(limit: float) -> Iterator[dict[str, Any]]:
 
 def _fetch_part(url: str, part: Path, suffix: str, md5: str | None, limit: float) -> None:
     failures = best = 0
-    stale = size(part) > 0  # it may be: it is from an earlier run or from another mirror
+    is_mixed = size(part) > 0  # of several answers, perhaps an earlier run's or another mirror's
+    may_restart = True
     pace = _Pace()
     while True:
         try:
@@ -193,15 +201,16 @@ def _fetch_part(url: str, part: Path, suffix: str, md5: str | None, limit: float
             if failures == TRIES or (isinstance(error, _Unreachable) and not best):
                 raise DownloadError(str(error)) from None
             best = max(best, size(part))
+            is_mixed = is_mixed or best > 0
             time.sleep(BACKOFF * 2**failures)
             pace.add(0)
             continue
         if _is_whole(part, suffix, md5):
             return
         part.unlink(missing_ok=True)
-        if not stale:
+        if not (is_mixed and may_restart):
             raise DownloadError("what it sent is not the right file (wrong checksum)")
-        failures, best, stale = 0, 0, False  # once more, from the start
+        failures, best, may_restart = 0, 0, False  # once more, from the start
 
 
 def _receive(url: str, part: Path, limit: float, pace: _Pace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import math
 import os
 import shutil
@@ -54,7 +55,7 @@ def unpack(
                 continue
             room += BLOCK
             with _create(archive, temp, target) as file:
-                for chunk in chunks:
+                for chunk in itertools.chain([b""], chunks):
                     room += len(chunk)
                     if room > limit:
                         raise DownloadError(f"{archive} is not this data set: it is far larger")
