@@ -274,6 +274,7 @@ def test_answer_without_the_file_is_not_taken_for_it(server, served, tmp_path, s
 
 
 NO_HOSTS = ["http://", "http://[::1/a", "http://a..b/a", f"http://{'a' * 70}.example/a"]
+NO_HOSTS += ["http://é..b/a", f"http://{'a' * 64}/a"]
 NO_HOSTS += ["http://127.0.0.1:99999/a", "http://127.0.0.1:x/a", "ftp://127.0.0.1/a", "nonsense"]
 NO_HOSTS += [
     "file:///etc/passwd",
@@ -284,6 +285,7 @@ NO_HOSTS += [
 ]
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("redirected", [False, True])
 @pytest.mark.parametrize("url", NO_HOSTS)
 def test_malformed_host_is_one_line(server, tmp_path, capfd, monkeypatch, url, redirected):
