@@ -507,7 +507,7 @@ IMAGE = "images/cell0001.png"
 
 @pytest.mark.parametrize(
     "line",
-    [f"{IMAGE} 0.0 ../../../evil", f"{IMAGE} 1.0 ../../../evil", f"{IMAGE} 1.0 /tmp/evil"]
+    [f"{IMAGE} 0.0 ../../../evil", f"{IMAGE} 1.0 ../../../evil", f"{IMAGE} 1.0 HERE/evil"]
     + ["../../evil.png 1.0 mono", "images/.. 1.0 mono", "images/../../evil.png 1.0 mono"]
     + [f"{IMAGE} 1.0", f"{IMAGE} 1.0 mono more", f"{IMAGE} high mono", f"{IMAGE} 1.0 quad", "", ","]
     + [f"{IMAGE} nan mono", f"{IMAGE} 2.0 mono", f"{IMAGE} -1 mono", f"{IMAGE} 1.0 mono\x1b[2J"]

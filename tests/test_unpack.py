@@ -43,11 +43,11 @@ def test_links_are_refused(tmp_path):
     assert files_under(tmp_path) == ["a.tar", "a.zip"]
 
 
-@pytest.mark.parametrize("target", ["../evil", "/tmp/evil", "a/../../evil", "a\\..\\..\\evil"])
+@pytest.mark.parametrize("target", ["../evil", "HERE/evil", "a/../../evil", "a\\..\\..\\evil"])
 def test_target_outside_the_folder_is_refused_whoever_names_it(tmp_path, target):
     archive = make_zip(tmp_path / "a.zip", {"good.txt": b"good"})
     with pytest.raises(DownloadError, match="not safe"):
-        unpack(archive, tmp_path / "in" / "out", lambda path: target)
+        unpack(archive, tmp_path / "in/out", lambda path: target.replace("HERE", str(tmp_path)))
     assert files_under(tmp_path) == ["a.zip"]
 
 

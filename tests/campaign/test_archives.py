@@ -12,11 +12,11 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from campaign import record, size
 from misbehaving import files_under, make_zip
 
 import download
 from anogan import sources
+from campaign import record, size
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def mutate(data, rng):
 
 
 def run(command, folder):
-    """(exit code, what is wrong with how the command went) with `folder`/data as its data folder."""
+    """A command's exit code, and what is wrong with how it went, with `folder`/data to fill."""
     shutil.rmtree(folder / "data", ignore_errors=True)
     before = files_under(folder)
     out, err = io.StringIO(), io.StringIO()
@@ -81,14 +81,14 @@ def run(command, folder):
 FACES = {f"img/{i:06d}.jpg": random.Random(i).randbytes(500 * i) for i in range(1, 7)}
 ZIPS = {"stored": 0, "deflated": 8, "bzip2": 12, "lzma": 14}
 TARS = ["", "gz", "bz2", "xz"]
-EVIL = ["../x.jpg", "/tmp/anogan_evil.jpg", "a/../../x.jpg", "..\\x.jpg", "C:\\x.jpg", "\n\x1b[2J.jpg"]
+EVIL = ["../x.jpg", "HERE/x.jpg", "a/../../x.jpg", "..\\x.jpg", "C:\\x.jpg", "\n\x1b[2J.jpg"]
 EVIL += ["x" * 300 + ".jpg", "img/000001.jpg", "img", "a\0b.jpg", "..", "."]
 
 
-def face_archive(kind, rng):
+def face_archive(kind, rng, folder):
     """A zip or tar of FACES, at times with one more member that should not be there."""
     file = io.BytesIO()
-    extra = {rng.choice(EVIL): b"x"} if rng.random() < 0.1 else {}
+    extra = {rng.choice(EVIL).replace("HERE", str(folder)): b"x"} if rng.random() < 0.1 else {}
     if kind in ZIPS:
         with zipfile.ZipFile(file, "w", ZIPS[kind]) as opened:
             for name, data in [*FACES.items(), *extra.items()]:
@@ -115,7 +115,7 @@ def test_archives(tmp_path):
     whole = {Path(name).name: data for name, data in FACES.items()}
     for i in range(runs):
         kind = rng.choice([*ZIPS, *TARS])
-        data, has_extra = face_archive(kind, rng)
+        data, has_extra = face_archive(kind, rng, tmp_path)
         if not has_extra or rng.random() < 0.5:
             data = mutate(data, rng)
         (tmp_path / "a").write_bytes(data)
@@ -136,9 +136,9 @@ def test_lmdb(tmp_path):
     rng = random.Random(SEED)
     found, runs = [], size(300)
     with lmdb.open(str(tmp_path / "db"), map_size=1 << 24) as env:
-        for start in (0, 100):
+        for _ in range(2):
             with env.begin(write=True) as txn:
-                for i in range(start, start + 100):
+                for _ in range(100):
                     value = b"\xff\xd8\xff" + rng.randbytes(rng.choice([20, 500, 3000, 9000]))
                     txn.put(b"%05d" % rng.randrange(10**5), value)
         count = env.stat()["entries"]
@@ -164,24 +164,32 @@ def test_lmdb(tmp_path):
 
 
 WORDS = ["mono", "poly", "../../../evil", "0.0", "1.0", "nan", "-1", "images/cell0001.png", "\n"]
-WORDS += ["images/../../evil.png", "/tmp/anogan_evil.png", " ", "\0", "\x1b[2J", "images/", "=1", "é"]
+WORDS += [
+    "images/../../evil.png",
+    "HERE/evil.png",
+    "HERE/evil",
+    " ",
+    "\0",
+    "\x1b[2J",
+    "images/",
+    "=1",
+    "é",
+]
 
 
 def test_wheels(tmp_path):
     rng = random.Random(SEED)
     found, runs = [], size(100, 0.3)
     for i in range(runs):
-        rows = [
-            f"images/cell{j:04d}.png  {rng.choice(['0.0', '1.0', '0.3333'])}  {rng.choice(WORDS[:2])}"
-            for j in range(30)
-        ]
+        chances, kinds = rng.choices(["0.0", "1.0", "0.3333"], k=30), rng.choices(WORDS[:2], k=30)
+        rows = [f"images/cell{j:04d}.png  {chances[j]}  {kinds[j]}" for j in range(30)]
         files = {f"images/cell{j:04d}.png": b"%d" % j for j in range(30)}
         kind = rng.randrange(3)
         labels = "\n".join(rows)
         if kind == 0:
             words = labels.replace("\n", " \n ").split(" ")
             for _ in range(rng.choice([1, 1, 5])):
-                words[rng.randrange(len(words))] = rng.choice(WORDS)
+                words[rng.randrange(len(words))] = rng.choice(WORDS).replace("HERE", str(tmp_path))
             labels = " ".join(words)
         data = labels.encode()
         if kind == 1:
