@@ -47,7 +47,7 @@ class _Unreachable(_Transient):
     """No connection at all: worth a retry only where there was one a moment ago."""
 
 
-class _Pace:
+class Pace:
     """Gives up a transfer that brings less than LOWEST_SPEED over SPEED_WINDOW."""
 
     def __init__(self) -> None:
@@ -72,10 +72,10 @@ def fetch(
     Continues a PATH.part of an earlier run. Resets, truncation and 5xx are retried with back-off;
     any other failure, or too many, goes to the next mirror. `md5` is that of the content, for a .gz
     unpacked; without it a .zip must at least have its table of contents. What is longer than
-    `limit` bytes is not the file. Does nothing where `path` is whole already.
+    `limit` bytes, also unpacked, is not the file. Does nothing where `path` is whole already.
     Raises DownloadError where every mirror failed, OSError where `path` cannot be written.
     """
-    if path.is_file() and _is_whole(path, path.suffix, md5):
+    if path.is_file() and _is_whole(path, path.suffix, md5, limit):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -161,7 +161,7 @@ def _watched(limit: float) -> Iterator[dict[str, Any]]:
     import gdown
 
     cancel, over = threading.Event(), threading.Event()
-    pace, last = _Pace(), 0
+    pace, last = Pace(), 0
     slow: list[DownloadError] = []
 
     def progress(count: int, total: int | None) -> None:
@@ -192,7 +192,7 @@ def _fetch_part(url: str, part: Path, suffix: str, md5: str | None, limit: float
     failures = best = 0
     is_mixed = size(part) > 0  # of several answers, perhaps an earlier run's or another mirror's
     may_restart = True
-    pace = _Pace()
+    pace = Pace()
     while True:
         try:
             _receive(url, part, limit, pace)
@@ -205,7 +205,7 @@ def _fetch_part(url: str, part: Path, suffix: str, md5: str | None, limit: float
             time.sleep(BACKOFF * 2**failures)
             pace.add(0)
             continue
-        if _is_whole(part, suffix, md5):
+        if _is_whole(part, suffix, md5, limit):
             return
         part.unlink(missing_ok=True)
         if not (is_mixed and may_restart):
@@ -213,7 +213,7 @@ def _fetch_part(url: str, part: Path, suffix: str, md5: str | None, limit: float
         failures, best, may_restart = 0, 0, False  # once more, from the start
 
 
-def _receive(url: str, part: Path, limit: float, pace: _Pace) -> None:
+def _receive(url: str, part: Path, limit: float, pace: Pace) -> None:
     """One request, which appends what is missing to `part` or, if it must, begins it afresh."""
     offset = size(part)
     with _get(url, {"Range": f"bytes={offset}-"} if offset else {}) as response:
@@ -272,7 +272,7 @@ def _write(
     total: int | None,
     most: float,
     is_html: bool,
-    pace: _Pace,
+    pace: Pace,
 ) -> None:
     chunk = next(chunks, b"")
     if is_html or (not offset and chunk.lstrip()[:5].lower() in (b"<!doc", b"<html")):
@@ -330,20 +330,23 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _is_whole(path: Path, suffix: str, md5: str | None) -> bool:
+def _is_whole(path: Path, suffix: str, md5: str | None, limit: float) -> bool:
     if md5 is None:
         return suffix != ".zip" or zipfile.is_zipfile(path)
     try:
-        return md5_of(path, gzip.open if suffix == ".gz" else open) == md5
+        return md5_of(path, gzip.open if suffix == ".gz" else open, limit) == md5
     except (gzip.BadGzipFile, zlib.error, EOFError):
         return False
 
 
-def md5_of(path: Path, opener: Callable[..., Any] = open) -> str:
-    """The MD5, in hexadecimal, of what `opener` reads of a file (gzip.open: of its content)."""
+def md5_of(path: Path, opener: Callable[..., Any] = open, limit: float = math.inf) -> str:
+    """The MD5, in hexadecimal, of what `opener` reads of a file (gzip.open: of its content).
+
+    Stops past `limit` bytes.
+    """
     digest = hashlib.md5(usedforsecurity=False)
     with opener(path, "rb") as file:
-        while chunk := file.read(CHUNK):
+        while file.tell() <= limit and (chunk := file.read(CHUNK)):
             digest.update(chunk)
     return digest.hexdigest()
 

