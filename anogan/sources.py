@@ -251,6 +251,7 @@ def fetch_lsun(
     name = "test" if split == "test" else f"{category}_{split}"
     folder = data_dir / "lsun" / name
     source = data_dir / f".{name}_lmdb"
+    clear_scratch(source)
     if line := _already_there(folder):
         shutil.rmtree(source, ignore_errors=True)  # of a run that was killed at its end
         return line

@@ -631,7 +631,11 @@ def test_what_a_killed_run_left_at_its_end_goes(
     done = files_under(tmp_path / "data")
     data = tmp_path / "data"
     left = [".bedroom_val_lmdb/x/data.mdb", ".celebA.tmp/1.jpg", ".mnist.tmp/all/x"]
-    left += ["lsun/.bedroom_val.tmp/x", "mnist/train-images-idx3-ubyte.gz.part"]
+    left += [
+        "..bedroom_val_lmdb.tmp/x",
+        "lsun/.bedroom_val.tmp/x",
+        "mnist/train-images-idx3-ubyte.gz.part",
+    ]
     for name in left:
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).touch()

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import itertools
 import json
 import random
 import shutil
@@ -250,14 +251,13 @@ def test_kills(kill_settings, tmp_path):
         whole[name] = content(tmp_path / "whole")
         shutil.rmtree(tmp_path / "whole")
     print({name: (steps[name], round(seconds[name], 1)) for name in names})
+    every_step = [(name, step) for name in names for step in range(1, steps[name] + 1)]
+    order = itertools.cycle(rng.sample(every_step, len(every_step)))
     for i in range(runs):
-        name, folder = names[i % len(names)], tmp_path / "data"
-        title = []
-        for _ in range(rng.choice([1, 1, 2])):
-            if rng.random() < 0.5:
-                step, after = rng.randint(1, steps[name]), None
-            else:
-                step, after = 0, rng.uniform(0.1, 1) * seconds[name]
+        name, step = next(order)
+        folder, title = tmp_path / "data", []
+        moments = [(step, None), (0, rng.uniform(0.1, 1) * seconds[name])]
+        for step, after in rng.sample(moments, rng.choice([1, 1, 2])):
             title.append(f"step {step}" if step else f"{after:.2f} s")
             code, text = run(name, constants, folder, step, after)
             if code not in (0, -signal.SIGKILL):
