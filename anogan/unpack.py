@@ -28,7 +28,7 @@ CHUNK = 1 << 16  # bytes read at a time
 BLOCK = 4096  # bytes that even an empty file takes on disk, at least
 DEEPEST = 32  # folders within folders
 LONGEST_HEADER = 1 << 16  # bytes of a tar's extra header, such as a long name
-LONGEST_END = 1 << 24  # bytes of zeros after a tar's last member
+LONGEST_END = 1 << 20  # bytes of zeros after a tar's last member: tar fills up to 10 KiB or more
 # What the system says where a member's name is at fault and not the disk.
 BAD_NAME = {
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
@@ -92,6 +92,10 @@ def _members(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
 
 def _zipped(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
     with zipfile.ZipFile(archive) as opened:
+        # A damaged entry of its table of contents may swallow others, and zipfile does not count.
+        # Without the zip64 format, which has a longer number, only the last 16 bits are there.
+        if (len(opened.infolist()) - _announced(archive)) % 2**16:
+            raise zipfile.BadZipFile("some files are missing in its table of contents")
         for info in opened.infolist():
             path = _inside(archive, info.filename, stat.S_ISLNK(info.external_attr >> 16))
             with opened.open(info) as stream:  # a folder's too: that compares both of its headers
@@ -99,6 +103,19 @@ def _zipped(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
                     yield path, _chunks(archive, stream)
                 elif info.file_size:
                     raise zipfile.BadZipFile(f"{info.filename} is a folder with content")
+
+
+def _announced(archive: Path) -> int:
+    """How many files a zip archive says, at its end, that it has."""
+    with open(archive, "rb") as file:
+        file.seek(max(0, size(archive) - 2**16 - 200))  # a comment and the two records of the end
+        tail = file.read()
+    end = tail.rindex(b"PK\5\6")
+    count = int.from_bytes(tail[end + 10 : end + 12], "little")
+    zip64 = tail.rfind(b"PK\6\6", 0, end)
+    if count == 2**16 - 1 and zip64 >= 0:
+        return int.from_bytes(tail[zip64 + 32 : zip64 + 40], "little")
+    return count
 
 
 def _tarred(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:

@@ -13,7 +13,7 @@ import pytest
 from misbehaving import files_under, make_tgz, make_zip
 
 from anogan.fetch import DownloadError
-from anogan.unpack import unpack, unpack_lmdb
+from anogan.unpack import _announced, unpack, unpack_lmdb
 
 pytestmark = pytest.mark.unit
 
@@ -75,6 +75,10 @@ def blocks(path):
         return [member.offset for member in opened] + [opened.offset]
 
 
+def zeros_up_to_the_end(data, where):
+    return data[: where[4]] + bytes(2**21)  # of a file whose room was reserved, and no more
+
+
 def damage_header(data, where):
     return data[: where[4]] + b"?" + data[where[4] + 1 :]
 
@@ -99,7 +103,7 @@ def empty_a_header(data, where):
 @pytest.mark.parametrize(
     "spoil",
     [damage_header, cut_at_a_header, cut_in_a_header]
-    + [cut_after_one_block_of_the_end, empty_a_header],
+    + [cut_after_one_block_of_the_end, empty_a_header, zeros_up_to_the_end],
 )
 def test_damaged_or_cut_tar_is_not_taken_for_whole(tmp_path, spoil, is_zipped):
     archive = tmp_path / "a.tar"
@@ -157,6 +161,28 @@ def test_member_with_two_names_is_not_left_out(tmp_path, change):
     archive.write_bytes(data[:place] + change + data[place + 1 :])
     place_images = {"place": lambda path: path if path.suffix == ".jpg" else None}
     assert "damaged" in one_line(archive, tmp_path / "out", **place_images)
+
+
+def test_table_of_contents_that_swallows_entries_is_damaged(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", {f"{i}.jpg": b"" for i in range(5)})
+    with zipfile.ZipFile(archive) as opened:
+        start = opened.start_dir
+    data = bytearray(archive.read_bytes())
+    data[start + 32] = 46 + 5  # the length of the first one's comment: the second is in it
+    archive.write_bytes(data)
+    assert "files are missing" in one_line(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("count", [0, 2**16 - 1, 2**16 + 3])
+def test_zip_of_more_files_than_16_bits_can_count(tmp_path, monkeypatch, count):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as opened:
+        monkeypatch.setattr(opened, "_didModify", True)
+        name = zipfile.ZipInfo("a")
+        name.compress_size = name.file_size = name.CRC = name.header_offset = 0
+        opened.filelist += [name] * count
+    (tmp_path / "a.zip").write_bytes(data.getvalue())
+    assert _announced(tmp_path / "a.zip") == count
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
