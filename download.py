@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from anogan.fetch import DownloadError
+from anogan.files import printable
 from anogan.sources import LSUN_CATEGORIES, fetch_celeba, fetch_elpv, fetch_lsun, fetch_mnist
 
 # Name: what it is, and what fetches it. That takes the data folder and --from_file (lsun also its
@@ -61,9 +64,21 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _reason(error: OSError, args: argparse.Namespace) -> str:
+    """What is wrong with a file, and the remedy."""
+    path = error.filename or args.data_dir
+    what = f"{error.strerror or error}: {path}"
+    if args.from_file and str(path) == str(args.from_file):
+        return f"--from_file cannot be read: {what}"
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{what}; {'make room, or ' if is_full else ''}choose another --data_dir"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Fetch each data set; 0 if all are there, 1 if one failed, 130 after Ctrl-C."""
     args = parse_arguments(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it may lack the letters of a folder's name
+        sys.stdout.reconfigure(errors="backslashreplace")
     failed = False
     for name in args.datasets:
         options = {"category": args.category, "split": args.split} if name == "lsun" else {}
@@ -72,19 +87,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.from_file and not is_usable(args.from_file):
                 raise DownloadError(f"--from_file {args.from_file}: there is no such file")
             _, fetch = DATASETS[name]
-            print(f"{name}: {fetch(args.data_dir, args.from_file, **options)}", flush=True)
+            line = fetch(args.data_dir, args.from_file, **options)
+            print(f"{name}: {printable(line)}", flush=True)
             continue
         except DownloadError as error:
             reason = str(error)
         except ImportError as error:
             reason = f"{error}; run: python -m pip install -r requirements.txt"
         except OSError as error:
-            path = error.filename or args.data_dir
-            reason = f"{error.strerror or error}: {path}; make room, or choose another --data_dir"
+            reason = _reason(error, args)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on where this stopped", file=sys.stderr)
             return 130
-        print(f"error: {name}: {reason}", file=sys.stderr)
+        print(f"error: {name}: {printable(reason)}", file=sys.stderr)
         failed = True
     return int(failed)
 

@@ -6,15 +6,18 @@ wherever a run broke off.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import math
 import os
+import re
 import sys
 import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,7 +30,9 @@ TRIES = 5  # in a row without a new byte
 BACKOFF = 0.5  # seconds before a retry, doubled for each failure in a row
 TIMEOUT = (5, 30)  # seconds: to connect to one address of a host, and for each read
 ANSWER_DEADLINE = 10  # seconds: name look-up, all addresses and the headers together
-CHUNK = 1 << 14  # bytes; what a broken connection loses at most
+CHUNK = 1 << 16  # bytes read at a time at most
+LOWEST_SPEED = 1000  # bytes per second, over …
+SPEED_WINDOW = 60  # … so many seconds, retries and their waits included
 
 
 class DownloadError(Exception):
@@ -42,35 +47,54 @@ class _Unreachable(_Transient):
     """No connection at all: worth a retry only where there was one a moment ago."""
 
 
-def fetch(urls: str | Iterable[str], path: Path, md5: str | None = None) -> None:
+class Pace:
+    """Gives up a transfer that brings less than LOWEST_SPEED over SPEED_WINDOW."""
+
+    def __init__(self) -> None:
+        self.since, self.received = time.monotonic(), 0
+
+    def add(self, count: int) -> None:
+        """Notes that `count` bytes came; DownloadError where that is too slow."""
+        self.received += count
+        seconds = time.monotonic() - self.since
+        if seconds < SPEED_WINDOW:
+            return
+        if self.received < LOWEST_SPEED * seconds:
+            raise DownloadError(f"too slow: {self.received:,} bytes in {seconds:.0f} s")
+        self.since, self.received = time.monotonic(), 0
+
+
+def fetch(
+    urls: str | Iterable[str], path: Path, md5: str | None = None, limit: float = math.inf
+) -> None:
     """Download the first of `urls` (one, or several mirrors) that works to `path`.
 
     Continues a PATH.part of an earlier run. Resets, truncation and 5xx are retried with back-off;
     any other failure, or too many, goes to the next mirror. `md5` is that of the content, for a .gz
-    unpacked; without it a .zip must at least have its table of contents. Does nothing where `path`
-    is whole already.
+    unpacked; without it a .zip must at least have its table of contents. What is longer than
+    `limit` bytes, also unpacked, is not the file. Does nothing where `path` is whole already.
     Raises DownloadError where every mirror failed, OSError where `path` cannot be written.
     """
-    if path.is_file() and _is_whole(path, path.suffix, md5):
+    if path.is_file() and _is_whole(path, path.suffix, md5, limit):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     reasons = []
     for url in [urls] if isinstance(urls, str) else urls:
         try:
-            _fetch_part(url, part, path.suffix, md5)
+            _fetch_part(url, part, path.suffix, md5, limit)
         except DownloadError as error:
-            reasons.append(f"{urlsplit(url).netloc}: {error}")
+            reasons.append(f"{_host(url)}: {error}")
         else:
             os.replace(part, path)
             return
     raise DownloadError(f"cannot fetch {path.name} ({'; '.join(reasons)})")
 
 
-def fetch_from_drive(url: str, path: Path, md5: str) -> None:
+def fetch_from_drive(url: str, path: Path, md5: str, limit: float = math.inf) -> None:
     """Download a file of Google Drive to `path`, going on where an earlier run broke off.
 
-    Does nothing where `path` is whole already. Raises DownloadError.
+    Does nothing where `path` is whole already. Raises DownloadError, also past `limit` bytes.
     """
     import gdown
     import requests
@@ -79,50 +103,118 @@ def fetch_from_drive(url: str, path: Path, md5: str) -> None:
         return
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for part in _drive_parts(path):
+        if md5_of(part) == md5:  # killed just before it would have been renamed
+            os.replace(part, path)
+            return
     try:
         _get(url).close()  # where there is no network, gdown would take long to say so
-        gdown.download(
-            url,
-            str(path),
-            quiet=not sys.stderr.isatty(),
-            resume=True,
-            retries=TRIES,
-            timeout=TIMEOUT,
-            use_cookies=False,
-        )
-    except (_Transient, gdown.exceptions.DownloadError, requests.RequestException) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DownloadError(f"cannot fetch {path.name} from Google Drive ({reason})") from None
+        with _watched(limit) as watch:
+            gdown.download(
+                url,
+                str(path),
+                quiet=not sys.stderr.isatty(),
+                resume=True,
+                retries=TRIES,
+                timeout=TIMEOUT,
+                use_cookies=False,
+                **watch,
+            )
+    except DownloadError as error:
+        for part in _drive_parts(path) if "more than" in str(error) else []:
+            part.unlink()
+        raise DownloadError(f"cannot fetch {path.name} from Google Drive ({error})") from None
+    except Exception as error:  # of many kinds where what it sent is nonsense
+        network = (requests.RequestException, ConnectionError, TimeoutError)
+        if isinstance(error, OSError) and not isinstance(error, network):
+            raise  # the disk's
+        raise _drive_error(path, error) from None
     if md5_of(path) != md5:
         path.unlink()
         raise DownloadError("Google Drive sent something else, such as a quota or virus scan page")
 
 
-def _fetch_part(url: str, part: Path, suffix: str, md5: str | None) -> None:
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return url
+
+
+def _drive_parts(path: Path) -> list[Path]:
+    """gdown's partial files of `path`."""
+    return list(path.parent.glob(f"{path.name}?*.part"))
+
+
+def _drive_error(path: Path, error: Exception) -> DownloadError:
+    reason = " ".join(str(error).split())[:160]
+    if "byte range" in reason:  # what is there is too long or of another file
+        for part in _drive_parts(path):
+            part.unlink()
+        reason += "; removed it, run the same command again"
+    return DownloadError(f"cannot fetch {path.name} from Google Drive ({reason})")
+
+
+@contextlib.contextmanager
+def _watched(limit: float) -> Iterator[dict[str, Any]]:
+    """Arguments for gdown that end a transfer which is too slow or longer than `limit`."""
+    import gdown
+
+    cancel, over = threading.Event(), threading.Event()
+    pace, last = Pace(), 0
+    slow: list[DownloadError] = []
+
+    def progress(count: int, total: int | None) -> None:
+        nonlocal last
+        if max(count, total or 0) > limit:
+            raise DownloadError(f"it sends more than {limit:,} bytes")
+        pace.add(count - last)
+        last = count
+
+    def watch() -> None:
+        while not over.wait(min(1, SPEED_WINDOW / 4)):
+            try:
+                pace.add(0)
+            except DownloadError as error:
+                slow.append(error)
+                return cancel.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield {"progress": progress, "cancel": cancel}
+    except gdown.exceptions.DownloadCancelled:
+        raise slow[0] from None
+    finally:
+        over.set()
+
+
+def _fetch_part(url: str, part: Path, suffix: str, md5: str | None, limit: float) -> None:
     failures = best = 0
-    stale = size(part) > 0  # it may be: it is from an earlier run or from another mirror
+    is_mixed = size(part) > 0  # of several answers, perhaps an earlier run's or another mirror's
+    may_restart = True
+    pace = Pace()
     while True:
         try:
-            _receive(url, part)
+            _receive(url, part, limit, pace)
         except _Transient as error:
             failures = 0 if size(part) > best else failures + 1
             if failures == TRIES or (isinstance(error, _Unreachable) and not best):
                 raise DownloadError(str(error)) from None
             best = max(best, size(part))
+            is_mixed = is_mixed or best > 0
             time.sleep(BACKOFF * 2**failures)
+            pace.add(0)
             continue
-        if _is_whole(part, suffix, md5):
+        if _is_whole(part, suffix, md5, limit):
             return
-        part.unlink()
-        if not stale:
+        part.unlink(missing_ok=True)
+        if not (is_mixed and may_restart):
             raise DownloadError("what it sent is not the right file (wrong checksum)")
-        failures, best, stale = 0, 0, False  # once more, from the start
+        failures, best, may_restart = 0, 0, False  # once more, from the start
 
 
-def _receive(url: str, part: Path) -> None:
+def _receive(url: str, part: Path, limit: float, pace: Pace) -> None:
     """One request, which appends what is missing to `part` or, if it must, begins it afresh."""
-    import urllib3
-
     offset = size(part)
     with _get(url, {"Range": f"bytes={offset}-"} if offset else {}) as response:
         status, headers = response.status_code, response.headers
@@ -132,32 +224,69 @@ def _receive(url: str, part: Path) -> None:
         if status == 416 or (status == 206 and not content_range.startswith(f"bytes {offset}-")):
             part.unlink(missing_ok=True)
             raise _Transient("it cannot continue the partial file")
+        answer = f"HTTP {status} {response.reason}"[:100]
         if status >= 500 or status in (408, 429):
-            raise _Transient(f"HTTP {status} {response.reason}")
-        if not response.ok:
-            raise DownloadError(f"HTTP {status} {response.reason}")
+            raise _Transient(answer)
+        if status not in (200, 206):
+            raise DownloadError(answer)
         if status != 206:
             offset = 0  # it sends all of it, even where we asked for the rest
-        total = offset + int(headers["Content-Length"]) if "Content-Length" in headers else None
+        total = _announced(headers, offset)
+        if total is not None and total > limit:
+            raise DownloadError(f"it announced {total:,} bytes, more than the file has")
+        most = limit if total is None else total
         is_html = "text/html" in headers.get("Content-Type", "")
-        try:
-            _write(response.raw, part, offset, total, is_html)
-        except urllib3.exceptions.HTTPError as error:
-            raise _Transient(f"the connection broke ({type(error).__name__})") from None
+        _write(_body(response.raw), part, offset, total, most, is_html, pace)
     if total is not None and size(part) != total:
         raise _Transient(f"it ended after {size(part):,} of {total:,} bytes")
 
 
-def _write(raw: Any, part: Path, offset: int, total: int | None, is_html: bool) -> None:
-    chunks = raw.stream(CHUNK, decode_content=False)
+def _announced(headers: Mapping[str, str], offset: int) -> int | None:
+    """How long the whole file is by an answer that begins at `offset`; None where it says nothing.
+
+    Raises DownloadError where it says nonsense.
+    """
+    if whole := re.fullmatch(r"bytes \d+-\d+/(\d{1,15})", headers.get("Content-Range", "")):
+        return int(whole[1])
+    length = headers.get("Content-Length")
+    if length is None or "chunked" in headers.get("Transfer-Encoding", "").lower():
+        return None
+    if not re.fullmatch(r"[0-9]{1,15}", length):
+        raise DownloadError(f"it announced a length of {length[:40]!r}")
+    return offset + int(length)
+
+
+def _body(raw: Any) -> Iterator[bytes]:
+    """What a connection brings, as soon as it does; _Transient where it breaks."""
+    try:
+        while chunk := raw.read1(CHUNK, decode_content=False):
+            yield chunk
+    except Exception as error:  # of urllib3, http.client or, where chunks are nonsense, any other
+        raise _Transient(f"the connection broke ({type(error).__name__})") from None
+
+
+def _write(
+    chunks: Iterator[bytes],
+    part: Path,
+    offset: int,
+    total: int | None,
+    most: float,
+    is_html: bool,
+    pace: Pace,
+) -> None:
     chunk = next(chunks, b"")
     if is_html or (not offset and chunk.lstrip()[:5].lower() in (b"<!doc", b"<html")):
         raise DownloadError("it sent a web page instead of the file")
     bar = progress(total=total, initial=offset, unit="B", desc=part.stem)
     with open(part, "ab" if offset else "wb") as file, bar:
         while chunk:
+            offset += len(chunk)
+            if offset > most:
+                part.unlink()
+                raise DownloadError(f"it sends more than {most:,} bytes")
             file.write(chunk)
             bar.update(len(chunk))
+            pace.add(len(chunk))
             chunk = next(chunks, b"")
 
 
@@ -171,12 +300,17 @@ def _get(url: str, headers: dict[str, str] | None = None) -> requests.Response:
     import urllib3
 
     headers = {"Accept-Encoding": "identity", **(headers or {})}
-    answers: list[requests.Response | requests.RequestException] = []
+    answers: list[requests.Response | Exception] = []
+
+    def skip_body(response: requests.Response, *_: Any, **__: Any) -> None:
+        if response.is_redirect:  # requests would read it to its end, if it has one
+            response.close()
 
     def ask() -> None:
         try:
-            answers.append(requests.get(url, headers=headers, stream=True, timeout=TIMEOUT))
-        except requests.RequestException as error:
+            options: Any = {"stream": True, "timeout": TIMEOUT, "hooks": {"response": skip_body}}
+            answers.append(requests.get(url, headers=headers, **options))
+        except Exception as error:  # not only of requests where a host's name is malformed
             answers.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -196,20 +330,23 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _is_whole(path: Path, suffix: str, md5: str | None) -> bool:
+def _is_whole(path: Path, suffix: str, md5: str | None, limit: float) -> bool:
     if md5 is None:
         return suffix != ".zip" or zipfile.is_zipfile(path)
     try:
-        return md5_of(path, gzip.open if suffix == ".gz" else open) == md5
+        return md5_of(path, gzip.open if suffix == ".gz" else open, limit) == md5
     except (gzip.BadGzipFile, zlib.error, EOFError):
         return False
 
 
-def md5_of(path: Path, opener: Callable[..., Any] = open) -> str:
-    """The MD5, in hexadecimal, of what `opener` reads of a file (gzip.open: of its content)."""
+def md5_of(path: Path, opener: Callable[..., Any] = open, limit: float = math.inf) -> str:
+    """The MD5, in hexadecimal, of what `opener` reads of a file (gzip.open: of its content).
+
+    Stops past `limit` bytes.
+    """
     digest = hashlib.md5(usedforsecurity=False)
     with opener(path, "rb") as file:
-        while chunk := file.read(CHUNK):
+        while file.tell() <= limit and (chunk := file.read(CHUNK)):
             digest.update(chunk)
     return digest.hexdigest()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image
 
 from anogan.dataset import ImageSet, thin
 from anogan.errors import UserError
+
+MOST_BYTES = 60_000 * 28 * 28  # of the training images; what is longer is not read
 
 
 def mnist(
@@ -33,6 +36,8 @@ def mnist(
     digits = _idx(data_dir, f"{prefix}-labels-idx1-ubyte", 1)
     if len(images) != len(digits):
         raise _damaged(data_dir, f"{len(images)} images but {len(digits)} labels")
+    if digits.max() > 9:
+        raise _damaged(data_dir, f"{prefix}-labels-idx1-ubyte names a digit {digits.max()}")
     if normal_class is not None:
         labels = (digits != normal_class).astype(int)
     else:
@@ -61,19 +66,19 @@ def mnist(
 def _idx(data_dir: str | Path, name: str, dimensions: int) -> np.ndarray:
     """An idx file of uint8, raw or as .gz."""
     path = Path(data_dir) / "mnist" / name
+    zipped = path.with_name(name + ".gz")
+    start = 4 + 4 * dimensions
     try:
-        if not path.exists() and path.with_name(name + ".gz").exists():
-            content = gzip.decompress(path.with_name(name + ".gz").read_bytes())
-        else:
-            content = path.read_bytes()
+        is_zipped = not path.exists() and zipped.exists()
+        with gzip.open(zipped) if is_zipped else open(path, "rb") as file:
+            content = file.read(start + MOST_BYTES + 1)
     except FileNotFoundError:
         raise _damaged(data_dir, f"{path} is missing") from None
     except (OSError, EOFError, zlib.error) as error:
         raise _damaged(data_dir, f"{path} cannot be read ({error})") from None
-    start = 4 + 4 * dimensions
-    sizes = np.frombuffer(content[4:start], ">u4") if len(content) >= start else [0]
+    sizes = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
     magic = bytes([0, 0, 8, dimensions])
-    if content[:4] != magic or len(content) - start != np.prod(sizes, dtype=np.int64):
+    if content[:4] != magic or len(content) - start != math.prod(sizes) or not all(sizes):
         raise _damaged(data_dir, f"{path} is damaged or cut short")
     return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
 

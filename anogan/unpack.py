@@ -7,40 +7,60 @@ is complete, wherever a run broke off.
 from __future__ import annotations
 
 import contextlib
-import gzip
+import errno
+import itertools
+import math
 import os
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from anogan.database import DamagedDatabase, opened_values
 from anogan.fetch import DownloadError, progress, size
 
 IMAGE_TYPES = {b"RIFF": ".webp", b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png"}
 SHARD = 1000  # images of an LMDB in a sub-folder
+CHUNK = 1 << 16  # bytes read at a time
+BLOCK = 4096  # bytes that even an empty file takes on disk, at least
+DEEPEST = 32  # folders within folders
+LONGEST_HEADER = 1 << 16  # bytes of a tar's extra header, such as a long name
+LONGEST_END = 1 << 20  # bytes of zeros after a tar's last member: tar fills up to 10 KiB or more
+# What the system says where a member's name is at fault and not the disk.
+BAD_NAME = {
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ),
+}
 Place = Callable[[PurePosixPath], "str | PurePosixPath | None"]
 
 
-def unpack(archive: Path, folder: Path, place: Place = PurePosixPath) -> int:
+def unpack(
+    archive: Path, folder: Path, place: Place = PurePosixPath, limit: float = math.inf
+) -> int:
     """Unpack a zip or tar archive to the new `folder`, all of it or nothing; count the files.
 
-    `place` turns a member's path into its path inside `folder`, or None to leave it out.
-    Raises DownloadError where the archive is damaged or holds nothing that is wanted, and where a
-    member is a link or lies outside `folder`.
+    `place` turns a member's path into its path inside `folder`, or None to leave it out. `limit` is
+    what may be written, in bytes on disk.
+    Raises DownloadError where the archive is damaged, cut short, larger than `limit` or holds
+    nothing that is wanted, and where a member is a link or lies outside `folder`; OSError where
+    files cannot be read or written.
     """
-    count = 0
-    with scratch(folder) as temp, damage_is_an_error(archive):
-        for path, stream in progress(_members(archive), unit=" files", desc="unpacking"):
+    count = room = 0
+    with scratch(folder) as temp:
+        for path, chunks in progress(_members(archive), unit=" files", desc="unpacking"):
             target = place(path)
             if target is None:
                 continue
-            (temp / target).parent.mkdir(parents=True, exist_ok=True)
-            with open(temp / target, "xb") as file:
-                shutil.copyfileobj(stream, file)
+            room += BLOCK
+            with _create(archive, temp, target) as file:
+                for chunk in itertools.chain([b""], chunks):
+                    room += len(chunk)
+                    if room > limit:
+                        raise DownloadError(f"{archive} is not this data set: it is far larger")
+                    file.write(chunk)
             count += 1
         if not count:
             raise DownloadError(f"{archive} holds none of the files of this data set")
@@ -48,35 +68,107 @@ def unpack(archive: Path, folder: Path, place: Place = PurePosixPath) -> int:
     return count
 
 
-def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """(path, stream) of each file in a zip or tar archive."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            for info in opened.infolist():
-                path = _inside(archive, info.filename, stat.S_ISLNK(info.external_attr >> 16))
+def _create(archive: Path, folder: Path, target: str | PurePosixPath) -> IO[bytes]:
+    """A new file to write, inside `folder` whatever the archive says."""
+    inside = _inside(archive, str(target), False)
+    path = folder / inside
+    try:
+        if len(inside.parts) > DEEPEST:
+            raise ValueError("too deep")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "xb")
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in BAD_NAME:
+            raise
+        why = "there twice" if isinstance(error, FileExistsError) else "no name for a file"
+        raise DownloadError(f"{archive} is damaged: {str(target)[:80]!r} is {why}") from None
+
+
+def _members(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
+    """(path, content) of each file in a zip or tar archive."""
+    with damage_is_an_error(archive):
+        yield from _zipped(archive) if zipfile.is_zipfile(archive) else _tarred(archive)
+
+
+def _zipped(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
+    with zipfile.ZipFile(archive) as opened:
+        # A damaged entry of its table of contents may swallow others, and zipfile does not count.
+        # Without the zip64 format, which has a longer number, only the last 16 bits are there.
+        if (len(opened.infolist()) - _announced(archive)) % 2**16:
+            raise zipfile.BadZipFile("some files are missing in its table of contents")
+        for info in opened.infolist():
+            path = _inside(archive, info.filename, stat.S_ISLNK(info.external_attr >> 16))
+            with opened.open(info) as stream:  # a folder's too: that compares both of its headers
                 if not info.is_dir():
-                    with opened.open(info) as stream:
-                        yield path, stream
-    else:
-        with tarfile.open(archive) as opened:
-            for member in opened:
-                path = _inside(archive, member.name, not (member.isfile() or member.isdir()))
-                if file := opened.extractfile(member):
-                    yield path, file
+                    yield path, _chunks(archive, stream)
+                elif info.file_size:
+                    raise zipfile.BadZipFile(f"{info.filename} is a folder with content")
+
+
+def _announced(archive: Path) -> int:
+    """How many files a zip archive says, at its end, that it has."""
+    with open(archive, "rb") as file:
+        file.seek(max(0, size(archive) - 2**16 - 200))  # a comment and the two records of the end
+        tail = file.read()
+    end = tail.rindex(b"PK\5\6")
+    count = int.from_bytes(tail[end + 10 : end + 12], "little")
+    zip64 = tail.rfind(b"PK\6\6", 0, end)
+    if count == 2**16 - 1 and zip64 >= 0:
+        return int.from_bytes(tail[zip64 + 32 : zip64 + 40], "little")
+    return count
+
+
+def _tarred(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
+    with tarfile.open(archive, tarinfo=_TarInfo) as opened:
+        for member in opened:
+            path = _inside(archive, member.name, not (member.isfile() or member.isdir()))
+            if file := opened.extractfile(member):
+                yield path, _chunks(archive, file)
+        # tarfile takes a damaged header, but for the first, and a missing rest for the end: there
+        # are to be two blocks of zeros and, up to the end, which a .gz's checksum follows, no more.
+        rest = opened.fileobj
+        assert rest is not None
+        rest.seek(opened.offset)
+        length = 0
+        while chunk := rest.read(CHUNK):
+            length += len(chunk)
+            if chunk.strip(b"\0") or length > LONGEST_END:
+                raise tarfile.ReadError("something follows its end, or a header is damaged")
+        if length < 2 * tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it is cut short")
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A header that does not make tarfile take any amount of memory for a name."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarInfo:
+        info = super().frombuf(buf, encoding, errors)
+        is_extra = info.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
+        if info.size < 0 or (is_extra and info.size > LONGEST_HEADER):
+            raise tarfile.ReadError(f"a header of {info.size:,} bytes")
+        return info
+
+
+def _chunks(archive: Path, stream: IO[bytes]) -> Iterator[bytes]:
+    with damage_is_an_error(archive):
+        while chunk := stream.read(CHUNK):
+            yield chunk
 
 
 def _inside(archive: Path, name: str, is_link: bool) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     if is_link or path.is_absolute() or ".." in path.parts or ":" in name:
-        raise DownloadError(f"{archive} is not safe to unpack: {name!r} is a link or lies outside")
+        raise DownloadError(
+            f"{archive} is not safe to unpack: {name[:80]!r} is a link or lies outside"
+        )
     return path
 
 
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """A new hidden folder beside `folder` that goes at the end, as does one of a killed run."""
-    temp = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temp, ignore_errors=True)
+    temp = clear_scratch(folder)
     temp.mkdir(parents=True)
     try:
         yield temp
@@ -84,55 +176,77 @@ def scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temp, ignore_errors=True)
 
 
+def clear_scratch(folder: Path) -> Path:
+    """Remove what a killed run left of `scratch`, and say where that would be."""
+    temp = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temp, ignore_errors=True)
+    return temp
+
+
 @contextlib.contextmanager
 def damage_is_an_error(archive: Path) -> Iterator[None]:
-    """DownloadError in place of whatever a damaged archive raises in the block."""
-    damage = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
+    """DownloadError in place of whatever reading a damaged archive raises in the block.
+
+    zipfile, tarfile and the decompressors raise errors of any kind, and OSError without a number,
+    or with EINVAL, for what they cannot read. Any other OSError is the disk's, and gets the path.
+    """
     try:
         yield
-    except (*damage, RuntimeError):  # RuntimeError: encrypted
-        raise DownloadError(f"{archive} is damaged or encrypted, or no archive") from None
+    except DownloadError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise OSError(error.errno, error.strerror, str(archive)) from None
+        reason = [*str(error).splitlines(), type(error).__name__][0][:160]
+        what = f"{archive} is damaged or encrypted, or no archive ({reason})"
+        raise DownloadError(what) from None
 
 
-def unpack_fetched(archive: Path, folder: Path, place: Place = PurePosixPath) -> int:
+def unpack_fetched(
+    archive: Path, folder: Path, place: Place = PurePosixPath, limit: float = math.inf
+) -> int:
     """`unpack`, and remove the archive if that went well or if it turned out to be damaged."""
-    try:
-        count = unpack(archive, folder, place)
-    except DownloadError as error:
+    with scratch(folder) as temp:
+        try:
+            count = unpack(archive, temp / "whole", place, limit)
+        except DownloadError as error:
+            archive.unlink()
+            raise DownloadError(f"{error}; removed it, run the same command again") from None
+        # First, as a kill after the other would leave it for ever: the next run finds all done.
         archive.unlink()
-        raise DownloadError(f"{error}; removed it, run the same command again") from None
-    archive.unlink()
+        os.replace(temp / "whole", folder)
     return count
 
 
-def unpack_lmdb(source: Path, folder: Path) -> tuple[int, int]:
+def unpack_lmdb(source: Path, folder: Path, limit: float = math.inf) -> tuple[int, int]:
     """Turn the LMDB of encoded images under `source` into files in the new `folder`.
 
     Removes `source` in the end. What an interrupted run wrote is kept, in `source`, and not written
     again. Returns (images written, values skipped because they do not begin like an image).
-    Raises DownloadError where there is no LMDB, or a damaged one, or no image in it.
+    Raises DownloadError where there is no LMDB, or a damaged one, or no image in it, or more than
+    `limit` bytes of images.
     """
-    import lmdb
-
     temp = source / "images"
-    count = bad = 0
+    count = bad = room = 0
     try:
-        database = next(source.rglob("data.mdb"), source / "data.mdb").parent
-        with lmdb.open(str(database), readonly=True, lock=False) as env, env.begin() as entries:
-            total = env.stat()["entries"]
-            for _, value in progress(entries.cursor(), total=total, unit=" images"):
+        database = next(source.rglob("data.mdb"), source / "data.mdb")
+        with opened_values(database) as (total, values):
+            for value in progress(values, total=total, unit=" images"):
                 suffix = next((IMAGE_TYPES[m] for m in IMAGE_TYPES if value.startswith(m)), None)
                 if suffix is None:
                     bad += 1
                     continue
+                room += BLOCK + len(value)
+                if room > limit:
+                    raise DamagedDatabase("it holds more than the data set has")
                 path = temp / f"{count // SHARD:05d}" / f"{count:08d}{suffix}"
                 if size(path) != len(value):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(value)
                 count += 1
         if not count:
-            raise lmdb.Error(f"none of its {total:,} values is an image")
-    except lmdb.Error as error:
+            raise DamagedDatabase(f"none of its {total:,} values is an image")
+    except DamagedDatabase as error:
         shutil.rmtree(source)
         raise DownloadError(f"no usable LMDB ({error}); removed it, run again") from None
     folder.parent.mkdir(parents=True, exist_ok=True)

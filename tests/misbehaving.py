@@ -1,14 +1,18 @@
 """A local HTTP server that misbehaves in every way that real ones do, and files for it to serve."""
 
+import contextlib
 import hashlib
 import http.server
 import io
+import itertools
 import random
+import resource
 import socket
 import struct
 import tarfile
 import time
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -18,14 +22,17 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; `script[path]` lists what goes wrong in the requests to come."""
+    """Serves `files`; `script[path]` lists what goes wrong in the requests to come.
+
+    A fault is a status, a name that do_GET knows, or a function that answers in its place.
+    """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.script: dict[str, list[int | str]] = {}
+        self.script: dict[str, list[int | str | Callable[[Handler], None]]] = {}
         self.requests: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -49,6 +56,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         fault = faults.pop(0) if faults else "none"
         if fault == "drop":
             return None
+        if callable(fault):
+            return fault(self)
         data = server.files.get(self.path)
         if data is None:
             return self.send_error(404)
@@ -78,6 +87,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.connection.close()
             return None
         self.wfile.write(body)
+
+
+def answers(body=b"", status="200 OK", pause=0.0, endless=False, repeat=1, **headers):
+    """A fault: this answer, the body piece by piece with pauses, without end or `repeat` times."""
+
+    def fault(handler):
+        head = [f"HTTP/1.1 {status}", *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items())]
+        with contextlib.suppress(OSError):  # the client has gone
+            handler.wfile.write("\r\n".join([*head, "Connection: close", "", ""]).encode("latin-1"))
+            for _ in itertools.count() if endless else range(repeat):
+                handler.wfile.write(body)
+                time.sleep(pause)
+
+    return fault
+
+
+@contextlib.contextmanager
+def largest_file(limit):
+    """A full disk for whatever writes a file past `limit` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def make_zip(path, files):

@@ -482,3 +482,32 @@ def test_mnist_labels_of_another_file_are_an_error(digits):
     (digits / "mnist/t10k-labels-idx1-ubyte").write_bytes(idx(np.arange(19)))
     with pytest.raises(UserError, match="20 images but 19 labels: .* download.py mnist"):
         mnist(digits, "test")
+
+
+def test_mnist_bomb_or_endless_file_is_damaged_and_not_read_to_its_end(digits):
+    path = digits / "mnist/t10k-images-idx3-ubyte"
+    with gzip.open(path.with_name(path.name + ".gz"), "wb", 1) as file:
+        for _ in range(100):
+            file.write(bytes(10**6))
+    path.rename(digits / "kept")
+    with pytest.raises(UserError, match="damaged or cut short"):
+        mnist(digits, "test")
+    os.truncate(digits / "kept", 1 << 40)  # of holes
+    (digits / "kept").rename(path)
+    with pytest.raises(UserError, match="damaged or cut short"):
+        mnist(digits, "test")
+
+
+@pytest.mark.parametrize("sizes", [(0, 28, 28), (20, 0, 28), (2**32 - 1, 2**32 - 1, 2**32 - 1)])
+def test_mnist_sizes_that_cannot_be_are_damage(digits, sizes):
+    path = digits / "mnist/t10k-images-idx3-ubyte"
+    content = path.read_bytes() if sizes[0] > 99 else bytes(16)
+    path.write_bytes(bytes([0, 0, 8, 3]) + np.array(sizes, ">u4").tobytes() + content[16:])
+    with pytest.raises(UserError, match="damaged or cut short"):
+        mnist(digits, "test")
+
+
+def test_mnist_label_that_is_no_digit_is_damage(digits):
+    (digits / "mnist/t10k-labels-idx1-ubyte").write_bytes(idx(np.arange(20)))
+    with pytest.raises(UserError, match="names a digit 19: .* download.py mnist"):
+        mnist(digits, "test")

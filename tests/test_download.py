@@ -12,7 +12,15 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from misbehaving import CONTENT, encode, files_under, make_tgz, make_zip
+from misbehaving import (
+    CONTENT,
+    answers,
+    encode,
+    files_under,
+    largest_file,
+    make_tgz,
+    make_zip,
+)
 
 import download
 from anogan import fetch, sources, unpack
@@ -29,7 +37,7 @@ def test_interrupted_unpacking_is_not_taken_for_done(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(unpack.shutil, "copyfileobj", interrupt)
+        patch.setattr(unpack, "_chunks", interrupt)
         assert download.main(celeba_command(tmp_path, archive)) == 130
     killed = tmp_path / "data" / ".celebA.tmp"  # what SIGKILL would leave
     killed.mkdir()
@@ -488,3 +496,190 @@ def test_ctrl_c_exits_with_130_and_keeps_the_part(tmp_path, server, lsun):
     assert "Traceback" not in error and "interrupted" in error
     assert part.stat().st_size > 0
     assert run_lsun(tmp_path) == 0
+
+
+def elpv_command(tmp_path, wheel):
+    return ["elpv", "--data_dir", str(tmp_path / "data"), "--from_file", str(wheel)]
+
+
+IMAGE = "images/cell0001.png"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [f"{IMAGE} 0.0 ../../../evil", f"{IMAGE} 1.0 ../../../evil", f"{IMAGE} 1.0 HERE/evil"]
+    + ["../../evil.png 1.0 mono", "images/.. 1.0 mono", "images/../../evil.png 1.0 mono"]
+    + [f"{IMAGE} 1.0", f"{IMAGE} 1.0 mono more", f"{IMAGE} high mono", f"{IMAGE} 1.0 quad", "", ","]
+    + [f"{IMAGE} nan mono", f"{IMAGE} 2.0 mono", f"{IMAGE} -1 mono", f"{IMAGE} 1.0 mono\x1b[2J"]
+    + [f"{IMAGE} 0.0 mono\n{IMAGE} 1.0 poly", "images/a\0.png 1.0 mono", "\udcff", "x" * 2**21],
+)
+def test_labels_of_a_wheel_are_no_more_trusted_than_its_names(tmp_path, line, capsys):
+    labels = b"images/good.png 1.0 mono\n" + line.encode("utf-8", "surrogateescape") + b"\n"
+    files = {"labels.csv": labels, "images/good.png": b"x", IMAGE: b"x"}
+    wheel = make_zip(tmp_path / "a.whl", {sources.ELPV_DATA + n: data for n, data in files.items()})
+    assert download.main(elpv_command(tmp_path, wheel)) == 1
+    error = capsys.readouterr().err
+    assert "a.whl" in error and error.count("\n") == 1 and "\x1b" not in error
+    assert files_under(tmp_path) == ["a.whl"]
+
+
+def test_wheel_without_labels_is_one_line(tmp_path, capsys):
+    wheel = make_zip(tmp_path / "a.whl", {"x": b""})
+    assert download.main(elpv_command(tmp_path, wheel)) == 1
+    assert "is not the wheel" in capsys.readouterr().err
+
+
+def test_texts_from_outside_reach_the_terminal_escaped(tmp_path, server, monkeypatch, capsys):
+    monkeypatch.setattr(sources, "LSUN_URL", server.url + "/{}")
+    reason = "404 \x1b[31mred\x9b2J\x07" + "long" * 99
+    server.script["/bedroom_val"] = [answers(status=reason)]
+    assert run_lsun(tmp_path) == 1
+    evil = "\x1b[2J\u202egpj.a\nlsun: done"
+    assert (
+        download.main(celeba_command(tmp_path, make_zip(tmp_path / "a", {f"../{evil}": b""}))) == 1
+    )
+    twice = tmp_path / "twice\n\x1b[2J.zip"
+    assert download.main(celeba_command(tmp_path, make_zip(twice, {"a": b""}))) == 1
+    (tmp_path / "data\x1b[1m").mkdir()
+    faces = make_zip(tmp_path / "b", {"a.jpg": b"x"})
+    assert (
+        download.main(
+            ["celebA", "--data_dir", str(tmp_path / "data\x1b[1m"), "--from_file", str(faces)]
+        )
+        == 0
+    )
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 3 and captured.out.count("\n") == 1
+    text = (captured.err + captured.out).replace("\n", "")
+    assert text.isprintable() and "\\x1b[31mred\\x9b2J\\x07" in text and len(text) < 1500
+
+
+def test_folder_that_the_terminal_cannot_show_is_escaped(tmp_path, faces):
+    command = [sys.executable, "download.py", *celeba_command(tmp_path, faces)]
+    command[4] = str(tmp_path / "\u00e9\udcff")
+    encoding = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, cwd=ROOT, env=encoding, capture_output=True)
+    assert result.returncode == 0 and b"/\\xe9\\udcff/celebA" in result.stdout
+
+
+def test_full_disk_is_one_line_wherever_and_with_room_it_goes_on(
+    tmp_path, server, lsun, faces, mirrors, digits, capsys
+):
+    """Each way to a data set, at each size at which the disk may be full."""
+    server.files |= {f"/x/{name}.gz": gzip.compress(data) for name, data in digits.items()}
+    data_dir = tmp_path / "data"
+    commands = [
+        ["lsun", "--data_dir", str(data_dir)],
+        ["mnist", "--data_dir", str(data_dir)],
+        celeba_command(tmp_path, faces),
+        elpv_command(tmp_path, make_wheel(tmp_path / "a.whl")),
+    ]
+    failures = 0
+    for command in commands:
+        for limit in (0, 1, 100, 400, 600, 5000, 20_000):
+            with largest_file(limit):
+                code = download.main(command)
+            captured = capsys.readouterr()
+            if code:
+                assert captured.err.count("\n") == 1, captured.err
+                assert "File too large: " in captured.err and "make room" in captured.err
+                failures += 1
+            else:
+                assert "done" in captured.out
+                break
+        assert download.main(command) == 0
+    assert failures >= 10
+    assert not [name for name in files_under(data_dir) if "/." in f"/{name}"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
+def test_remedy_suits_what_the_disk_says(tmp_path, monkeypatch, capsys, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number), "some/file")
+
+    monkeypatch.setitem(download.DATASETS, "celebA", ("", fail))
+    assert download.main(["celebA"]) == 1
+    error = capsys.readouterr().err
+    assert "some/file" in error and "another --data_dir" in error
+    assert ("make room" in error) == (number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def test_full_disk_under_pip_is_not_the_networks_fault(tmp_path, monkeypatch, capsys):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho 'ERROR: [Errno 28] No space left on device' >&2; false")
+    script.chmod(0o755)
+    monkeypatch.setattr(sources.sys, "executable", str(script))
+    assert download.main(["elpv", "--data_dir", str(tmp_path / "data")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "No space left" in last and "make room" in last and "by hand" not in last
+
+
+def test_program_that_leaves_nothing_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sources.sys, "executable", "true")
+    assert download.main(["elpv", "--data_dir", str(tmp_path / "data")]) == 1
+    assert "left no *.whl" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_a_killed_run_left_at_its_end_goes(
+    tmp_path, server, mirrors, lsun, rooms, digits, faces
+):
+    """After the last rename nothing is fetched again, and yet all is cleared away."""
+    server.files |= {f"/x/{name}.gz": gzip.compress(data) for name, data in digits.items()}
+    commands = [["lsun"], ["mnist"], ["celebA", "--from_file", str(faces)]]
+    for command in commands:
+        assert download.main([*command, "--data_dir", str(tmp_path / "data")]) == 0
+    done = files_under(tmp_path / "data")
+    data = tmp_path / "data"
+    left = [".bedroom_val_lmdb/x/data.mdb", ".celebA.tmp/1.jpg", ".mnist.tmp/all/x"]
+    left += [
+        "..bedroom_val_lmdb.tmp/x",
+        "lsun/.bedroom_val.tmp/x",
+        "mnist/train-images-idx3-ubyte.gz.part",
+    ]
+    for name in left:
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).touch()
+    for command in commands:
+        assert download.main([*command, "--data_dir", str(data)]) == 0
+    assert files_under(data) == done
+
+
+@pytest.mark.parametrize("endless", [True, False])
+def test_drive_that_sends_too_much_or_too_slowly_is_given_up(
+    tmp_path, server, drive, monkeypatch, capsys, endless
+):
+    monkeypatch.setattr(sources, "CELEBA_LIMIT", 100_000)
+    monkeypatch.setattr(fetch, "SPEED_WINDOW", 0.3)
+    fast, slow = answers(bytes(1000), endless=True), answers(b"x", endless=True, pause=0.01)
+    server.script["/faces"] = ["none"] + [fast if endless else slow] * 99
+    start = time.monotonic()
+    assert download.main(celeba_command(tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert ("more than 100,000 bytes" if endless else "too slow") in error
+    assert error.count("\n") == 1 and time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("part", ["whole", "too long"])
+def test_drive_part_that_cannot_be_continued_does_not_stay(tmp_path, server, drive, part):
+    data = server.files["/faces"]
+    (tmp_path / "data").mkdir()
+    left = tmp_path / "data/img_align_celeba.zip12345678.part"
+    left.write_bytes(data if part == "whole" else data + b"x")
+    codes = [download.main(celeba_command(tmp_path)) for _ in range(2)]
+    assert codes[-1] == 0 and (part == "too long" or codes[0] == 0)
+    assert files_under(tmp_path / "data") == [f"celebA/{i:06d}.jpg" for i in range(1, 6)]
+
+
+@pytest.mark.parametrize("does", ["sleep 9", "head -c 99999 /dev/zero > $TMPDIR/x; sleep 9"])
+def test_pip_that_brings_nothing_or_too_much_is_ended(tmp_path, monkeypatch, capsys, does):
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\n{does}")
+    script.chmod(0o755)
+    monkeypatch.setattr(sources.sys, "executable", str(script))
+    monkeypatch.setattr(sources, "ELPV_LIMIT", 50_000)
+    monkeypatch.setattr(fetch, "SPEED_WINDOW", 0.2)
+    start = time.monotonic()
+    assert download.main(["elpv", "--data_dir", str(tmp_path / "data")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ("too slow" if does == "sleep 9" else "more than 50,000") in last
+    assert time.monotonic() - start < 4 and files_under(tmp_path / "data") == []

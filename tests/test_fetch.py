@@ -1,11 +1,12 @@
 """Resumable downloads from a server that misbehaves."""
 
+import gzip
 import socket
 import threading
 import time
 
 import pytest
-from misbehaving import CONTENT, MD5, files_under
+from misbehaving import CONTENT, MD5, answers, files_under
 
 from anogan import fetch
 
@@ -172,3 +173,162 @@ def test_silent_network_is_given_up_in_time(tmp_path, monkeypatch):
         fetch.fetch("http://example.invalid/a.bin", tmp_path / "a.bin")
     assert time.monotonic() - start < 2
     over.set()
+
+
+PIECE = b"x" * 1000
+CHUNKED = b"3e8\r\n" + PIECE + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        answers(PIECE, endless=True),
+        answers(CHUNKED, endless=True, Transfer_Encoding="chunked"),
+        answers(CHUNKED, endless=True, Transfer_Encoding="chunked", Content_Length="9"),
+    ],
+)
+def test_endless_body_ends_past_the_known_size(server, served, tmp_path, endless):
+    server.script["/a.bin"] = [endless] * 9
+    with pytest.raises(fetch.DownloadError, match="more than 500,000 bytes"):
+        fetch.fetch(served, tmp_path / "a.bin", limit=500_000)
+    assert len(server.requests) == 1 and files_under(tmp_path) == []
+
+
+def test_body_longer_than_it_announced_is_cut_off(server, served, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
+    headers = {"Transfer_Encoding": "chunked", "Content_Range": "bytes 1000-4999/5000"}
+    server.script["/a.bin"] = [answers(CHUNKED, "206 Some", endless=True, **headers)]
+    with pytest.raises(fetch.DownloadError, match="more than 5,000 bytes"):
+        fetch.fetch(served, tmp_path / "a.bin")
+
+
+def test_announced_length_above_the_known_size_is_refused_at_once(server, served, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
+    server.script["/a.bin"] = [answers(PIECE, Content_Length=10**12)]
+    with pytest.raises(fetch.DownloadError, match="announced 1,000,000,000,000 bytes"):
+        fetch.fetch(served, tmp_path / "a.bin", MD5, limit=len(CONTENT))
+    fetch.fetch(served, tmp_path / "a.bin", MD5, limit=len(CONTENT))
+    assert server.ranges("/a.bin") == ["bytes=1000-"] * 2
+
+
+@pytest.mark.parametrize("length", ["x", "-5", "1e9", "3_000", "+9", "9" * 40, "", "5, 6", "\xb2"])
+def test_nonsense_length_goes_to_the_next_mirror(server, served, tmp_path, length):
+    server.script["/bad"] = [answers(PIECE, Content_Length=length)]
+    fetch.fetch([f"{server.url}/bad", served], tmp_path / "a.bin", MD5)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"zz\r\nabc\r\n", b"-5\r\nabc", b"ffffffff\r\nabc", b"\xff" * 99]
+)
+def test_nonsense_chunks_are_a_broken_connection(server, served, tmp_path, chunk):
+    server.script["/a.bin"] = [answers(chunk, Transfer_Encoding="chunked")]
+    fetch.fetch(served, tmp_path / "a.bin", MD5)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(fetch, "SPEED_WINDOW", 0.3)
+
+
+def test_drip_is_given_up_and_its_part_kept(server, served, tmp_path, hasty):
+    server.script["/a.bin"] = [answers(b"x", endless=True, pause=0.01, Content_Length=10**6)]
+    start = time.monotonic()
+    with pytest.raises(fetch.DownloadError, match="too slow: [0-9]+ bytes in 0 s"):
+        fetch.fetch(served, tmp_path / "a.bin")
+    assert time.monotonic() - start < 2
+    assert files_under(tmp_path) == ["a.bin.part"]
+
+
+def test_byte_a_request_is_a_drip_too(server, served, tmp_path, hasty, monkeypatch):
+    monkeypatch.setattr(fetch, "BACKOFF", 0.01)
+
+    def one_byte(handler):
+        start = int((handler.headers["Range"] or "bytes=0-")[6:-1])
+        where = {"Content_Range": f"bytes {start}-{start}/300000"} if start else {}
+        length = 1 if start else 300000
+        answers(b"x", "206 Some" if start else "200 OK", Content_Length=length, **where)(handler)
+
+    server.script["/a.bin"] = [one_byte] * 10**4
+    start = time.monotonic()
+    with pytest.raises(fetch.DownloadError, match="too slow"):
+        fetch.fetch(served, tmp_path / "a.bin")
+    assert time.monotonic() - start < 2
+
+
+def test_part_of_the_rest_is_followed_by_the_next(server, served, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
+    where = f"bytes 1000-1999/{len(CONTENT)}"
+    part = answers(CONTENT[1000:2000], "206 Some", Content_Length=1000, Content_Range=where)
+    server.script["/a.bin"] = [part]
+    fetch.fetch(served, tmp_path / "a.bin", MD5)
+    assert server.ranges("/a.bin") == ["bytes=1000-", "bytes=2000-"]
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "203 Else", "304 Not Modified", "300 Many"])
+def test_answer_without_the_file_is_not_taken_for_it(server, served, tmp_path, status):
+    server.script["/a.bin"] = [answers(status=status)]
+    with pytest.raises(fetch.DownloadError, match=f"HTTP {status}"):
+        fetch.fetch(served, tmp_path / "a.bin")
+    assert files_under(tmp_path) == []
+
+
+NO_HOSTS = ["http://", "http://[::1/a", "http://a..b/a", f"http://{'a' * 70}.example/a"]
+NO_HOSTS += ["http://é..b/a", f"http://{'a' * 64}/a"]
+NO_HOSTS += ["http://127.0.0.1:99999/a", "http://127.0.0.1:x/a", "ftp://127.0.0.1/a", "nonsense"]
+NO_HOSTS += [
+    "file:///etc/passwd",
+    "http://\x7f/a",
+    "http://ho st/a",
+    "http://*.example/a",
+    "http://@/",
+]
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.parametrize("url", NO_HOSTS)
+def test_malformed_host_is_one_line(server, tmp_path, capfd, monkeypatch, url, redirected):
+    def getaddrinfo(host, *_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    if redirected:
+        server.script["/a"] = [answers(status="302 Found", Location=url)] * 9
+        url = f"{server.url}/a"
+        server.files["/nonsense"] = b"<p>"  # a path on this host
+    else:
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(fetch.DownloadError) as raised:
+        fetch.fetch(url, tmp_path / "a.bin")
+    assert "\n" not in str(raised.value) and capfd.readouterr() == ("", "")
+    assert files_under(tmp_path) == []
+
+
+def test_redirect_with_an_endless_body_is_followed_at_once(server, served, tmp_path):
+    server.script["/r"] = [answers(PIECE, "302 Found", endless=True, Location="/a.bin")]
+    start = time.monotonic()
+    fetch.fetch(f"{server.url}/r", tmp_path / "a.bin", MD5)
+    assert time.monotonic() - start < 2
+
+
+def test_redirects_in_a_circle_are_one_line(server, tmp_path):
+    server.script["/r"] = [answers(status="302 Found", Location="/r")] * 99
+    with pytest.raises(fetch.DownloadError, match="TooManyRedirects"):
+        fetch.fetch(f"{server.url}/r", tmp_path / "a.bin")
+
+
+def test_gz_is_not_unpacked_past_the_known_size(server, tmp_path, monkeypatch):
+    server.files["/a.gz"] = gzip.compress(bytes(10**7))
+    lengths = []
+    read = gzip.GzipFile.read
+
+    def counted(file, n):
+        data = read(file, n)
+        lengths.append(len(data))
+        return data
+
+    monkeypatch.setattr(gzip.GzipFile, "read", counted)
+    with pytest.raises(fetch.DownloadError, match="wrong checksum"):
+        fetch.fetch(f"{server.url}/a.gz", tmp_path / "a.gz", MD5, limit=10**6)
+    assert 10**6 < sum(lengths) < 2 * 10**6

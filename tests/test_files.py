@@ -8,7 +8,7 @@ from PIL import Image
 
 from anogan import files as files_module
 from anogan.errors import UserError
-from anogan.files import MARKER, STAGING, Output, record, written
+from anogan.files import MARKER, STAGING, Output, printable, record, written
 from anogan.folders import list_images
 
 pytestmark = pytest.mark.unit
@@ -128,3 +128,11 @@ def test_rows_of_a_scoring_that_was_interrupted_before_the_marker_may_be_replace
     (tmp_path / "scores.partial.csv").write_text("player,points\n")
     with pytest.raises(UserError, match="was not written by this tool"):
         Output(tmp_path, ["scores.partial.csv"])
+
+
+def test_printable_shows_all_and_forges_nothing():
+    for text in ("Zelle 7.png", "\u00e9\u4e2d\u6587 \u0928.png", r"C:\a", ""):
+        assert printable(text) == text
+    evil = "a\nb\r\t\x1b[2J\x00\x7f\x9b\u202e\u2028\u200b\ud800"
+    assert printable(evil).isprintable()
+    assert printable(evil) == r"a\nb\r\t\x1b[2J\x00\x7f\x9b\u202e\u2028\u200b\ud800"
