@@ -378,12 +378,12 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_last_one_stays(
     def full(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
-    save = tf.train.CheckpointManager.save
-    monkeypatch.setattr(tf.train.CheckpointManager, "save", full)
+    save = tf.train.Checkpoint.write
+    monkeypatch.setattr(tf.train.Checkpoint, "write", full)
     assert main.main(["--dataset", "zeros", "--train", "--epoch", "3"]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "No space left" in error and "make room" in error
-    monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
+    monkeypatch.setattr(tf.train.Checkpoint, "write", save)
     assert main.main(["--dataset", "zeros", "--train", "--epoch", "3"]) == 0
     assert "going on from step 6 " in capsys.readouterr().out
 
