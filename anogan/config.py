@@ -173,7 +173,9 @@ class Config:
         """The configuration of a run's folder; UserError where there is none or it is damaged."""
         path = Path(folder) / FILE_NAME
         try:
-            settings = dict(json.loads(read_own(path)))
+            settings = json.loads(read_own(path))
+            if type(settings) is not dict:
+                raise ValueError("it holds no settings")
             version = settings.pop("version", 1)
             if type(version) is not int or version < 1:
                 raise ValueError(f"version {version!r:.40}")
@@ -186,7 +188,7 @@ class Config:
                 )
             settings = _typed(_updated(settings) if version == 1 else settings)
         except FileNotFoundError:
-            raise UserError(f"{folder} holds no trained model (no {FILE_NAME})") from None
+            raise UserError(f"{folder} holds no trained model (no {FILE_NAME}): train it first") from None
         except (ValueError, TypeError, OverflowError, OSError, RecursionError) as error:
             raise UserError(
                 f"{path} cannot be read ({first_line(error)}): train the model again, under "
