@@ -188,7 +188,9 @@ class Config:
                 )
             settings = _typed(_updated(settings) if version == 1 else settings)
         except FileNotFoundError:
-            raise UserError(f"{folder} holds no trained model (no {FILE_NAME}): train it first") from None
+            raise UserError(
+                f"{folder} holds no trained model (no {FILE_NAME}): train it first"
+            ) from None
         except (ValueError, TypeError, OverflowError, OSError, RecursionError) as error:
             raise UserError(
                 f"{path} cannot be read ({first_line(error)}): train the model again, under "
