@@ -1,8 +1,9 @@
 """Runs commands of main.py as processes that start at once: forked from one with TensorFlow.
 
-stdin: a JSON line for each, {"cwd", "arguments", "log", "setup"}; stdout: its process id, and when
-it is over its exit code. setup: Python statements before it, such as limits. Nothing that
-TensorFlow computes with has begun when it is forked.
+stdin: a JSON line for each, {"cwd", "arguments", "setup"}; stdout: its process id, and when it is
+over its exit code; what it prints goes to the file descriptor that is this script's argument.
+setup: Python statements before it, such as limits. Nothing that TensorFlow computes with has begun
+when it is forked.
 """
 
 import json
@@ -20,9 +21,9 @@ from anogan.report import pictures  # noqa: F401
 
 
 def run(order):
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    for name, place in ("stdout", 1), ("stderr", 2):
+        os.dup2(int(sys.argv[1]), place)
+        setattr(sys, name, os.fdopen(os.dup(place), "w"))
     os.chdir(order["cwd"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     exec(order["setup"], {"training": training, "os": os})

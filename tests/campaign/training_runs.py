@@ -1,5 +1,7 @@
 """Trainings of a small model as a user starts them, and what they leave."""
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -24,33 +26,42 @@ class Driver:
 
     def __enter__(self):
         variables = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        # A pipe: what a command prints has room whatever limits it has
+        self.printed, written = os.pipe()
+        fcntl.fcntl(written, fcntl.F_SETPIPE_SZ, 2**20)
+        os.set_blocking(self.printed, False)
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("driver.py"))],
+            [sys.executable, str(Path(__file__).with_name("driver.py")), str(written)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=variables, text=True,
+            pass_fds=[written], env=variables, text=True,
         )  # fmt: skip
+        self.written = written
         return self
 
     def __exit__(self, *_):
         self.process.stdin.close()
         self.process.wait(60)
+        os.close(self.printed)
+        os.close(self.written)
 
     def start(self, cwd, arguments=ARGUMENTS, setup=OFTEN) -> int:
-        """The process id of a command; its lines go to the file log in cwd."""
-        order = {"cwd": str(cwd), "arguments": arguments, "log": f"{cwd}.log", "setup": setup}
+        """The process id of a command."""
+        order = {"cwd": str(cwd), "arguments": arguments, "setup": setup}
         print(json.dumps(order), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
-    def end(self) -> int:
-        """Waits for the command; its exit code, negative where a signal ended it."""
-        return int(self.process.stdout.readline())
+    def end(self) -> tuple[int, str]:
+        """Waits for the command; its exit code, negative if a signal ended it, and its lines."""
+        code, parts = int(self.process.stdout.readline()), []
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self.printed, 2**20):
+                parts.append(part)
+        return code, b"".join(parts).decode(errors="replace")
 
     def run(self, cwd, arguments=ARGUMENTS, setup=OFTEN) -> tuple[int, str]:
         """The exit code and the lines of a command."""
-        log = Path(f"{cwd}.log")
-        log.write_text("")
         self.start(cwd, arguments, setup)
-        return self.end(), log.read_text()
+        return self.end()
 
 
 def make_data(cwd, images):
