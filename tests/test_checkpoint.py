@@ -221,14 +221,12 @@ def test_a_killed_runs_lock_is_gone_and_what_it_left_half_written_is_cleared(tmp
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
-        assert first.stdout.readline() == b"in\n"
-        with (
-            pytest.raises(UserError, match="another training run is at work in"),
-            only_run(tmp_path),
-        ):
-            pass
-        first.kill()
-        first.wait()
+        try:
+            assert first.stdout.readline() == b"in\n"
+            with pytest.raises(UserError, match="another training run is at work in"):
+                only_run(tmp_path).__enter__()
+        finally:
+            first.kill()
     files.temporary_in(tmp_path).write_text("half")
     files.temporary_in(tmp_path).mkdir()
     (tmp_path / "ckpt-7_temp").mkdir()
