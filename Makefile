@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-slow lint constraints clean
+# make campaign: try to break it.
+.PHONY: demo test test-slow campaign lint constraints clean
 
 demo: $(VENV)/.installed
 	$(RUN) download.py mnist
@@ -13,7 +14,13 @@ test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -q
 
 test-slow: $(VENV)/.installed-dev
-	$(RUN) -m pytest -q -m slow
+	$(RUN) -m pytest -q -m slow --ignore tests/campaign
+
+# Seeded attempts to break the tool: ten minutes; SIZE=1 takes hours and is the full campaign.
+SIZE ?= 0.05
+campaign: $(VENV)/.installed-dev
+	ANOGAN_CAMPAIGN=$(SIZE) ANOGAN_CAMPAIGN_RESULTS=benchmarks/results/campaign.jsonl \
+		$(RUN) -m pytest -q -m slow tests/campaign
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

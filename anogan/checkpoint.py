@@ -1,43 +1,49 @@
 """What a run's folder holds, and how it is written and read: the format of a checkpoint.
 
     config.json       the Config, and the version of this format
-    checkpoint        TensorFlow's list of the checkpoints below, the newest first
-    ckpt-STEP.*       weights of G, D, E and of their EMA ("…_average"), Adam's moments, and the
-                      step; the two newest
+    ckpt-STEP.*       TensorFlow's checkpoints, the two newest: weights of G, D, E and of their EMA
+                      ("…_average"), Adam's moments, and the step; aside-STEP.* are those that could
+                      not be read when a run went on from an older one
     images.npz        uint8: held_out and seen, some images (n, h, w, c) that were and were not
                       kept from training; first, G's samples before it
     images.json       held_out: names of all images kept from training; images: {name: [size,
                       time]} of all training images. Runs of before version 2 have none
     calibration.json  {version and way: Calibration}, a cache
+    .lock             held by the process that trains here, see files.only_run
 
-A folder is data: loading it runs none of its content. Each file is written whole or not at all.
+A folder is data, maybe from elsewhere: loading it runs none of its content, and only files of these
+names in it are read, replaced or removed, no links. Each file is written whole or not at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
+import os
+import re
 import shutil
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import tensorflow as tf
 
-from anogan.errors import UserError
-from anogan.files import write_atomic
+from anogan.errors import UserError, first_line
+from anogan.files import is_own, read_own, temporary_in, write_atomic
 from anogan.scoring import Calibration
 from anogan.trainer import Trainer
 
 ARRAYS, IMAGES, CALIBRATIONS = "images.npz", "images.json", "calibration.json"
 KEPT = 2  # checkpoints
-# What reading a damaged checkpoint or archive raises
-UNREADABLE = (
-    *(AssertionError, AttributeError, ValueError, TypeError, OSError, EOFError, LookupError),
-    *(BadZipFile, zlib.error, tf.errors.OpError),
+MOST_IMAGES = 4096  # in each of the arrays, far more than are ever kept
+PART = re.compile(r"ckpt-(0|[1-9][0-9]{0,14})\.(index|data-[0-9]{5}-of-([0-9]{5}))")
+# What says nothing of a checkpoint itself
+OUTSIDE = (
+    *(PermissionError, MemoryError),
+    *(tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError),
 )
 
 
@@ -80,18 +86,45 @@ class RunImages:
         write_atomic(folder / IMAGES, json.dumps(listed) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> RunImages:
-        """UserError where a file is damaged."""
+    def load(cls, folder: Path, shape: tuple[int, ...]) -> RunImages:
+        """shape: of one image. UserError where a file is damaged or of something else."""
         path = folder / ARRAYS
         try:
-            with np.load(path) as arrays:
-                found = {name: arrays[name] for name in ("held_out", "seen", "first")}
+            found = _arrays(read_own(path), shape)
             path = folder / IMAGES
-            listed = json.loads(path.read_text()) if path.exists() else {}
-            names = tuple(map(str, listed.get("held_out", ())))
-            return cls(**found, states=dict(listed.get("images", {})), held_out_names=names)
-        except UNREADABLE as error:
-            raise UserError(_broken(path, error, folder)) from None
+            listed = json.loads(read_own(path)) if os.path.lexists(path) else {}
+            names, states = listed.get("held_out", []), listed.get("images", {})
+            numbers = [number for state in states.values() for number in state]
+            if not all(type(n) is int for n in numbers) or type(names) is not list:
+                raise ValueError("no list of images")
+            if not all(type(name) is str for name in names):
+                raise ValueError("no list of names")
+            return cls(**found, states=states, held_out_names=tuple(names))
+        except Exception as error:
+            raise UserError(
+                f"{path} cannot be restored ({first_line(error)}): put it back from a copy, or "
+                "train again under another --checkpoint_dir"
+            ) from None
+
+
+def _arrays(packed: bytes, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The arrays of images, (n, *shape) uint8, in an archive; no more memory than they need."""
+    found = {}
+    with ZipFile(io.BytesIO(packed)) as archive:
+        for name in ("held_out", "seen", "first"):
+            if f"{name}.npy" not in archive.namelist() and name == "first":
+                continue
+            with archive.open(f"{name}.npy") as file:
+                if np.lib.format.read_magic(file) != (1, 0):
+                    raise ValueError(f"{name} is of another format")
+                held, _, kind = np.lib.format.read_array_header_1_0(file)
+                if kind != np.uint8 or held[1:] != shape or not 0 <= held[0] <= MOST_IMAGES:
+                    raise ValueError(f"{name} is {held} of {kind}, not images of {shape}")
+            with archive.open(f"{name}.npy") as file:
+                found[name] = np.lib.format.read_array(file, allow_pickle=False)
+                if file.read(1):  # the end, where the checksum is looked at
+                    raise ValueError(f"{name} is too long")
+    return found
 
 
 class Checkpoints:
@@ -103,37 +136,105 @@ class Checkpoints:
         nets |= {f"{name}_average": net for name, net in trainer.ema.trained().items()}
         optimisers = {f"{name}_optimiser": o for name, o in trainer.optimisers.items()}
         self._objects = tf.train.Checkpoint(step=trainer.step, **nets, **optimisers)
-        self._manager = tf.train.CheckpointManager(self._objects, self.folder, KEPT)
+        self._last = -1  # step of the newest checkpoint there that is this trainer's
 
     def save(self) -> None:
         """Writes a checkpoint; a kill at any time leaves the last one. UserError if it can't."""
-        step = self.trainer.steps_done
+        step, new = self.trainer.steps_done, temporary_in(self.folder)
         try:
-            self._manager.save(checkpoint_number=step)
+            new.mkdir(parents=True)
+            self._objects.write(str(new / "ckpt"))
+            self._set_aside()
+            for path in sorted(new.iterdir()):  # the index last: only with it is it one
+                os.replace(path, self.folder / path.name.replace("ckpt", f"ckpt-{step}", 1))
+            self._last = step
         except (OSError, tf.errors.OpError) as error:
-            shutil.rmtree(self.folder / f"ckpt-{step}_temp", ignore_errors=True)
             raise UserError(
-                f"{self.folder} cannot be written ({str(error).splitlines()[0]}): make room, then "
+                f"{self.folder} cannot be written ({first_line(error)}): make room, then "
                 "the same command goes on from the last checkpoint that is there"
             ) from None
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        for old in list(_parts(self.folder).values())[KEPT:]:
+            for name in reversed(old):  # the index first: what has none is no checkpoint
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink()
+
+    def _set_aside(self) -> None:
+        """Renames checkpoints that are newer than what the trainer comes from: unread, or foreign.
+
+        So they are not overwritten, and not taken for the newest again.
+        """
+        for step, names in _parts(self.folder).items():
+            if step <= self._last:
+                break
+            for name in names:
+                os.rename(self.folder / name, _free(self.folder / name.replace("ckpt", "aside", 1)))
 
     def restore(self) -> None:
-        """Reads the newest checkpoint; UserError where there is none or it is damaged."""
-        latest = tf.train.latest_checkpoint(self.folder)
-        if latest is None:
-            raise UserError(f"{self.folder} holds no checkpoint yet: train it first (--train)")
+        """Reads the newest checkpoint that can be read; UserError where there is none."""
         rates = {name: o.learning_rate.numpy() for name, o in self.trainer.optimisers.items()}
-        try:
-            self._objects.restore(latest).assert_existing_objects_matched()
-        except UNREADABLE as error:
-            raise UserError(_broken(latest, error, self.folder)) from None
-        for name, optimiser in self.trainer.optimisers.items():  # restored to the old rate
-            optimiser.learning_rate.assign(rates[name])
+        there: dict[int, list[str]] = {}
+        while there != (there := _parts(self.folder)):  # training beside it may replace some
+            reasons = []
+            for step, names in there.items():
+                try:
+                    self._read(step, names)
+                except OUTSIDE as error:
+                    raise UserError(f"{self.folder} cannot be read ({first_line(error)})") from None
+                except Exception as error:  # a damaged file may raise anything
+                    reasons.append(f"ckpt-{step} cannot be restored ({first_line(error)})")
+                    continue
+                self._last = step
+                for name, optimiser in self.trainer.optimisers.items():  # restored to the old rate
+                    optimiser.learning_rate.assign(rates[name])
+                for reason in reasons:
+                    logging.getLogger(__name__).warning(
+                        "%s: %s: going back to step %d", self.folder, reason, step
+                    )
+                return
+        if not there:
+            raise UserError(f"{self.folder} holds no checkpoint yet: train it first (--train)")
+        raise UserError(
+            f"{self.folder}: {reasons[0]}, nor any other: put it back from a copy, or train again "
+            "under another --checkpoint_dir"
+        )
+
+    def _read(self, step: int, names: list[str]) -> None:
+        """Raises an error of some kind where it cannot be read as a whole."""
+        counts = [int(match[3] or 0) for match in map(PART.fullmatch, names) if match]
+        if len(names) != 1 + max(counts) or len(names) < 2 or "index" not in names[-1]:
+            raise ValueError("a part of it is missing")
+        if not all(is_own(self.folder / name) for name in names):
+            raise ValueError("a part of it is no file of its own")
+        status = self._objects.read(str(self.folder / f"ckpt-{step}")).expect_partial()
+        status.assert_existing_objects_matched()
+        if self.trainer.steps_done != step:
+            raise ValueError(f"it is of step {self.trainer.steps_done}")
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a folder holds a checkpoint to go on from."""
-    return tf.train.latest_checkpoint(folder) is not None
+    """Whether a folder holds a checkpoint, readable or not."""
+    return bool(_parts(folder))
+
+
+def _parts(folder: Path) -> dict[int, list[str]]:
+    """{step: names of its files, the index last} of a folder's checkpoints, the newest first."""
+    found: dict[int, list[str]] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in sorted(os.listdir(folder)):
+            if match := PART.fullmatch(name):
+                found.setdefault(int(match[1]), []).append(name)
+    return dict(sorted(found.items(), reverse=True))
+
+
+def _free(path: Path) -> Path:
+    """A path, or one like it, that is not there yet."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name} ({number})")
+    return free
 
 
 def save_calibrations(folder: Path, calibrations: dict[str, Calibration]) -> None:
@@ -146,15 +247,10 @@ def load_calibrations(folder: Path) -> dict[str, Calibration]:
     """The cache of a run's calibrations; empty, with a warning, where it cannot be used."""
     path = Path(folder) / CALIBRATIONS
     try:
-        stored = json.loads(path.read_text()) if path.exists() else {}
+        stored = json.loads(read_own(path)) if os.path.lexists(path) else {}
         return {
             key: Calibration.from_json(found) for key, found in stored.items() if "maps" in found
         }
-    except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
-        logging.getLogger(__name__).warning("%s: %s: calibrating anew", path, error)
+    except Exception as error:
+        logging.getLogger(__name__).warning("%s: %s: calibrating anew", path, first_line(error))
         return {}
-
-
-def _broken(path: str | Path, error: BaseException, folder: Path) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{path} cannot be restored ({reason}): delete {folder} and train again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -16,7 +17,7 @@ from anogan import dataset, distributed, folders, mnist, scale
 from anogan.config import FILE_NAME, FREE, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
-from anogan.files import Output, record, require_writable
+from anogan.files import Output, clear_temporaries, only_run, record, require_writable
 from anogan.folders import list_images
 from anogan.labels import labelled
 from anogan.masks import Masks
@@ -217,11 +218,16 @@ def run_config(options: Options) -> tuple[Config, dict]:
 
 
 def train(options: Options, config: Config, changes: dict, images: ImageSet) -> DCGAN:
-    """Trains a new run, or goes on with the one that is there; the model.
-
-    images: an ImageSet.
-    """
+    """Trains a new run, or goes on with the one that is there; the model."""
     folder = run_folder(options)
+    is_chief = options.strategy != "multiworker" or distributed.task()[0] == 0
+    with only_run(folder) if is_chief else contextlib.nullcontext():
+        return _train(options, folder, config, changes, images)
+
+
+def _train(
+    options: Options, folder: Path, config: Config, changes: dict, images: ImageSet
+) -> DCGAN:
     team = connect(options)
     from anogan.checkpoint import has_checkpoint
     from model import DCGAN
@@ -242,6 +248,8 @@ def train(options: Options, config: Config, changes: dict, images: ImageSet) -> 
     for line in [*images.left_out, *model.images.changes(images.states())]:
         say(line, team)
     name, before = output_name(folder), model.steps_done
+    if team.chief:
+        clear_temporaries(Path(options.sample_dir) / name)
     model.train(images, folder, Path(options.sample_dir) / name, Path(options.log_dir) / name)
     step = model.steps_done
     if step == before:
@@ -273,7 +281,9 @@ def load(options: Options) -> DCGAN:
     from model import DCGAN
 
     changes = {} if options.lambda_ is None else {"lambda_": options.lambda_}
-    return DCGAN.load(folder, distributed.resolve_precision(options.precision), team, **changes)
+    model = DCGAN.load(folder, distributed.resolve_precision(options.precision), team, **changes)
+    say(f"the model in {folder} as of step {model.steps_done}", team)  # it may be in training
+    return model
 
 
 def connect(options: Options) -> distributed.Workers:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from anogan.errors import UserError
-from anogan.files import write_atomic
+from anogan.errors import UserError, first_line
+from anogan.files import read_own, write_atomic
 
 FILE_NAME = "config.json"
 
@@ -28,6 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {}, "classic": CLASSIC}
 
 MOST_WINDOWS = 1024  # on an image
 LARGEST = 4096  # side of an image that is seen through windows, pixels
+LARGEST_CROP = 2**20  # pixels
 SMALL, LARGE_BATCH = 32, 32  # images of more pixels a side are trained on in batches of so many
 VERSION = 3  # of the format of a run's folder, see checkpoint.py
 # Settings that runs of version 1 could have each by itself, as the classic preset means them.
@@ -95,7 +98,14 @@ class Config:
             ("z_dim", 1, 4096),
             ("gf_dim", 1, 1024),
             ("df_dim", 1, 1024),
+            ("crop_height", 0, LARGEST_CROP),
+            ("crop_width", 0, LARGEST_CROP),
+            ("train_size", 0, math.inf),
+            ("epochs", 0, 1e9),
+            ("steps", 0, 10**12),
             ("batch_size", 2, 65536),
+            ("learning_rate", 1e-8, 1),
+            ("seed", 0, 2**28 - 1),  # eight times as much is an int32
             ("lambda_", 0, 1),
             ("beta1", 0, 0.9999),
             ("validation_fraction", 0, 0.9),
@@ -120,8 +130,9 @@ class Config:
                 f"{self.height} x {self.width} pixels are more than {MOST_WINDOWS} windows of "
                 f"{self.window}: give a larger --window, or a smaller --output_height"
             )
-        if self.learning_rate <= 0:
-            raise UserError(f"learning_rate must be above 0, not {self.learning_rate}")
+        for name in ("normal_class", "anomaly_class"):
+            if getattr(self, name) not in (None, *range(10)):
+                raise UserError(f"{name} must be from 0 to 9, not {getattr(self, name)}")
 
     @property
     def is_classic(self) -> bool:
@@ -162,8 +173,12 @@ class Config:
         """The configuration of a run's folder; UserError where there is none or it is damaged."""
         path = Path(folder) / FILE_NAME
         try:
-            settings = dict(json.loads(path.read_text()))
+            settings = json.loads(read_own(path))
+            if type(settings) is not dict:
+                raise ValueError("it holds no settings")
             version = settings.pop("version", 1)
+            if type(version) is not int or version < 1:
+                raise ValueError(f"version {version!r:.40}")
             if version > VERSION:
                 raise UserError(f"{path} is of a newer version of this tool: update it")
             if version < VERSION and settings.get("preset", "default") != "classic":
@@ -171,11 +186,35 @@ class Config:
                     f"{folder} is of an older version of this tool, whose networks were others: "
                     "train the model again, under another --checkpoint_dir"
                 )
-            return cls(**(_updated(settings) if version == 1 else settings))
+            settings = _typed(_updated(settings) if version == 1 else settings)
         except FileNotFoundError:
-            raise UserError(f"{folder} holds no trained model (no {FILE_NAME})") from None
-        except (ValueError, TypeError, OSError) as error:
-            raise UserError(f"{path} cannot be read ({error}): train the model again") from None
+            raise UserError(
+                f"{folder} holds no trained model (no {FILE_NAME}): train it first"
+            ) from None
+        except (ValueError, TypeError, OverflowError, OSError, RecursionError) as error:
+            raise UserError(
+                f"{path} cannot be read ({first_line(error)}): train the model again, under "
+                "another --checkpoint_dir"
+            ) from None
+        try:
+            return cls(**settings)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+
+
+def _typed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are; ValueError where one is of another name or type than Config's."""
+    types = get_type_hints(Config)
+    for name, value in settings.items():
+        if name not in types:
+            raise ValueError(f"there is no setting {name!r:.40}")
+        kinds = get_args(types[name]) or (types[name],)
+        kinds += (int,) if float in kinds else ()  # JSON may write 1.0 as 1
+        unusable = isinstance(value, float) and not math.isfinite(value)
+        unusable |= isinstance(value, str) and b"\0" in os.fsencode(value)
+        if type(value) not in kinds or unusable:
+            raise ValueError(f"{name} is {value!r:.40}")
+    return settings
 
 
 def _updated(settings: dict[str, Any]) -> dict[str, Any]:

@@ -226,6 +226,12 @@ def handled(handler: Any, *signals: signal.Signals) -> Iterator[None]:
             signal.signal(number, previous)
 
 
+def interrupts() -> list[signal.Signals]:
+    """The signals that raise KeyboardInterrupt."""
+    both = signal.SIGINT, signal.SIGTERM
+    return [number for number in both if signal.getsignal(number) is signal.default_int_handler]
+
+
 def _connect(index: int, count: int) -> tf.distribute.Strategy:
     """The strategy of all workers; while it waits for them, Ctrl-C ends the process at once."""
     import tensorflow as tf

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
+import stat
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TextIO
+from typing import IO, TextIO
 
 from anogan.errors import UserError
 
 MARKER = ".anogan_files"  # in each folder with output: its files, a JSON string a line
+LOCK = ".lock"  # in a run's folder: held by the process that trains there
+# What a killed process leaves: of write_atomic and its like, and of TensorFlow in former versions
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp|ckpt-[0-9]+_temp")
 STAGING = ".anogan_new"  # below it: what a run has written and not yet published
 # Results of versions before the marker: a folder with both of these …
 SIGNS = {"scores.csv", "metrics.json"}
@@ -54,7 +61,7 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
 def _replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place if all goes well."""
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = temporary_in(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -65,6 +72,82 @@ def _replacing(path: str | Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def temporary_in(folder: Path) -> Path:
+    """A new path in a folder that clear_temporaries knows."""
+    return folder / f".{secrets.token_hex(8)}.tmp"
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Removes what killed processes left half written in a folder."""
+    with contextlib.suppress(OSError):
+        for path in [p for p in folder.iterdir() if TEMPORARY.fullmatch(p.name)]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is there and lies where it is named: no link that may lead elsewhere."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def read_own(path: Path) -> bytes:
+    """A file of a folder that may come from elsewhere; OSError, also where it is a link or pipe."""
+    if os.path.lexists(path) and not is_own(path):
+        raise OSError(f"{path.name} is no file of its own")
+    return path.read_bytes()
+
+
+@contextlib.contextmanager
+def only_run(folder: str | Path) -> Iterator[None]:
+    """The right to train in a folder; UserError where another process has it.
+
+    It ends with the process, however that ends. What a killed one left half written is removed.
+    """
+    folder = Path(folder)
+    with _lock_file(folder / LOCK) as file:
+        if not _lock(file):
+            raise UserError(
+                f"another training run is at work in {folder}: wait until it ends, or name another "
+                "--checkpoint_dir"
+            )
+        clear_temporaries(folder)
+        yield
+
+
+def _lock_file(path: Path) -> IO[bytes]:
+    """It stays where it is: who removed it could remove that of the next one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        no_link = getattr(os, "O_NOFOLLOW", 0)
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | no_link, 0o666), "r+b", 0)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Locks a file until it is closed; False where another process has."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+            return False
+        # some network file systems have no locks
+        logging.getLogger(__name__).warning("%s cannot be locked (%s)", file.name, error.strerror)
+    return True
 
 
 def require_writable(folder: str | Path) -> None:

@@ -5,6 +5,7 @@ Nothing here computes a term: that is detector.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -166,22 +167,30 @@ class Calibration:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Calibration:
         """ValueError, TypeError or LookupError where it is none."""
-        residual, discrimination, prior = map(float, stored["search_weights"])
+        residual, discrimination, prior = map(_number, stored["search_weights"])
         weights, means, spreads = (
-            {name: float(stored[k][name]) for name in TERMS}
+            {name: _number(stored[k][name]) for name in TERMS}
             for k in ("weights", "means", "spreads")
         )
+        if min(spreads.values()) <= 0:
+            raise ValueError("a spread is not above 0")
         return cls(
             search_weights=(residual, discrimination, prior),
             weights=weights,
             means=means,
             spreads=spreads,
-            expected=None if stored["expected"] is None else float(stored["expected"]),
-            maps={name: float(stored["maps"][name]) for name in MAPS},
-            scores=tuple(map(float, stored["scores"])),
-            tail=Tail(*map(float, stored["tail"])) if stored["tail"] else None,
-            peaks=tuple(map(float, stored["peaks"])),
+            expected=None if stored["expected"] is None else _number(stored["expected"]),
+            maps={name: _number(stored["maps"][name]) for name in MAPS},
+            scores=tuple(map(_number, stored["scores"])),
+            tail=Tail(*map(_number, stored["tail"])) if stored["tail"] else None,
+            peaks=tuple(map(_number, stored["peaks"])),
         )
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r:.40} is no number")
+    return float(value)
 
 
 def base_weights(config: Config) -> dict[str, float]:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from anogan.dataset import ImageSet
+from anogan.distributed import handled, interrupts
 from anogan.errors import UserError
 from anogan.files import record
 from anogan.trainer import Trainer
@@ -57,9 +58,23 @@ class TrainingRun:
         self.log_dir = Path(log_dir) if log_dir and mine else None
         self.writer: tf.summary.SummaryWriter | None = None
         self.given_up: set[str] = set()  # what cannot be written
+        self.stopped = False  # by a signal: the step is still to be finished
 
     def to(self, total: int) -> None:
-        """Trains up to this step; saves regularly, at the end, and on Ctrl-C or SIGTERM."""
+        """Trains up to this step; saves regularly, at the end, and on Ctrl-C or SIGTERM.
+
+        What would raise KeyboardInterrupt does so after the step and its checkpoint; when it comes
+        a second time, at once, and the last checkpoint stays.
+        """
+        with handled(self._stop, *interrupts()):
+            self._to(total)
+
+    def _stop(self, *_: object) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+
+    def _to(self, total: int) -> None:
         trainer, batch_size = self.trainer, self.trainer.config.batch_size
         step = trainer.steps_done
         if self.log_dir:
@@ -97,10 +112,11 @@ class TrainingRun:
                             saved = time.monotonic()
                     if last or step % every == 0:
                         self._grid(step)
-        except KeyboardInterrupt:
-            self._check_health(step, {})
-            self._save()
-            raise
+                    if self.stopped:
+                        if not last:
+                            self._check_health(step, {})
+                            self._save()
+                        raise KeyboardInterrupt
         finally:
             if self.writer:
                 with self._optional("curves", self.log_dir):

@@ -21,6 +21,7 @@ import main
 from anogan import commands, folders, places
 from anogan.distributed import handled
 from anogan.errors import UserError
+from anogan.files import only_run
 from anogan.options import Options
 
 pytestmark = pytest.mark.cli
@@ -378,14 +379,23 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_last_one_stays(
     def full(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
-    save = tf.train.CheckpointManager.save
-    monkeypatch.setattr(tf.train.CheckpointManager, "save", full)
+    save = tf.train.Checkpoint.write
+    monkeypatch.setattr(tf.train.Checkpoint, "write", full)
     assert main.main(["--dataset", "zeros", "--train", "--epoch", "3"]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "No space left" in error and "make room" in error
-    monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
+    monkeypatch.setattr(tf.train.Checkpoint, "write", save)
     assert main.main(["--dataset", "zeros", "--train", "--epoch", "3"]) == 0
     assert "going on from step 6 " in capsys.readouterr().out
+
+
+def test_a_second_training_is_told_and_scoring_beside_one_names_its_step(run, capsys):
+    with only_run(run / "checkpoints" / "zeros"):
+        assert main.main(["--dataset", "zeros", "--train", "--epoch", "9"]) == 1
+        said = capsys.readouterr().err
+        assert "error: another training run is at work in checkpoints/zeros: wait" in said
+        assert main.main(["--dataset", "zeros"]) == 0
+    assert "the model in checkpoints/zeros as of step 6\n" in capsys.readouterr().out
 
 
 def test_train_leaves_checkpoint_samples_and_curves(run):

@@ -1,6 +1,8 @@
 """What scoring keeps in memory."""
 
 import csv
+import pickle
+from array import array
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from anogan import detector
 from anogan.dataset import ImageSet
+from anogan.report import parts
 from anogan.report.results import Results
 from anogan.scoring import MAPS, TERMS, Way
 from anogan.threshold import Threshold
@@ -132,3 +135,19 @@ def test_maps_of_an_earlier_run_do_not_stay_beside_new_results(trained, zeros, t
     assert len(list((tmp_path / "maps").glob("*.npy"))) == 2
     scored(tmp_path, trained, zeros[-2:])
     assert [p.name for p in (tmp_path / "maps").iterdir()] == ["mine.txt"]
+
+
+def test_a_workers_part_comes_back_as_it_was_and_runs_nothing():
+    part = {
+        "indices": array("q", [3, 2**40]),
+        "best": [[(float("inf"), (2, np.ones((2, 3, 1), np.float32))), (0.1, (0,))]],
+        "skipped": [("gr\udcff.png", "no image")],
+        "counts": {"regions": np.int64(4), "none": None},
+    }
+    found = parts.unpack(parts.pack(part))
+    assert found["indices"].tolist() == [3, 2**40] and found["skipped"] == [[*part["skipped"][0]]]
+    [[[key, [place, image]], [other, [_]]]] = found["best"]
+    assert (key, place, other, image.dtype, image.shape) == (np.inf, 2, 0.1, np.float32, (2, 3, 1))
+    assert found["counts"] == {"regions": 4, "none": None}
+    with pytest.raises(ValueError, match="pickle"):
+        parts.unpack(pickle.dumps(part))

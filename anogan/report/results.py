@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import pickle
 from array import array
 from collections import Counter
 from pathlib import Path
@@ -22,6 +21,7 @@ from anogan.metrics import LABELS, PixelMeasures
 from anogan.report import page, plots
 from anogan.report.best import Best
 from anogan.report.facts import facts
+from anogan.report.parts import pack, unpack
 from anogan.report.pictures import detection_panel, save_map, shown_map
 from anogan.scoring import TERMS, Calibration, Detection
 from anogan.threshold import Threshold, normalise, told
@@ -189,40 +189,52 @@ class Results:
         if self.workers.count == 1:
             return
         if not self.workers.chief:
-            part: tuple = self.indices, self.columns, self._best(), self._features, self._losses
-            part += self._pixels, self.images.skipped, self.images.remarks
-            write_atomic(self.folder / PART.format(self.workers.index), pickle.dumps(part))
+            part = {
+                "indices": self.indices,
+                "columns": self.columns,
+                "best": [best.in_order() for best in self._best()],
+                "features": self._features,
+                "losses": self._losses,
+                "pixels": vars(self._pixels) if self._pixels else None,
+                "skipped": self.images.skipped,
+                "remarks": self.images.remarks,
+            }
+            write_atomic(self.folder / PART.format(self.workers.index), pack(part))
         self.workers.wait()
         if not self.workers.chief:
             self._partial.unlink()
             return
         for worker in range(1, self.workers.count):
             path = self.folder / PART.format(worker)
-            self._absorb(pickle.loads(path.read_bytes()))
+            self._absorb(unpack(path.read_bytes()))
             path.unlink()
         (self.folder / PART.format(0)).unlink()
 
     def _best(self) -> tuple[Best, ...]:
         return self._most, self._least, self._nearest
 
-    def _absorb(self, part: tuple) -> None:
+    def _absorb(self, part: dict[str, Any]) -> None:
         """Another worker's part, see gather, whose images come after all that are here."""
-        indices, columns, best, features, losses, pixels, skipped, remarks = part
         before = len(self.indices)
-        self.indices += indices
+        self.indices.extend(part["indices"].tolist())
         for name, column in self.columns.items():
-            column += columns[name]
-        for mine, theirs in zip(self._best(), best, strict=True):
-            for key, (place, *picture) in theirs.in_order():
+            column.extend(part["columns"][name].tolist())
+        for mine, theirs in zip(self._best(), part["best"], strict=True):
+            for key, (place, *picture) in theirs:
                 mine.offer(key, (place + before, *picture))
-        for name, parts in features.items():
+        for name, parts in part["features"].items():
+            losses = part["losses"][name]
             for i, some in enumerate(parts):
-                self._keep(name, some, losses[name][i] if losses[name] else None)
-        if pixels and self._pixels:
+                self._keep(name, some, losses[i] if losses else None)
+        if part["pixels"] and self._pixels:
+            pixels = PixelMeasures(self.pixel_threshold)
+            vars(pixels).update(part["pixels"])
             self._pixels += pixels
         known = {name for name, _ in self.images.skipped}
-        self.images.skipped.extend(s for s in skipped if s[0] not in known)
-        for text, names in remarks.items():
+        self.images.skipped.extend(
+            (name, why) for name, why in part["skipped"] if name not in known
+        )
+        for text, names in part["remarks"].items():
             self.images.remarks.setdefault(text, {}).update(names)
 
     def _labels(self, indices: np.ndarray) -> np.ndarray:

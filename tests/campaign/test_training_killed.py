@@ -1,0 +1,75 @@
+"""SIGKILL at random moments of a training: the same command then ends as an unbroken one does."""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from campaign.tools import record, size
+from campaign.training_runs import Driver, differences, make_data
+
+pytestmark = pytest.mark.slow
+
+SEED = 16
+KILLS = 100
+IN_A_ROW = 5  # of one training
+
+
+def last_save(cwd) -> int:
+    """When its newest checkpoint was written, 0 where there is none."""
+    folder = cwd / "checkpoints" / "zeros"
+    times = [0]
+    for path in folder.glob("ckpt-*.index"):
+        try:
+            times.append(path.stat().st_mtime_ns)
+        except FileNotFoundError:  # it has been replaced meanwhile
+            continue
+    return max(times)
+
+
+def killed(driver, cwd, rng, length) -> bool:
+    """Starts a training and kills it: one in four anywhere, others after a first checkpoint."""
+    before = last_save(cwd)
+    process = os.pidfd_open(driver.start(cwd))
+    try:
+        if rng.random() < 0.25:
+            time.sleep(rng.uniform(0, length))
+        else:
+            end = time.monotonic() + 60
+            while last_save(cwd) == before and time.monotonic() < end:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.4 * length))
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    except ProcessLookupError:  # it was at its end
+        pass
+    finally:
+        os.close(process)
+    return driver.end()[0] == -signal.SIGKILL
+
+
+def test_training_killed_at_random_moments(zeros, tmp_path):
+    rng, kills, wanted, found = random.Random(SEED), 0, size(KILLS), []
+    unbroken = tmp_path / "unbroken"
+    make_data(unbroken, zeros[:60])
+    with Driver() as driver:
+        start = time.monotonic()
+        code, log = driver.run(unbroken)
+        assert code == 0, log
+        length, number = time.monotonic() - start, 0
+        while kills < wanted:
+            cwd = tmp_path / str(number)
+            make_data(cwd, zeros[:60])
+            here = min(IN_A_ROW, wanted - kills)
+            kills += sum(killed(driver, cwd, rng, length) for _ in range(here))
+            code, log = driver.run(cwd)
+            what = differences(cwd, unbroken) if code == 0 else f"exit code {code}"
+            if what or "Traceback" in log:
+                found.append(f"{number}: {what}\n{log[-2000:]}")
+            else:
+                shutil.rmtree(cwd)
+            number += 1
+    record("SIGKILL in training", kills, len(found), SEED)
+    assert not found, "\n".join(found)

@@ -1,0 +1,264 @@
+"""A run's folder is data, maybe damaged or from elsewhere, and belongs to one training run."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from anogan import files
+from anogan.checkpoint import Checkpoints, RunImages, has_checkpoint, load_calibrations
+from anogan.config import Config
+from anogan.errors import UserError
+from anogan.files import LOCK, only_run
+from model import DCGAN
+
+pytestmark = pytest.mark.unit
+
+DATA = ".data-00000-of-00001"
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(trained_folder, tmp_path_factory):
+    """A run with whole checkpoints of steps 600 and 605."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    shutil.copytree(trained_folder, folder)
+    for path in folder.glob("ckpt-0*"):
+        path.unlink()
+    model = DCGAN.load(folder)
+    model.trainer.step.assign(605)
+    model.save(folder)
+    return folder
+
+
+@pytest.fixture
+def run(two_checkpoints, tmp_path):
+    return shutil.copytree(two_checkpoints, tmp_path / "run")
+
+
+def images_of(run):
+    return RunImages.load(run, Config.load(run).shape)
+
+
+def checkpoints(folder):
+    return sorted(p.name for p in folder.iterdir() if p.name.startswith(("ckpt", "aside")))
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "no index": lambda f: (f / "ckpt-605.index").unlink(),
+    "no data": lambda f: (f / f"ckpt-605{DATA}").unlink(),
+    "empty index": lambda f: (f / "ckpt-605.index").write_bytes(b""),
+    "short data": lambda f: (f / f"ckpt-605{DATA}").write_bytes(b"short"),
+    "a flipped bit": lambda f: flip(f / f"ckpt-605{DATA}"),
+    "of another step": lambda f: [
+        shutil.copy(f / f"ckpt-600{end}", f / f"ckpt-605{end}") for end in (".index", DATA)
+    ],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_the_last_whole_checkpoint_is_gone_on_from_and_the_unread_one_kept(run, damage, caplog):
+    DAMAGE[damage](run)
+    unread = {p.name[5:]: p.read_bytes() for p in run.glob("ckpt-605*")}
+    model = DCGAN.load(run)
+    assert model.steps_done == 600 and "going back to step 600" in caplog.text
+    assert checkpoints(run) == sorted(
+        [*(f"ckpt-{n}" for n in unread), "ckpt-600.index", f"ckpt-600{DATA}"]
+    )  # scoring changes nothing
+    model.trainer.step.assign(605)
+    model.save(run)
+    assert {p.name[6:]: p.read_bytes() for p in run.glob("aside-*")} == unread
+    caplog.clear()
+    assert DCGAN.load(run).steps_done == 605 and not caplog.text
+
+
+def test_where_none_is_whole_nothing_starts_anew(run):
+    for path in run.glob("ckpt-*.index"):
+        path.write_bytes(path.read_bytes()[:50])
+    before = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    assert has_checkpoint(run)
+    with pytest.raises(UserError, match="ckpt-605 cannot be restored.*another --checkpoint_dir"):
+        DCGAN.load(run)
+    assert before == {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+
+
+def test_a_model_saved_over_another_run_keeps_its_checkpoints(run):
+    model = DCGAN(Config.load(run))
+    model.images = DCGAN.load(run).images
+    model.save(run)
+    assert DCGAN.load(run).steps_done == 0
+    assert {p.name for p in run.glob("aside-60*")} == {
+        f"aside-{step}{end}" for step in (600, 605) for end in (".index", DATA)
+    }
+
+
+def test_saving_keeps_the_two_newest_and_touches_nothing_outside(run, tmp_path):
+    """TensorFlow's own list, as a run from elsewhere may bring it, names files of others."""
+    foreign = tmp_path / "foreign.index", tmp_path / "foreign.data-00000-of-00001"
+    for path in foreign:
+        path.write_text("not ours")
+    listed = [f'all_model_checkpoint_paths: "{tmp_path}/foreign"', 'model_checkpoint_path: "x"']
+    (run / "checkpoint").write_text("\n".join(listed))
+    os.symlink(foreign[0], run / "ckpt-3.index")
+    mine = run / "ckpt-mine.index"
+    mine.write_text("not ours either")
+    model = DCGAN.load(run)
+    for step in (606, 607):
+        model.trainer.step.assign(step)
+        model.save(run)
+    assert [path.read_text() for path in foreign] == ["not ours"] * 2 and mine.exists()
+    steps = {name.split(".")[0] for name in checkpoints(run)}
+    assert steps == {"ckpt-606", "ckpt-607", "ckpt-mine"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "images.npz", "images.json", "ckpt-605.index"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_of_its_own_is_not_read(run, tmp_path, name, kind, caplog):
+    path = run / name
+    if kind == "link":
+        shutil.move(path, tmp_path / name)
+        os.symlink(tmp_path / name, path)
+    else:
+        path.unlink()
+        os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    if name.startswith("ckpt"):
+        assert DCGAN.load(run).steps_done == 600 and "no file of its own" in caplog.text
+        return
+    with pytest.raises(UserError, match=f"{name}.*no file of its own"):
+        images_of(run)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+def test_loading_runs_no_code(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evil = np.array([Evil()], object)
+    np.savez(run / "images.npz", held_out=evil, seen=evil, first=evil, allow_pickle=True)
+    with pytest.raises(UserError, match="images.npz cannot be restored"):
+        images_of(run)
+    (run / "images.npz").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="images.npz cannot be restored"):
+        images_of(run)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_images_that_unpack_to_more_than_they_may_are_not_unpacked(run):
+    with np.load(run / "images.npz") as arrays:
+        held = dict(arrays)
+    for name, wrong in {
+        "held_out": np.zeros((4097, 16, 16, 1), np.uint8),
+        "seen": held["seen"].astype(np.float32),
+        "first": held["first"][:, :8],
+    }.items():
+        np.savez_compressed(run / "images.npz", **{**held, name: wrong})
+        with pytest.raises(UserError, match=f"images.npz cannot be restored.*{name}"):
+            images_of(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("height", "16"), ("height", 16.5), ("height", True), ("gf_dim", None), ("seed", -1),
+        ("steps", 10**40), ("epochs", float("nan")), ("learning_rate", float("inf")),
+        ("lambda_", []), ("dataset", 3), ("dataset", "a\0b"), ("dataset", "\ud800"),
+        ("preset", {}), ("preset", "other"), ("normal_class", 77), ("crop_height", -4),
+        ("code", "import os"), ("version", "3"), ("version", 0), ("version", 99),
+    ],
+)  # fmt: skip
+def test_settings_of_another_type_are_one_line_that_names_the_file(tmp_path, name, value):
+    Config().save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(UserError, match="config.json") as told:
+        Config.load(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "3", '["ab"]', "{", "null", '{"version":'])
+def test_json_that_is_none_is_one_line(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        Config.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [[], {"held_out": "abc"}, {"held_out": [3]}, {"images": []}, {"images": {"a": ["b"]}},
+     {"images": {"a": 3}}, {"held_out": {"a": 1}}],
+)  # fmt: skip
+def test_a_list_of_images_of_another_form_is_one_line(run, listed):
+    (run / "images.json").write_text(json.dumps(listed))
+    with pytest.raises(UserError, match="images.json cannot be restored"):
+        images_of(run)
+
+
+@pytest.mark.parametrize("value", [float("nan"), "0.5", None, True])
+def test_a_calibration_with_a_wrong_number_is_made_anew(run, value, caplog):
+    path = run / "calibration.json"
+    stored = json.loads(path.read_text())
+    next(iter(stored.values()))["means"]["residual"] = value
+    path.write_text(json.dumps(stored))
+    assert load_calibrations(run) == {} and "calibrating anew" in caplog.text
+
+
+def test_a_killed_runs_lock_is_gone_and_what_it_left_half_written_is_cleared(tmp_path):
+    code = (
+        "import sys, time; from anogan.files import only_run\n"
+        "with only_run(sys.argv[1]): print('in', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
+        try:
+            assert first.stdout.readline() == b"in\n"
+            with pytest.raises(UserError, match="another training run is at work in"):
+                only_run(tmp_path).__enter__()
+        finally:
+            first.kill()
+    files.temporary_in(tmp_path).write_text("half")
+    files.temporary_in(tmp_path).mkdir()
+    (tmp_path / "ckpt-7_temp").mkdir()
+    (tmp_path / "mine.tmp").write_text("mine")
+    with only_run(tmp_path):
+        assert {p.name for p in tmp_path.iterdir()} == {LOCK, "mine.tmp"}
+
+
+def test_a_lock_that_cannot_be_had_for_other_reasons_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    os.symlink(tmp_path / "elsewhere", tmp_path / LOCK)
+    for folder in (tmp_path / "file", tmp_path):
+        with pytest.raises(UserError, match="cannot be written"), only_run(folder):
+            pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_scoring_reads_what_is_there_while_training_replaces_it(run, monkeypatch):
+    model = DCGAN(Config.load(run))
+    reader = Checkpoints(run, model.trainer)
+    read = reader._read
+
+    def replaced(step, names):
+        if step == 605:  # a save and its sweep come in between
+            for end in (".index", DATA):
+                os.rename(run / f"ckpt-605{end}", run / f"ckpt-{step}{end}.gone")
+                os.rename(run / f"ckpt-600{end}", run / f"ckpt-600{end}.gone")
+            later = DCGAN(Config.load(run))
+            later.trainer.step.assign(610)
+            Checkpoints(run, later.trainer).save()
+        read(step, names)
+
+    monkeypatch.setattr(reader, "_read", replaced)
+    reader.restore()
+    assert model.steps_done == 610
