@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from anogan import detector
 from anogan.dataset import ImageSet
+from anogan.report.best import Best
 from anogan.report.results import Results
 from anogan.scoring import MAPS, TERMS, Way
 from anogan.threshold import Threshold
@@ -21,31 +22,31 @@ def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_
     found = trained.anomaly_detector(batch)
     with Results(tmp_path, ImageSet.from_array(batch), trained, trained.calibrate()) as results:
         results.add(np.arange(20), batch, found)
-    for best in (results._most, results._least, results._nearest):
-        assert best.ranked()
-        for _, *arrays in best.ranked():
-            shown = batch, found.reconstruction, found.anomaly_map
-            for mine, whole in zip(arrays, shown, strict=True):
-                assert mine.shape == whole.shape[1:] and not np.shares_memory(mine, whole)
+    assert len(results.best.pictures) == 20
+    shown = batch, found.reconstruction, found.anomaly_map
+    for _, *arrays in results.best.pictures.values():
+        for mine, whole in zip(arrays, shown, strict=True):
+            assert mine.shape == whole.shape[1:] and not np.shares_memory(mine, whole)
 
 
-def test_the_most_anomalous_are_kept_in_order(trained, queries, tmp_path):
-    batch = to_float(queries[0])
-    found = trained.anomaly_detector(batch)
-    with Results(
-        tmp_path, ImageSet.from_array(batch), trained, trained.calibrate(), pictures=3
-    ) as results:
-        results._most.count = 3
-        for start in range(0, 80, 20):
-            part = slice(start, start + 20)
-            results.add(
-                np.arange(80)[part],
-                batch[part],
-                type(found)(*(None if v is None else v[part] for v in found)),
-            )
-    order = np.argsort(-found.score, kind="stable")[:3]
-    assert [place for place, *_ in results._most.ranked()] == order.tolist()
-    np.testing.assert_array_equal(results._most.ranked()[0][1], batch[order[0]])
+def test_the_pictures_worth_showing_are_kept_in_order(trained, queries):
+    found = trained.anomaly_detector(queries[0])
+    best = Best(3, 2, 2, float(np.median(found.score)))
+    for start in range(0, 80, 20):
+        part = slice(start, start + 20)
+        some = type(found)(*(None if v is None else v[part] for v in found))
+        best.offer(list(range(80)[part]), to_float(queries[0][part]), some)
+        assert len(best.pictures) <= 7
+    groups, order = best.groups(range(80), found.score), np.argsort(-found.score, kind="stable")
+    assert groups["most"].tolist() == order[:3].tolist()
+    assert set(groups["least"]) == set(order[-2:])
+    assert set(best.pictures) == {i for group in groups.values() for i in group}
+    np.testing.assert_array_equal(best.pictures[order[0]].query, queries[0][order[0]])
+
+
+def test_of_equal_scores_the_first_image_is_shown_in_whatever_order_they_come():
+    best = Best(2, 1, 0, None)
+    assert best.groups([5, 3, 4], [1.0, 1.0, 1.0])["most"].tolist() == [3, 4]
 
 
 def scored(folder, model, images, labels=None, names=None, **options):

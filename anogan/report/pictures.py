@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COLOURS = "inferno"
 MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
 OUTLINE = (0, 255, 255)
+MAP_ENDINGS = (".npy", ".png", "_overlay.png")  # of the files that save_map writes
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -60,7 +61,7 @@ def detection_panel(
     show_image(outline, next(iter(images.values())), "outline over the pixel threshold")
     if anomaly_map.max() > threshold:
         outline.contour(anomaly_map, [threshold], colors="#D55E00", linewidths=1.5)
-    figure.suptitle(title.replace("$", r"\$"), fontsize="medium")
+    figure.suptitle(title, fontsize="medium", parse_math=False)  # $ is a dollar
     save_figure(figure, path)
 
 
