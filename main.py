@@ -20,8 +20,8 @@ from typing import Any
 from anogan.config import LARGE_BATCH, LARGEST, PRESETS, Config
 from anogan.distributed import STRATEGIES, handled, lost, start_anew
 from anogan.errors import UserError
+from anogan.files import printable
 from anogan.options import Options
-from anogan.text import escaped
 
 EXAMPLES = """examples:
   python download.py mnist                                     fetch real images
@@ -70,7 +70,7 @@ class OneLine(logging.Formatter):
     """A line for each record, whatever names of files it holds."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return escaped(super().format(record))
+        return printable(super().format(record))
 
 
 def number(kind: type, low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
@@ -445,9 +445,9 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console may lack the letters of a file's name
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.WARNING)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(OneLine("%(levelname)s: %(message)s"))
+    console = logging.StreamHandler()
+    console.setFormatter(OneLine("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[console])
     try:
         with handled(signal.default_int_handler, signal.SIGTERM):  # saves, as Ctrl-C does
             from anogan import commands  # slow: only when the arguments are good
@@ -460,10 +460,10 @@ def main(arguments: list[str] | None = None) -> int:
                 start_anew()
         return 0
     except UserError as error:
-        print(f"error: {escaped(str(error))}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
-        print(f"error: {escaped(f'{where}{error.strerror or error}')}", file=sys.stderr)
+        print(f"error: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
     except KeyboardInterrupt:
         print(
             "stopped; what was done is kept: run the same command again to go on", file=sys.stderr

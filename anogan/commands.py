@@ -16,7 +16,7 @@ from anogan import dataset, distributed, folders, mnist, scale
 from anogan.config import FILE_NAME, FREE, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
-from anogan.files import Output, record, require_writable
+from anogan.files import Output, printable, record, require_writable
 from anogan.folders import list_images
 from anogan.labels import labelled
 from anogan.masks import Masks
@@ -35,7 +35,6 @@ from anogan.report import pictures
 from anogan.report.facts import told_expected
 from anogan.report.results import FILES, Results
 from anogan.scoring import Detection
-from anogan.text import escaped
 from anogan.threshold import Threshold
 from utils import find_range, probe
 
@@ -398,7 +397,7 @@ def tell_remarks(images: ImageSet) -> None:
 def say(text: str, team: distributed.Workers | None = None) -> None:
     """A line for the user; of a team only the chief says it."""
     if team is None or team.chief:
-        print(escaped(text), flush=True)
+        print(printable(text), flush=True)
 
 
 def run(options: Options) -> None:

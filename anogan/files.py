@@ -27,6 +27,15 @@ FORMER = re.compile(
 )
 
 
+def printable(text: object) -> str:
+    """A text from outside for one line of a terminal: all that would not show is escaped.
+
+    That is control characters, line breaks, marks that turn the writing direction and bytes that
+    are no text, as in names of files, labels and what a server answers.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[TextIO]:
     """A text file to write (UTF-8) that appears, with its folder, whole or not at all.

@@ -15,7 +15,7 @@ from unicodedata import normalize
 
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
-from anogan.text import from_cell
+from anogan.table import from_cell
 
 NORMAL = ("normal", "good", "ok", "0")
 ANOMALOUS = ("anomalous", "anomaly", "abnormal", "defect", "defective", "bad", "1")

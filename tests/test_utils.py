@@ -2,6 +2,8 @@
 
 import os
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -384,7 +386,11 @@ def broken_files(folder):
         "cut.png": (png[: len(png) // 2], "cannot be read"),
         "empty.png": (b"", "empty file"),
         "text.png": (b"<html>quota exceeded</html>", "not an image"),
-        "huge.png": (huge, r"60000 x 60000 pixels take up to .* GB .*: cut it into tiles"),
+        "header.png": (huge, "its header says 60000 x 60000 pixels, in"),
+        "huge.png": (
+            huge + bytes(12_000_000),
+            r"60000 x 60000 pixels take up to .* GB .*: cut it into tiles",
+        ),
         "garbled.png": (png[:50] + bytes(40) + png[90:], "cannot be read"),
     }
 
@@ -397,6 +403,22 @@ def test_broken_files_are_errors_with_name_and_reason(tmp_path):
                 read(tmp_path / name)
             assert "\n" not in str(error.value)
             assert error.value.reason in str(error.value) and name not in error.value.reason
+
+
+def test_memory_that_is_not_there_costs_the_one_file(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", scene())
+    monkeypatch.setattr(utils, "_flat", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(ImageError, match="a.png: takes more memory than there is"):
+        load_image(path, 16, 16, 1)
+
+
+def test_what_pillow_says_of_damaged_files_reaches_no_console():
+    code = "import utils, warnings; from PIL import TiffImagePlugin\n"
+    code += "exec(compile('import warnings; warnings.warn(1 * \"x\")', 'PIL/a.py', 'exec'), "
+    code += "{'__name__': 'PIL.a'})\nTiffImagePlugin.logger.warning('x')"
+    root = Path(utils.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=root)
+    assert done.returncode == 0 and done.stderr == b""
 
 
 def test_image_that_pillow_takes_for_an_attack_is_read(tmp_path):

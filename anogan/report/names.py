@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
-from anogan.text import escaped
+from anogan.files import printable
 
 LONGEST = 200  # bytes of a map's name with its folders; file systems end a name at 255
 SHOWN = 40  # characters of an image's name in a picture's
@@ -23,7 +23,7 @@ def picture_name(group: str, rank: int, name: str) -> str:
 
 def fitting(text: str) -> str:
     """What fits into a picture's heading, in one line."""
-    text = escaped(text)
+    text = printable(text)
     return text if len(text) <= IN_TITLE else f"…{text[-IN_TITLE:]}"
 
 

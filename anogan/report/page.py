@@ -12,8 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from anogan.files import write_atomic
-from anogan.text import escaped
+from anogan.files import printable, write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL = 96  # pixels, the longer side of a gallery picture at most
@@ -38,7 +37,7 @@ def _packed(values: np.ndarray) -> str:
 
 
 def _readable(texts: Sequence[str] | None) -> list[str] | None:
-    return None if texts is None else [escaped(text) for text in texts]
+    return None if texts is None else [printable(text) for text in texts]
 
 
 def write(
@@ -82,8 +81,8 @@ def write(
     ]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     page = environment.get_template("report.html").render(
-        title=escaped(title),
-        facts={escaped(name): escaped(text) for name, text in facts.items()},
+        title=printable(title),
+        facts={printable(name): printable(text) for name, text in facts.items()},
         plots={t: data_uri("png", Path(p).read_bytes()) for t, p in plots.items()},
         count=count,
         shown=len(shown["score"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,9 @@ MAP_ENDINGS = (".npy", ".png", "_overlay.png")  # of the files that save_map wri
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure atomically, in the format of the path's ending."""
     packed = io.BytesIO()
-    figure.savefig(packed, format=path.suffix[1:], dpi=100)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name's letters may not be in the font
+        figure.savefig(packed, format=path.suffix[1:], dpi=100)
     write_atomic(path, packed.getvalue())
 
 

@@ -27,7 +27,7 @@ from anogan.report.names import fitting, map_stems, picture_name
 from anogan.report.partial import Partial, Row
 from anogan.report.pictures import MAP_ENDINGS, detection_panel, save_map, shown_map
 from anogan.scoring import TERMS, Calibration, Detection
-from anogan.text import cell
+from anogan.table import cell
 from anogan.threshold import Threshold, normalise, told
 from utils import ImageError, save_image, tile, to_float
 

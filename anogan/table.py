@@ -1,4 +1,4 @@
-"""Texts from outside (file names, kinds, what servers say) on a terminal, a page, in a table."""
+"""Texts from outside, such as names of files, in tables that spreadsheets open."""
 
 from __future__ import annotations
 
@@ -10,16 +10,6 @@ FORMULA = r"[=+\-@\t\r\n＝＋－＠]"
 BEGINS = r"(?:^|(?<=[;\t\r\n]))"
 HARMFUL = re.compile(rf"{BEGINS}(?='*{FORMULA})")
 HARMLESS = re.compile(rf"{BEGINS}'(?='*{FORMULA})")
-
-
-def escaped(text: str) -> str:
-    """The text in one line: control characters, and marks that turn or hide others, as \\x1b.
-
-    So a terminal obeys none of it, and it cannot look like several lines of this tool.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def cell(text: str) -> str:
