@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a scoring: the same command then leaves what an unbroken one does."""
+"""SIGKILL at any moment of a scoring: the same command then leaves what an unbroken one does."""
 
 import os
 import random
