@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import logging
 import math
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,10 +19,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from anogan.errors import UserError
 from anogan.files import write_atomic
-
-# Its warnings and remarks on damaged files name none of them; what matters is an ImageError.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-logging.getLogger("PIL").setLevel(logging.ERROR)
+from anogan.quiet import silence_pillow
 
 Size = tuple[int, int]  # height and width, pixels
 Range = tuple[float, float]  # values that become black and white
@@ -40,6 +35,7 @@ OUTSIDE = 0.01  # fraction of an image's pixels outside the run's range that is 
 FEW_LEVELS = 16
 ROUNDING = 1e-3  # that floats may be off; half a grey level is 4e-3
 ONE_PICTURE = ("MPO", "PSD")  # whose further frames are previews or layers of the first
+silence_pillow()
 # Pillow refuses large images lest a web server be attacked; these are the user's own, for which
 # the memory is the limit. They are decoded one at a time.
 Image.MAX_IMAGE_PIXELS = None
