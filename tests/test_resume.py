@@ -15,6 +15,7 @@ from anogan.report import plots
 from anogan.report import results as results_module
 from anogan.report.partial import Partial, Row
 from anogan.report.results import COLUMNS, Results
+from utils import ImageError
 
 pytestmark = pytest.mark.unit
 
@@ -235,3 +236,20 @@ def test_pictures_that_cannot_be_kept_cost_a_warning_rows_that_cannot_one_line(
     assert set(files_of(test_data / "out")) >= set(old)
     assert json.loads((test_data / "out" / "metrics.json").read_text())["images"] == 11
     assert not (test_data / "out" / PARTIAL).exists()
+
+
+def test_a_mask_that_breaks_during_the_scoring_costs_its_own_pixels(
+    trained, test_data, monkeypatch, caplog
+):
+    read = Masks.read
+
+    def breaks(masks, index):
+        if index == 9:
+            raise ImageError(masks.paths[index], "cannot be read")
+        return read(masks, index)
+
+    monkeypatch.setattr(Masks, "read", breaks)
+    score(test_data, trained, "out")
+    metrics = json.loads((test_data / "out" / "metrics.json").read_text())
+    assert metrics["images"] == 11 and metrics["regions"] == 5
+    assert "left out of the pixel measures: " in caplog.text and "09.png" in caplog.text

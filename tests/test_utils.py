@@ -412,13 +412,28 @@ def test_memory_that_is_not_there_costs_the_one_file(tmp_path, monkeypatch):
         load_image(path, 16, 16, 1)
 
 
-def test_what_pillow_says_of_damaged_files_reaches_no_console():
-    code = "import utils, warnings; from PIL import TiffImagePlugin\n"
-    code += "exec(compile('import warnings; warnings.warn(1 * \"x\")', 'PIL/a.py', 'exec'), "
-    code += "{'__name__': 'PIL.a'})\nTiffImagePlugin.logger.warning('x')"
-    root = Path(utils.__file__).parent
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=root)
-    assert done.returncode == 0 and done.stderr == b""
+def test_what_pillow_and_libtiff_say_of_damaged_files_reaches_no_console(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.arange(6000, dtype=np.uint8).reshape(60, 100)).save(
+        path, compression="tiff_deflate"
+    )
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x78") + 20] ^= 0xFF
+    path.write_bytes(content)
+    code = """if True:
+        import sys, utils
+        from PIL import TiffImagePlugin
+        TiffImagePlugin.logger.warning("said of a file")
+        source = compile("import warnings; warnings.warn('said of a file')", "x", "exec")
+        exec(source, {"__name__": "PIL.TiffImagePlugin"})
+        try:
+            utils.load_image(sys.argv[1], 16, 16, 1)
+        except utils.ImageError:
+            print("damaged")
+    """
+    command, root = [sys.executable, "-c", code, str(path)], Path(utils.__file__).parent
+    done = subprocess.run(command, capture_output=True, cwd=root)
+    assert (done.stdout, done.stderr) == (b"damaged\n", b"")
 
 
 def test_image_that_pillow_takes_for_an_attack_is_read(tmp_path):
