@@ -20,6 +20,7 @@ from typing import Any
 from anogan.config import LARGE_BATCH, LARGEST, PRESETS, Config
 from anogan.distributed import STRATEGIES, handled, lost, start_anew
 from anogan.errors import UserError
+from anogan.files import printable
 from anogan.options import Options
 
 EXAMPLES = """examples:
@@ -63,6 +64,13 @@ class Switch(argparse.Action):
         if on is None:
             parser.error(f"{option_string} takes true or false, not {value}")
         setattr(namespace, self.dest, on != str(option_string).startswith("--no-"))
+
+
+class OneLine(logging.Formatter):
+    """A line for each record, whatever names of files it holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def number(kind: type, low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
@@ -437,7 +445,9 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console may lack the letters of a file's name
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    console = logging.StreamHandler()
+    console.setFormatter(OneLine("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[console])
     try:
         with handled(signal.default_int_handler, signal.SIGTERM):  # saves, as Ctrl-C does
             from anogan import commands  # slow: only when the arguments are good
@@ -450,9 +460,10 @@ def main(arguments: list[str] | None = None) -> int:
                 start_anew()
         return 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
     except KeyboardInterrupt:
         print(
             "stopped; what was done is kept: run the same command again to go on", file=sys.stderr

@@ -19,6 +19,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from anogan.errors import UserError
 from anogan.files import write_atomic
+from anogan.quiet import silence_pillow
 
 Size = tuple[int, int]  # height and width, pixels
 Range = tuple[float, float]  # values that become black and white
@@ -34,11 +35,16 @@ OUTSIDE = 0.01  # fraction of an image's pixels outside the run's range that is 
 FEW_LEVELS = 16
 ROUNDING = 1e-3  # that floats may be off; half a grey level is 4e-3
 ONE_PICTURE = ("MPO", "PSD")  # whose further frames are previews or layers of the first
+silence_pillow()
 # Pillow refuses large images lest a web server be attacked; these are the user's own, for which
 # the memory is the limit. They are decoded one at a time.
 Image.MAX_IMAGE_PIXELS = None
 LARGE = 89_000_000  # pixels
 LARGE_AT_WORK = threading.Lock()
+# A damaged header may ask for any amount of memory.
+UNQUESTIONED = 2**28  # bytes
+MOST_PACKED = 1100  # times its size is what a file holds; deflate reaches 1,032
+STORED_BITS = {"1": 1, "P": 1, "RGB": 24}  # of a pixel, at least; of other modes 8
 BYTES_A_PIXEL = {"1": 3, "L": 3, "RGB": 12}  # measured while decoding; of other modes up to 20
 
 
@@ -217,17 +223,30 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             image = Image.open(path, formats=COMMON)
         except UnidentifiedImageError:
             image = Image.open(path)
+        _require_plausible(image, os.path.getsize(path))
         large = image.width * image.height > LARGE
         with image, LARGE_AT_WORK if large else contextlib.nullcontext():
             yield image
-    except (UserError, MemoryError):
+    except UserError:
         raise
     except UnidentifiedImageError:
-        reason = "not an image that Pillow reads" if os.path.getsize(path) else "an empty file"
+        empty = os.path.exists(path) and not os.path.getsize(path)
+        reason = "an empty file" if empty else "not an image that Pillow reads"
         raise ImageError(path, reason) from None
+    except MemoryError:
+        raise ImageError(path, "takes more memory than there is: shrink it") from None
     except Exception as error:  # Pillow's decoders raise any of a dozen kinds on broken files
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageError(path, f"cannot be read ({text.splitlines()[0]})") from error
+        reason = (text.strip() or type(error).__name__).splitlines()[0]
+        raise ImageError(path, f"cannot be read ({reason})") from error
+
+
+def _require_plausible(image: Image.Image, size: int) -> None:
+    """ValueError where a file of so many bytes can hardly hold an image that fills memory."""
+    pixels, bits = image.width * image.height, STORED_BITS.get(image.mode, 8)
+    large = pixels * BYTES_A_PIXEL.get(image.mode, 20) > UNQUESTIONED
+    if large and pixels * bits > 8 * MOST_PACKED * size:
+        raise ValueError(f"its header says {image.height} x {image.width} pixels, in {size} bytes")
 
 
 def _decode_small(

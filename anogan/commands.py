@@ -17,9 +17,10 @@ from anogan import dataset, distributed, folders, mnist, scale
 from anogan.config import FILE_NAME, FREE, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
-from anogan.files import Output, clear_temporaries, only_run, record, require_writable
+from anogan.files import Output, clear_temporaries, printable, record, require_writable
 from anogan.folders import list_images
 from anogan.labels import labelled
+from anogan.lock import only_run
 from anogan.masks import Masks
 from anogan.options import Options
 from anogan.places import (
@@ -35,6 +36,7 @@ from anogan.places import (
 from anogan.report import pictures
 from anogan.report.facts import told_expected
 from anogan.report.results import FILES, Results
+from anogan.scoring import Detection
 from anogan.threshold import Threshold
 from utils import find_range, probe
 
@@ -301,8 +303,22 @@ def anomaly_test(options: Options, model: DCGAN, test: Test) -> None:
     search = options.search, options.test_epoch, options.test_learning_rate
     calibration = model.keep_calibration(*search)
     say(told_expected(calibration.expected), team)
+    batch_size = min(options.test_batch_size, len(images))
+
+    def detect(batch: np.ndarray) -> Detection:
+        return model.anomaly_detector(batch, *search, batch_size, calibration)
+
     results = Results(
-        folder, images, model, calibration, test.threshold, test.masks, options.save_maps
+        folder,
+        images,
+        model,
+        calibration,
+        test.threshold,
+        test.masks,
+        options.save_maps,
+        way=search,
+        batch_size=batch_size * team.devices,
+        detect=detect,
     )
     if test.threshold.too_fine_for(results.normal):
         count = len(calibration.scores)
@@ -313,14 +329,15 @@ def anomaly_test(options: Options, model: DCGAN, test: Test) -> None:
             count,
             count,
         )
-    results.settle()
-    batch_size = min(options.test_batch_size, len(images))
-    mine = team.share(len(images), batch_size)
-    batches = images.subset(mine).batches(batch_size * team.devices)
+    left = results.settle()
+    if len(left) < len(images):
+        say(f"going on: {len(images) - len(left)} of them are scored already", team)
+    share = team.share(len(left), results.batch_size)
+    mine = left[share.start : share.stop]
+    batches = images.subset(mine).batches(results.batch_size)
     with results, tqdm(total=len(mine), unit="img", disable=not team.chief) as bar:
         for indices, batch in batches:
-            found = model.anomaly_detector(batch, *search, batch_size, calibration)
-            results.add(indices + mine.start, batch, found)
+            results.add(mine[indices], batch, detect(batch))
             bar.update(len(indices))
         bar.close()
         results.gather()
@@ -391,7 +408,7 @@ def tell_remarks(images: ImageSet) -> None:
 def say(text: str, team: distributed.Workers | None = None) -> None:
     """A line for the user; of a team only the chief says it."""
     if team is None or team.chief:
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def run(options: Options) -> None:

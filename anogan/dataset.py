@@ -154,6 +154,10 @@ class ImageSet:
         images, good = self._source.read(self._indices[indices])
         return images, indices[good]
 
+    def leave_out(self, index: int, reason: str) -> None:
+        """Counts a file as broken without reading it: another run has done so."""
+        self._source.leave_out(self._indices[index], reason)
+
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image in its file, whole and upright; of others, of this set.
 
@@ -265,11 +269,7 @@ class _Source:
         """Size and time of change of file i, ns, or of an array the checksum; [] for none."""
         if self.decode is None and self.images is not None:
             return [zlib.crc32(self.images[i].tobytes())]
-        try:
-            found = os.stat(self.path(i))
-        except OSError:
-            return []
-        return [found.st_size, found.st_mtime_ns]
+        return file_state(self.path(i))
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images (m, h, w, c) of those that are good, and which ones are (n,)."""
@@ -301,12 +301,18 @@ class _Source:
         try:
             return self.decode(self.path(i), functools.partial(self._remark, self.names[i]))
         except ImageError as error:
-            with self.lock:
-                if not self.broken[i]:
-                    self.broken[i] = True
-                    self.skipped.append((self.names[i], error.reason))
-                    logging.getLogger(__name__).warning("skipped %s", error)
+            if self.leave_out(i, error.reason):
+                logging.getLogger(__name__).warning("skipped %s", error)
             return None
+
+    def leave_out(self, i: int, reason: str) -> bool:
+        """Notes that file i is broken; whether that is new."""
+        with self.lock:
+            new = not self.broken[i]
+            if new:
+                self.broken[i] = self.known[i] = True
+                self.skipped.append((self.names[i], reason))
+            return new
 
     def _remark(self, name: str, text: str) -> None:
         """Keeps what is to be said of a file; it is said at once for the first such file alone."""
@@ -315,6 +321,15 @@ class _Source:
             if not names:
                 logging.getLogger(__name__).warning("%s: %s", name, text)
             names[name] = None
+
+
+def file_state(path: str | Path) -> list[int]:
+    """Size and time of change of a file, ns; [] where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 def require(images: ImageSet, count: int, what: str) -> None:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import logging
 import os
 import re
 import secrets
 import shutil
 import stat
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, TextIO
+from typing import TextIO
 
 from anogan.errors import UserError
 
 MARKER = ".anogan_files"  # in each folder with output: its files, a JSON string a line
-LOCK = ".lock"  # in a run's folder: held by the process that trains there
 # What a killed process leaves: of write_atomic and its like, and of TensorFlow in former versions
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp|ckpt-[0-9]+_temp")
 STAGING = ".anogan_new"  # below it: what a run has written and not yet published
+PARTIAL = ".anogan_partial"  # below it: what an interrupted scoring goes on with
 # Results of versions before the marker: a folder with both of these …
 SIGNS = {"scores.csv", "metrics.json"}
 SIGN_HEADER = "file,label,kind,score"  # … of which the first begins so
@@ -62,7 +59,7 @@ def _replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place if all goes well."""
     path = Path(path)
     temporary = temporary_in(path.parent)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -70,8 +67,15 @@ def _replacing(path: str | Path) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Where the system refuses to write in the block, a UserError that names path and reason."""
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from error
+        raise UserError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 def temporary_in(folder: Path) -> Path:
@@ -102,52 +106,6 @@ def read_own(path: Path) -> bytes:
     if os.path.lexists(path) and not is_own(path):
         raise OSError(f"{path.name} is no file of its own")
     return path.read_bytes()
-
-
-@contextlib.contextmanager
-def only_run(folder: str | Path) -> Iterator[None]:
-    """The right to train in a folder; UserError where another process has it.
-
-    It ends with the process, however that ends. What a killed one left half written is removed.
-    """
-    folder = Path(folder)
-    with _lock_file(folder / LOCK) as file:
-        if not _lock(file):
-            raise UserError(
-                f"another training run is at work in {folder}: wait until it ends, or name another "
-                "--checkpoint_dir"
-            )
-        clear_temporaries(folder)
-        yield
-
-
-def _lock_file(path: Path) -> IO[bytes]:
-    """It stays where it is: who removed it could remove that of the next one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        no_link = getattr(os, "O_NOFOLLOW", 0)
-        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | no_link, 0o666), "r+b", 0)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from error
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Locks a file until it is closed; False where another process has."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-            return False
-        # some network file systems have no locks
-        logging.getLogger(__name__).warning("%s cannot be locked (%s)", file.name, error.strerror)
-    return True
 
 
 def require_writable(folder: str | Path) -> None:
@@ -187,12 +145,10 @@ def record(folder: Path, *names: str) -> None:
     """Notes, before they are written, that files of a folder are this tool's."""
     known = written(folder)
     new = [name for name in names if name not in known]
-    try:
+    with writing(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         with open(Path(folder) / MARKER, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(name) + "\n" for name in new)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror})") from error
 
 
 class Output:
@@ -209,15 +165,23 @@ class Output:
                     "move it, or name another --test_result_dir"
                 )
 
-    def begin(self) -> None:
-        """Makes the folder, and clears away what an interrupted run left."""
+    def begin(self, keep: Collection[str] = ()) -> None:
+        """Makes the folder, and clears away what an interrupted run left staged, but for `keep`."""
         record(self.folder)
-        shutil.rmtree(self.staging, ignore_errors=True)
+        with writing(self.folder):
+            clear_temporaries(self.folder)
+            if not keep or self.staging.is_symlink():
+                _clear(self.staging)
+            for path in [p for p in self.staging.rglob("*") if not p.is_dir() or p.is_symlink()]:
+                if path.relative_to(self.staging).as_posix() not in keep:
+                    path.unlink()
 
     def publish(self) -> None:
-        """Moves all staged files into place and removes the last run's that have no successor.
+        """Moves all staged files into place and removes the last run's, as a whole.
 
-        Files of others stay: where one has the name of a staged file, that gets another one.
+        The last run's go first: a kill in between leaves some files out, and never new scores
+        beside an old report. Files of others stay: where one has the name of a staged file, that
+        gets another one.
         """
         old = written(self.folder)
         new: dict[str, Path] = {}
@@ -225,13 +189,20 @@ class Output:
             name = path.relative_to(self.staging).as_posix()
             new[self._free(name, old, new)] = path
         record(self.folder, *new)  # first, so that a kill leaves no file of unknown origin
-        for name, path in new.items():
-            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, self.folder / name)
-        shutil.rmtree(self.staging, ignore_errors=True)
-        for name in old - set(new):
-            self._remove(name)
+        with writing(self.folder):
+            needed = {
+                self.folder / parent for name in new for parent in PurePosixPath(name).parents
+            }
+            for place in needed:
+                place.mkdir(parents=True, exist_ok=True)  # first, for it takes room
+            for name in sorted(old):
+                self._remove(name, needed)
+            for name, path in new.items():
+                os.replace(path, self.folder / name)
         write_atomic(self.folder / MARKER, "".join(json.dumps(n) + "\n" for n in sorted(new)))
+        with writing(self.folder):
+            _clear(self.staging)
+            _clear(self.folder / PARTIAL)  # last: until then the same command makes all this again
 
     def _free(self, name: str, mine: set[str], taken: dict[str, Path]) -> str:
         place, number = PurePosixPath(name), 1
@@ -240,7 +211,8 @@ class Output:
             name = str(place.with_name(f"{place.stem} ({number}){place.suffix}"))
         return name
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str, needed: Collection[Path]) -> None:
+        """Removes one of the last run's files, and its folder if that is left empty for good."""
         path = self.folder / name
         real = os.path.realpath(path.parent)  # a folder on the way may be a link that leads out
         if os.path.commonpath([real, root := os.path.realpath(self.folder)]) != root:
@@ -249,9 +221,18 @@ class Output:
             return
         path.unlink(missing_ok=True)
         for parent in PurePosixPath(name).parents:  # innermost first; "." is the folder itself
-            if str(parent) == "." or any((self.folder / parent).iterdir()):
+            place = self.folder / parent
+            if str(parent) == "." or place in needed or any(place.iterdir()):
                 return
-            (self.folder / parent).rmdir()
+            place.rmdir()
+
+
+def _clear(folder: Path) -> None:
+    """Removes a folder of this tool's own with all that is in it; of a link the link alone."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def _inside(name: str) -> bool:

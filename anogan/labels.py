@@ -15,6 +15,7 @@ from unicodedata import normalize
 
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
+from anogan.table import from_cell
 
 NORMAL = ("normal", "good", "ok", "0")
 ANOMALOUS = ("anomalous", "anomaly", "abnormal", "defect", "defective", "bad", "1")
@@ -40,7 +41,7 @@ def labelled(images: ImageSet, path: str | Path, folder: str | Path) -> ImageSet
         label = WORDS.get(word.lower())
         if label is None:
             raise UserError(f"{path}, line {line}: label must be normal or anomalous, not {word!r}")
-        name = find(file)
+        name = find(from_cell(file)) or find(file)
         if name is None:
             strangers[line] = file
             continue
@@ -90,7 +91,7 @@ def _rows(path: str | Path) -> Iterator[tuple[int, str, str, str]]:
         for line, row in rows:
             cells = dict(zip(header, row, strict=False))
             file, label, kind = (cells.get(name, "") for name in ("file", "label", "kind"))
-            yield line, file, label.strip(), kind.strip()
+            yield line, file, label.strip(), from_cell(kind.strip())
     except csv.Error as error:
         raise UserError(f"{path} cannot be read ({error})") from None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anogan.dataset import ImageSet
+from anogan.dataset import ImageSet, file_state
 from anogan.errors import UserError
 from anogan.folders import list_images, printable
 from utils import ImageError, read_mask
@@ -118,6 +118,10 @@ class Masks:
             match = "1 mask belongs" if count == 1 else f"{count} masks belong"
             parts.append(f"{match} to none of these images, the first: {self.strays[0]}")
         return "; ".join(parts)
+
+    def state(self, index: int) -> list[int]:
+        """What tells whether an image's mask is still the same, as ImageSet.states."""
+        return file_state(self.paths[index]) if index in self.paths else []
 
     def read(self, index: int) -> np.ndarray:
         """bool (h, w): where image `index`, or the centre that was cropped, is anomalous.

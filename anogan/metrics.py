@@ -153,6 +153,22 @@ class PixelMeasures:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
+    def packed(self) -> list[Any]:
+        """What was gathered, JSON-ready and short where it is little, see `unpacked`."""
+        counts = self.normal, self.anomalous, self.regions
+        used = np.flatnonzero(np.any(counts, axis=0))
+        return [self.region_count, used.tolist(), *(c[used].tolist() for c in counts)]
+
+    @classmethod
+    def unpacked(cls, unit: float, stored: list[Any]) -> PixelMeasures:
+        """ValueError, TypeError or LookupError for what `packed` did not give."""
+        found = cls(unit)
+        found.region_count = int(stored[0])
+        used = np.asarray(stored[1], int)
+        for name, counts in zip(("normal", "anomalous", "regions"), stored[2:], strict=True):
+            getattr(found, name)[used] = np.asarray(counts, float)
+        return found
+
     def measures(self) -> dict[str, Any]:
         """JSON-ready; empty where no pixel or every pixel is anomalous."""
         if not (self.normal.any() and self.anomalous.any()):

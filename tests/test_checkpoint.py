@@ -14,7 +14,7 @@ from anogan import files
 from anogan.checkpoint import Checkpoints, RunImages, has_checkpoint, load_calibrations
 from anogan.config import Config
 from anogan.errors import UserError
-from anogan.files import LOCK, only_run
+from anogan.lock import LOCK, only_run
 from model import DCGAN
 
 pytestmark = pytest.mark.unit
@@ -216,7 +216,7 @@ def test_a_calibration_with_a_wrong_number_is_made_anew(run, value, caplog):
 
 def test_a_killed_runs_lock_is_gone_and_what_it_left_half_written_is_cleared(tmp_path):
     code = (
-        "import sys, time; from anogan.files import only_run\n"
+        "import sys, time; from anogan.lock import only_run\n"
         "with only_run(sys.argv[1]): print('in', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

@@ -21,8 +21,10 @@ import main
 from anogan import commands, folders, places
 from anogan.distributed import handled
 from anogan.errors import UserError
-from anogan.files import only_run
+from anogan.lock import only_run
 from anogan.options import Options
+from anogan.report import plots
+from anogan.report.results import Results
 
 pytestmark = pytest.mark.cli
 
@@ -559,20 +561,31 @@ def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys):
     assert "no mask for ones/3.png" in capsys.readouterr().err and not folder.exists()
 
 
-def test_interrupted_scoring_keeps_the_rows_so_far(run, monkeypatch, capsys):
+def test_interrupted_scoring_goes_on_with_the_rows_it_has(run, monkeypatch, capsys):
     from model import DCGAN
 
-    detect, calls = DCGAN.anomaly_detector, []
+    monkeypatch.setattr(Results, "_pictures", lambda *_: None)  # they are slow
+    monkeypatch.setattr(plots, "write", lambda *_: {})
+    words = ["--dataset", "zeros", "--anomaly_test", "--test_batch_size", "4"]
+    detect, scored, out = DCGAN.anomaly_detector, [], run / "test_data" / "test_result"
 
-    def stops_at_third(*arguments, **named):
-        calls.append(1)
-        if len(calls) == 3:
+    def stops_at_third(model, images, *arguments):
+        if len(scored) == 2:
             raise KeyboardInterrupt
-        return detect(*arguments, **named)
+        scored.append(len(images))
+        return detect(model, images, *arguments)
 
     monkeypatch.setattr(DCGAN, "anomaly_detector", stops_at_third)
-    assert main.main(["--dataset", "zeros", "--anomaly_test", "--test_batch_size", "4"]) == 130
-    assert len(rows(run / "test_data" / "test_result" / "scores.partial.csv")) == 8
+    assert main.main(words) == 130
+    assert not (out / "scores.csv").exists()
+    scored[:] = [0]
+    assert main.main(words) == 0
+    assert "going on: 8 of them are scored already" in capsys.readouterr().out
+    assert scored == [0, 4] and len(rows(out / "scores.csv")) == 12
+    scored[:] = [0]
+    assert main.main([*words, "--test_result_dir", "whole"]) == 130
+    assert main.main([*words, "--test_result_dir", "whole", "--search", "gradient"]) == 130
+    assert "going on" not in capsys.readouterr().out
 
 
 def test_same_command_goes_on_and_other_batch_sizes_find_the_model(run, capsys):

@@ -1,8 +1,6 @@
 """What scoring keeps in memory."""
 
 import csv
-import pickle
-from array import array
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from anogan import detector
 from anogan.dataset import ImageSet
-from anogan.report import parts
+from anogan.report.best import Best
 from anogan.report.results import Results
 from anogan.scoring import MAPS, TERMS, Way
 from anogan.threshold import Threshold
@@ -24,31 +22,31 @@ def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_
     found = trained.anomaly_detector(batch)
     with Results(tmp_path, ImageSet.from_array(batch), trained, trained.calibrate()) as results:
         results.add(np.arange(20), batch, found)
-    for best in (results._most, results._least, results._nearest):
-        assert best.ranked()
-        for _, *arrays in best.ranked():
-            shown = batch, found.reconstruction, found.anomaly_map
-            for mine, whole in zip(arrays, shown, strict=True):
-                assert mine.shape == whole.shape[1:] and not np.shares_memory(mine, whole)
+    assert len(results.best.pictures) == 20
+    shown = batch, found.reconstruction, found.anomaly_map
+    for _, *arrays in results.best.pictures.values():
+        for mine, whole in zip(arrays, shown, strict=True):
+            assert mine.shape == whole.shape[1:] and not np.shares_memory(mine, whole)
 
 
-def test_the_most_anomalous_are_kept_in_order(trained, queries, tmp_path):
-    batch = to_float(queries[0])
-    found = trained.anomaly_detector(batch)
-    with Results(
-        tmp_path, ImageSet.from_array(batch), trained, trained.calibrate(), pictures=3
-    ) as results:
-        results._most.count = 3
-        for start in range(0, 80, 20):
-            part = slice(start, start + 20)
-            results.add(
-                np.arange(80)[part],
-                batch[part],
-                type(found)(*(None if v is None else v[part] for v in found)),
-            )
-    order = np.argsort(-found.score, kind="stable")[:3]
-    assert [place for place, *_ in results._most.ranked()] == order.tolist()
-    np.testing.assert_array_equal(results._most.ranked()[0][1], batch[order[0]])
+def test_the_pictures_worth_showing_are_kept_in_order(trained, queries):
+    found = trained.anomaly_detector(queries[0])
+    best = Best(3, 2, 2, float(np.median(found.score)))
+    for start in range(0, 80, 20):
+        part = slice(start, start + 20)
+        some = type(found)(*(None if v is None else v[part] for v in found))
+        best.offer(list(range(80)[part]), to_float(queries[0][part]), some)
+        assert len(best.pictures) <= 7
+    groups, order = best.groups(range(80), found.score), np.argsort(-found.score, kind="stable")
+    assert groups["most"].tolist() == order[:3].tolist()
+    assert set(groups["least"]) == set(order[-2:])
+    assert set(best.pictures) == {i for group in groups.values() for i in group}
+    np.testing.assert_array_equal(best.pictures[order[0]].query, queries[0][order[0]])
+
+
+def test_of_equal_scores_the_first_image_is_shown_in_whatever_order_they_come():
+    best = Best(2, 1, 0, None)
+    assert best.groups([5, 3, 4], [1.0, 1.0, 1.0])["most"].tolist() == [3, 4]
 
 
 def scored(folder, model, images, labels=None, names=None, **options):
@@ -135,19 +133,3 @@ def test_maps_of_an_earlier_run_do_not_stay_beside_new_results(trained, zeros, t
     assert len(list((tmp_path / "maps").glob("*.npy"))) == 2
     scored(tmp_path, trained, zeros[-2:])
     assert [p.name for p in (tmp_path / "maps").iterdir()] == ["mine.txt"]
-
-
-def test_a_workers_part_comes_back_as_it_was_and_runs_nothing():
-    part = {
-        "indices": array("q", [3, 2**40]),
-        "best": [[(float("inf"), (2, np.ones((2, 3, 1), np.float32))), (0.1, (0,))]],
-        "skipped": [("gr\udcff.png", "no image")],
-        "counts": {"regions": np.int64(4), "none": None},
-    }
-    found = parts.unpack(parts.pack(part))
-    assert found["indices"].tolist() == [3, 2**40] and found["skipped"] == [[*part["skipped"][0]]]
-    [[[key, [place, image]], [other, [_]]]] = found["best"]
-    assert (key, place, other, image.dtype, image.shape) == (np.inf, 2, 0.1, np.float32, (2, 3, 1))
-    assert found["counts"] == {"regions": 4, "none": None}
-    with pytest.raises(ValueError, match="pickle"):
-        parts.unpack(pickle.dumps(part))

@@ -2,6 +2,8 @@
 
 import os
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -384,7 +386,11 @@ def broken_files(folder):
         "cut.png": (png[: len(png) // 2], "cannot be read"),
         "empty.png": (b"", "empty file"),
         "text.png": (b"<html>quota exceeded</html>", "not an image"),
-        "huge.png": (huge, r"60000 x 60000 pixels take up to .* GB .*: cut it into tiles"),
+        "header.png": (huge, "its header says 60000 x 60000 pixels, in"),
+        "huge.png": (
+            huge + bytes(12_000_000),
+            r"60000 x 60000 pixels take up to .* GB .*: cut it into tiles",
+        ),
         "garbled.png": (png[:50] + bytes(40) + png[90:], "cannot be read"),
     }
 
@@ -397,6 +403,37 @@ def test_broken_files_are_errors_with_name_and_reason(tmp_path):
                 read(tmp_path / name)
             assert "\n" not in str(error.value)
             assert error.value.reason in str(error.value) and name not in error.value.reason
+
+
+def test_memory_that_is_not_there_costs_the_one_file(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", scene())
+    monkeypatch.setattr(utils, "_flat", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(ImageError, match="a.png: takes more memory than there is"):
+        load_image(path, 16, 16, 1)
+
+
+def test_what_pillow_and_libtiff_say_of_damaged_files_reaches_no_console(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.arange(6000, dtype=np.uint8).reshape(60, 100)).save(
+        path, compression="tiff_deflate"
+    )
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x78") + 20] ^= 0xFF
+    path.write_bytes(content)
+    code = """if True:
+        import sys, utils
+        from PIL import TiffImagePlugin
+        TiffImagePlugin.logger.warning("said of a file")
+        source = compile("import warnings; warnings.warn('said of a file')", "x", "exec")
+        exec(source, {"__name__": "PIL.TiffImagePlugin"})
+        try:
+            utils.load_image(sys.argv[1], 16, 16, 1)
+        except utils.ImageError:
+            print("damaged")
+    """
+    command, root = [sys.executable, "-c", code, str(path)], Path(utils.__file__).parent
+    done = subprocess.run(command, capture_output=True, cwd=root)
+    assert (done.stdout, done.stderr) == (b"damaged\n", b"")
 
 
 def test_image_that_pillow_takes_for_an_attack_is_read(tmp_path):

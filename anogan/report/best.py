@@ -2,34 +2,93 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections.abc import Sequence
-from typing import Any
+import io
+import json
+import zlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
+from anogan.files import write_atomic
+from anogan.scoring import Detection
+from utils import to_uint8
+
+
+class Picture(NamedTuple):
+    """What is shown of one image."""
+
+    score: float
+    query: np.ndarray  # (h, w, c) uint8
+    reconstruction: np.ndarray  # likewise
+    anomaly_map: np.ndarray  # (h, w) float32
+
 
 class Best:
-    """The `count` pictures with the highest keys."""
+    """The most and the least anomalous images, and those nearest to the threshold."""
 
-    def __init__(self, count: int):
-        self.count = count
-        self.heap: list[tuple[float, int, tuple]] = []
-        self.ticket = itertools.count()  # ties never compare images
+    def __init__(self, most: int, least: int, nearest: int, near: float | None):
+        """So many of each; near: the threshold, None where it is not known yet."""
+        self.counts = {"most": most, "least": least, "nearest": 0 if near is None else nearest}
+        self.near = near or 0.0
+        self.pictures: dict[int, Picture] = {}  # by the image's index
 
-    def offer(self, key: float, picture: Sequence[Any]) -> None:
-        """picture: (place, arrays of one image …), copied, for a view keeps its whole batch."""
-        if len(self.heap) == self.count and not key > self.heap[0][0]:
-            return
-        place, *arrays = picture
-        entry = (key, -next(self.ticket), (place, *map(np.copy, arrays)))
-        add = heapq.heappush if len(self.heap) < self.count else heapq.heapreplace
-        add(self.heap, entry)
+    def groups(self, indices: Sequence[int], scores: Sequence[float]) -> dict[str, np.ndarray]:
+        """The indices of those to show, first those that are so most; of equal ones the lower."""
+        chosen, values = np.asarray(indices, int), np.asarray(scores, float)
+        keys = {"most": -values, "least": values, "nearest": np.abs(values - self.near)}
+        return {
+            name: chosen[np.lexsort((chosen, keys[name]))[:count]]
+            for name, count in self.counts.items()
+        }
 
-    def in_order(self) -> list:
-        """(key, picture) in the order in which they were offered."""
-        return [(key, picture) for key, _, picture in sorted(self.heap, key=lambda e: -e[1])]
+    def offer(self, indices: Sequence[int], queries: np.ndarray, found: Detection) -> None:
+        """Keeps the pictures, queries (n, h, w, c) in [-1, 1], that are worth showing so far."""
+        scores = [*(p.score for p in self.pictures.values()), *found.score]
+        groups = self.groups([*self.pictures, *indices], scores)
+        wanted = set(np.concatenate(list(groups.values())).tolist())
+        self.pictures = {i: p for i, p in self.pictures.items() if i in wanted}
+        self.draw(indices, queries, found, wanted)
 
-    def ranked(self) -> list:
-        return [picture for *_, picture in sorted(self.heap, reverse=True)]
+    def draw(
+        self,
+        indices: Sequence[int],
+        queries: np.ndarray,
+        found: Detection,
+        wanted: Collection[int] | None = None,
+    ) -> None:
+        """Makes the pictures of those that are wanted; none: of all."""
+        for i, index in enumerate(indices):
+            if wanted is None or index in wanted:
+                drawn = to_uint8(queries[i]), to_uint8(found.reconstruction[i])
+                anomaly_map = np.array(found.anomaly_map[i], np.float32)
+                self.pictures[index] = Picture(float(found.score[i]), *drawn, anomaly_map)
+
+    def save(self, path: Path, key: dict[str, Any], names: Sequence[str]) -> None:
+        """Writes the pictures, each with its image's name."""
+        about = {"key": key, "names": [names[i] for i in self.pictures]}
+        columns = [np.array(column) for column in zip(*self.pictures.values(), strict=True)]
+        arrays = dict(zip(Picture._fields, columns, strict=False))
+        packed = io.BytesIO()
+        np.savez(packed, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+        write_atomic(path, packed.getvalue())
+
+
+def saved(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> list[tuple[str, Picture]]:
+    """(name, Picture) of those that were saved with the same key; [] where they cannot be read.
+
+    shape: (h, w, c) of the images.
+    """
+    try:
+        with np.load(path) as arrays:
+            about = json.loads(str(arrays["about"]))
+            scores, queries, drawn, maps = (arrays[name] for name in Picture._fields)
+        same = queries.shape == drawn.shape == (len(scores), *shape)
+        if about["key"] != key or not same or maps.shape != queries.shape[:3]:
+            return []
+        pictures = map(Picture, map(float, scores), queries, drawn, maps)
+        return list(zip(about["names"], pictures, strict=True))
+    except (OSError, ValueError, TypeError, LookupError, BadZipFile, zlib.error, EOFError):
+        return []

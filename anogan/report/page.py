@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from anogan.files import write_atomic
+from anogan.files import printable, write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL = 96  # pixels, the longer side of a gallery picture at most
@@ -36,6 +36,10 @@ def _packed(values: np.ndarray) -> str:
     return base64.b64encode(values.tobytes()).decode()
 
 
+def _readable(texts: Sequence[str] | None) -> list[str] | None:
+    return None if texts is None else [printable(text) for text in texts]
+
+
 def write(
     path: Path,
     title: str,
@@ -53,9 +57,11 @@ def write(
     in the page, so that its counts are those of all images. gallery: (row, query,
     reconstruction, map) of the images that are shown, each picture as thumbnail() gives it.
     plots: {title: PNG file}. decision: threshold and held_out (images), as far as there are any.
-    File names are data: the template escapes them, and the script writes them as text.
+    File names are data: control characters in them are escaped, as on a terminal, the template
+    escapes what is HTML, and the script writes them as text.
     """
     count = len(rows["score"])
+    rows = {k: v if k not in ("file", "kind") else _readable(v) for k, v in rows.items()}
     shown: dict[str, Any] = {k: None if v is None else list(v)[:MOST_ROWS] for k, v in rows.items()}
     for name in ("score", "residual", "discrimination"):
         shown[name] = [float(f"{v:.5g}") for v in shown[name]]
@@ -75,8 +81,8 @@ def write(
     ]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     page = environment.get_template("report.html").render(
-        title=title,
-        facts=facts,
+        title=printable(title),
+        facts={printable(name): printable(text) for name, text in facts.items()},
         plots={t: data_uri("png", Path(p).read_bytes()) for t, p in plots.items()},
         count=count,
         shown=len(shown["score"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 COLOURS = "inferno"
 MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
 OUTLINE = (0, 255, 255)
+MAP_ENDINGS = (".npy", ".png", "_overlay.png")  # of the files that save_map writes
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure atomically, in the format of the path's ending."""
     packed = io.BytesIO()
-    figure.savefig(packed, format=path.suffix[1:], dpi=100)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name's letters may not be in the font
+        figure.savefig(packed, format=path.suffix[1:], dpi=100)
     write_atomic(path, packed.getvalue())
 
 
@@ -60,7 +64,7 @@ def detection_panel(
     show_image(outline, next(iter(images.values())), "outline over the pixel threshold")
     if anomaly_map.max() > threshold:
         outline.contour(anomaly_map, [threshold], colors="#D55E00", linewidths=1.5)
-    figure.suptitle(title.replace("$", r"\$"), fontsize="medium")
+    figure.suptitle(title, fontsize="medium", parse_math=False)  # $ is a dollar
     save_figure(figure, path)
 
 

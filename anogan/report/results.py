@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import logging
 from array import array
-from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -15,35 +17,38 @@ import numpy as np
 from anogan import metrics as measured
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
-from anogan.files import Output, atomic_file, record, write_atomic
+from anogan.files import Output, atomic_file, write_atomic
 from anogan.masks import Masks
 from anogan.metrics import LABELS, PixelMeasures
 from anogan.report import page, plots
-from anogan.report.best import Best
+from anogan.report.best import Best, saved
 from anogan.report.facts import facts
-from anogan.report.parts import pack, unpack
-from anogan.report.pictures import detection_panel, save_map, shown_map
+from anogan.report.names import fitting, map_stems, picture_name
+from anogan.report.partial import Partial, Row
+from anogan.report.pictures import MAP_ENDINGS, detection_panel, save_map, shown_map
 from anogan.scoring import TERMS, Calibration, Detection
+from anogan.table import cell
 from anogan.threshold import Threshold, normalise, told
-from utils import save_image, tile, to_uint8
+from utils import ImageError, save_image, tile, to_float
 
 if TYPE_CHECKING:
     from model import DCGAN
 
-PARTIAL = "scores.partial{}.csv"  # with several workers, and a part of the results, of each
-PART = "worker{}.part"
 SCORES = "scores.csv"
-FILES = (SCORES, "scores.partial.csv", "metrics.json", "report.html", "contact_sheet.png")
+FILES = (SCORES, "metrics.json", "report.html", "contact_sheet.png")
 CONTRIBUTIONS = tuple(f"{name}_contribution" for name in TERMS)
+COLUMNS = ("score", *TERMS, *CONTRIBUTIONS)
 SHEET = 100  # images on the contact sheet
 GALLERY = 100  # of the most anomalous in the report; half as many of the least and the nearest
 KEPT = 500  # images of each label whose features and search losses are plotted
+TOGETHER = 32  # images that are scored again at a time, where their pictures were lost
 
 
 class Results:
     """Takes scored batches as they come; memory holds the scores and some hundred images.
 
-    Use as a context: on an error or Ctrl-C the rows written so far stay in scores.partial.csv.
+    settle, then add within a context, gather, finish. What was added is on disk at once: on an
+    error, Ctrl-C or a kill it stays there, and the same call goes on with it.
     """
 
     def __init__(
@@ -56,108 +61,218 @@ class Results:
         masks: Masks | None = None,
         save_maps: bool = False,
         pictures: int = 10,
+        way: tuple[Any, ...] = (),
+        batch_size: int = 1,
+        detect: Callable[[np.ndarray], Detection] | None = None,
     ):
         """images: the ImageSet that is scored, by the DCGAN model and with its calibration.
 
         save_maps: also as files, one of each image; pictures: so many of the most and the least
-        anomalous are drawn large.
+        anomalous are drawn large. way: how z is found, and whatever else decides scores;
+        batch_size: of the batches that will be added, see settle; detect: scores images
+        (n, h, w, c) in that way once more.
         """
         self.folder, self.images, self.model = Path(folder), images, model
         self.normal, self.threshold = calibration.normal_scores, threshold or Threshold()
         self.pixel_threshold = calibration.pixel_threshold(self.threshold.target_fpr)
-        self.masks, self.save_maps = masks, save_maps
-        self.pictures = pictures
-        self.formula = calibration.formula()
-        known = images.labels is not None
+        self.masks, self.save_maps, self.pictures = masks, save_maps, pictures
+        self.formula, self.batch_size = calibration.formula(), batch_size
+        self.detect = detect or (lambda x: model.anomaly_detector(x, calibration=calibration))
         by_labels = self.threshold.uses_labels  # known only when all scores are
-        self.near = None if by_labels else self.threshold.choose(self.normal, None, None)[0]
+        near = None if by_labels else self.threshold.choose(self.normal, None, None)[0]
+        self.best = Best(max(pictures, GALLERY), max(pictures, GALLERY // 2), GALLERY // 2, near)
         self.output = Output(self.folder, FILES)
         self.new = self.output.staging  # where files wait until all are there
         self.workers = model.workers
-        worker = self.workers.index
-        self._partial = self.folder / PARTIAL.format(f"{worker}" if worker else "")
-        self.indices = array("q")
-        self.columns = {name: array("d") for name in ("score", *TERMS, *CONTRIBUTIONS)}
-        self._most = Best(max(pictures, GALLERY))
-        self._least = Best(max(pictures, GALLERY // 2))
-        self._nearest = Best(GALLERY // 2)
-        stems = Counter(name.rpartition(".")[0] for name in images.names) if save_maps else {}
-        self._shared_stems = {stem for stem, count in stems.items() if count > 1}
-        self._features: dict[str, list[np.ndarray]] = {
-            name: [] for name in (LABELS if known else ("images",))
-        }
-        self._losses: dict[str, list[np.ndarray]] = {name: [] for name in self._features}
+        self.partial = Partial(
+            self.folder, self.workers.index, self._key(calibration, way), len(COLUMNS)
+        )
+        self.indices: Any = array("q")
+        self.columns: dict[str, Any] = {name: array("d") for name in COLUMNS}
+        self.losses: dict[int, list[float]] = {}
+        self._broken = 0  # so many of images.skipped are on disk
+        self._places = {name: i for i, name in enumerate(images.names)}
+        self._states = self._find_states()
+        self._stems = map_stems(images.names, MAP_ENDINGS) if save_maps else ()
+        self._plotted = self._some_of_each_label()
         self._pixels = PixelMeasures(self.pixel_threshold) if masks else None
 
+    def _key(self, calibration: Calibration, way: tuple[Any, ...]) -> dict[str, Any]:
+        """All that a Row depends on, but for the image and its mask."""
+        model = self.model
+        measured = self.masks is not None or self.save_maps
+        parts = model.config, model.precision, calibration, way, self.batch_size
+        return {
+            "version": 1,
+            "model": model.checksum(),
+            "settings": crc32(repr(parts).encode()),
+            "pixels": self.pixel_threshold if measured else None,
+            "masks": self.masks is not None,
+            "maps": self.save_maps,
+        }
+
+    def _find_states(self) -> list[list[Any]]:
+        """What tells whether an image, and its mask, is still the same; by index."""
+        states: list[list[Any]] = list(self.images.states().values())
+        if self.masks is None:
+            return states
+        return [[state, self.masks.state(i)] if state else [] for i, state in enumerate(states)]
+
+    def _some_of_each_label(self) -> np.ndarray:
+        """Which images (n,) are plotted: the first KEPT of each label."""
+        chosen, labels = np.zeros(len(self.images), bool), self._labels()
+        for label in np.unique(labels):
+            chosen[np.flatnonzero(labels == label)[:KEPT]] = True
+        return chosen
+
     def __enter__(self) -> Results:
-        record(self.folder, self._partial.name)
-        self._file = open(self._partial, "w", newline="", encoding="utf-8")  # noqa: SIM115
-        self._rows = csv.writer(self._file)
-        self._rows.writerow(("file", "label", "kind", *self.columns))
+        self.partial.open()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.partial.close()
+            return
+        with contextlib.suppress(UserError):  # the first error is the one to tell
+            self._save_pictures(now=True)
+            self.partial.close()
 
     def add(self, indices: np.ndarray, queries: np.ndarray, found: Detection) -> None:
         """One batch: indices into the ImageSet, its images in [-1, 1], their Detection."""
-        for i, index in enumerate(indices):
-            score = float(found.score[i])
-            self.indices.append(int(index))
-            values = [score, *(getattr(found, name)[i] for name in TERMS), *found.contributions[i]]
-            for column, value in zip(self.columns.values(), values, strict=True):
-                column.append(float(value))
-            self._rows.writerow([*self._known(index), *(f"{v:.6g}" for v in values)])
-            place = len(self.indices) - 1
-            picture = (place, queries[i], found.reconstruction[i], found.anomaly_map[i])
-            self._most.offer(score, picture)
-            self._least.offer(-score, picture)
-            if self.near is not None:
-                self._nearest.offer(-abs(score - self.near), picture)
-            if self.masks and self._pixels:
-                self._pixels.add(found.anomaly_map[i], self.masks.read(index))
+        rows = self._broken_rows()
+        for i, index in enumerate(map(int, indices)):
             if self.save_maps:
-                stem = self.new / "maps" / self._stem(index)
+                stem = self.new / self._stems[index]
                 save_map(stem, queries[i], found.anomaly_map[i], self.pixel_threshold)
-        self._file.flush()
-        self._keep_for_plots(indices, queries, found)
+            row = self._row(index, i, found)
+            self._take(index, row)
+            rows.append(row)
+        self.partial.add(rows)
+        self.best.offer(indices.tolist(), queries, found)
+        self._save_pictures()
 
-    def _known(self, index: int) -> tuple[str, str, str]:
-        """File, label and kind of an image, the latter empty where unknown."""
-        images = self.images
-        label = "" if images.labels is None else LABELS[images.labels[index]]
-        kind = "" if images.kinds is None else images.kinds[index]
-        return images.names[index], label, kind
+    def _broken_rows(self) -> list[Row]:
+        """Of files that could not be read, as far as they have none yet."""
+        new = self.images.skipped[self._broken :]
+        self._broken += len(new)
+        known = ((name, reason) for name, reason in new if name in self._places)
+        return [
+            Row(name, self._states[self._places[name]], [], [reason], None, None)
+            for name, reason in known
+        ]
 
-    def _stem(self, index: int) -> str:
-        """The image's name without its ending, unless another image has the same."""
+    def _row(self, index: int, i: int, found: Detection) -> Row:
+        """Of image `index`, which is the i-th of the batch."""
         name = self.images.names[index]
-        stem = name.rpartition(".")[0] or name
-        return name if stem in self._shared_stems else stem
+        values = [found.score[i], *(getattr(found, name)[i] for name in TERMS)]
+        losses = found.losses if self._plotted[index] else None
+        return Row(
+            name,
+            self._states[index],
+            [float(value) for value in (*values, *found.contributions[i])],
+            [text for text, names in list(self.images.remarks.items()) if name in names],
+            None if losses is None else [float(loss) for loss in losses[i]],
+            self._measured(index, found.anomaly_map[i]),
+        )
 
-    def _keep_for_plots(self, indices: np.ndarray, queries: np.ndarray, found: Detection) -> None:
-        labels = self._labels(indices)
-        for i, name in enumerate(self._features):
-            chosen = np.flatnonzero(labels == i)[: self._room(name)]
-            if len(chosen):
-                losses = None if found.losses is None else found.losses[chosen]
-                self._keep(name, self.model.features(queries[chosen]), losses)
+    def _measured(self, index: int, anomaly_map: np.ndarray) -> list[Any] | None:
+        """What an image adds to the pixel measures."""
+        if not self.masks:
+            return None
+        one = PixelMeasures(self.pixel_threshold)
+        try:
+            one.add(anomaly_map, self.masks.read(index))
+        except ImageError as error:  # all could be read before: it has just been changed
+            logging.getLogger(__name__).warning("left out of the pixel measures: %s", error)
+            return None
+        return one.packed()
 
-    def _room(self, name: str) -> int:
-        return KEPT - sum(len(f) for f in self._features[name])
+    def _take(self, index: int, row: Row) -> None:
+        """Takes over what a row says, of a file that could be read or of one that could not."""
+        if not row.values:
+            self.images.leave_out(index, row.remarks[0])
+            return
+        self.indices.append(index)
+        for column, value in zip(self.columns.values(), row.values, strict=True):
+            column.append(value)
+        for text in row.remarks:
+            self.images.remarks.setdefault(text, {})[row.file] = None
+        if row.losses is not None:
+            self.losses[index] = row.losses
+        if self._pixels and row.pixels:
+            self._pixels += PixelMeasures.unpacked(self.pixel_threshold, row.pixels)
 
-    def _keep(self, name: str, features: np.ndarray, losses: np.ndarray | None) -> None:
-        room = self._room(name)
-        self._features[name].append(features[:room])
-        if losses is not None:
-            self._losses[name].append(losses[:room])
+    def _take_pictures(self, worker: int) -> None:
+        """Those that a worker has saved, as far as they belong to the rows that are known."""
+        scores = dict(zip(self.indices, self.columns["score"], strict=True))
+        path = self.partial.pictures_of(worker)
+        for name, picture in saved(path, self.partial.key, self.images.shape):
+            index = self._places.get(name)
+            if index is not None and scores.get(index) == picture.score:
+                self.best.pictures[index] = picture
 
-    # several workers
+    def _save_pictures(self, now: bool = False) -> None:
+        key, names = self.partial.key, self.images.names
+        self.partial.save_pictures(lambda path: self.best.save(path, key, names), now)
 
-    def settle(self) -> None:
-        """Before scoring: all workers have the same images and model, and see this folder."""
-        if self.workers.chief:
-            self.output.begin()
+    # from run to run, and several workers
+
+    def settle(self) -> np.ndarray:
+        """Before scoring: takes over what an interrupted run found; what is left, as indices.
+
+        Whole batches are left, in the order in which batches must be taken from them: an image's
+        place in its batch decides the last digit of its score. All workers must have the same
+        images and model, and see this folder.
+        """
+        partial, chief, known = self.partial, self.workers.chief, self._known_images()
+        target = atomic_file(partial.rows_of(0)) if chief else contextlib.nullcontext()
+        with target as file:
+            if file:
+                file.write(partial.header())
+                wanted = known.copy()
+                for index, row in self._usable_rows():
+                    if wanted[index]:
+                        wanted[index] = False
+                        self._take(index, row)
+                        file.write(row.line())
+                self._broken = len(self.images.skipped)
+            self._agree(known)  # which waits until all have read
+        if chief:
+            for worker in partial.workers():
+                self._take_pictures(worker)
+            partial.clear()
+            maps = (self._stems[i] for i in np.flatnonzero(known)) if self.save_maps else ()
+            self.output.begin({f"{stem}{ending}" for stem in maps for ending in MAP_ENDINGS})
+        self.workers.wait()
+        self._require_shared()
+        return np.flatnonzero(~known)
+
+    def _known_images(self) -> np.ndarray:
+        """Which images (n,) an interrupted run has left rows of, and of all in their batch."""
+        known = np.zeros(len(self.images), bool)
+        for index, _ in self._usable_rows():
+            known[index] = True
+        starts = np.arange(0, len(known), self.batch_size)
+        whole = np.logical_and.reduceat(known, starts)
+        return np.repeat(whole, self.batch_size)[: len(known)]
+
+    def _usable_rows(self) -> Iterator[tuple[int, Row]]:
+        """(index, Row) of each image that is as it was when it was read."""
+        for worker in self.partial.workers():
+            for row in self.partial.read(worker):
+                index = self._places.get(row.file)
+                if index is None or not row.state or row.state != self._states[index]:
+                    continue
+                if not row.values or self._has_maps(index):
+                    yield index, row
+
+    def _has_maps(self, index: int) -> bool:
+        if not self.save_maps:
+            return True
+        return all((self.new / f"{self._stems[index]}{end}").is_file() for end in MAP_ENDINGS)
+
+    def _agree(self, known: np.ndarray) -> None:
+        """UserError where workers differ; waits for all."""
         if self.workers.count == 1:
             return
         images, model = self.images, self.model
@@ -167,16 +282,13 @@ class Results:
                 "labels": crc32(b"" if images.labels is None else images.labels.tobytes()),
                 "model": model.checksum(),
                 "precision": crc32(model.precision.encode()),
+                f"what they see of {self.partial.folder}": crc32(known.tobytes()),
             }
         )
-        for old in self.folder.glob(PART.format("*")):
-            old.unlink(missing_ok=True)
-        self.workers.wait()
-        if self.workers.chief:
-            write_atomic(self.folder / PART.format(0), "")
-        self.workers.wait()
+
+    def _require_shared(self) -> None:
         seen = np.zeros(self.workers.count, np.int64)
-        seen[self.workers.index] = (self.folder / PART.format(0)).exists()
+        seen[self.workers.index] = self.partial.rows_of(0).exists()
         missing = np.flatnonzero(self.workers.total(seen) == 0)
         if len(missing):
             raise UserError(
@@ -186,65 +298,40 @@ class Results:
 
     def gather(self) -> None:
         """After scoring: the chief takes over what the other workers have found."""
+        self.partial.add(self._broken_rows())
+        self.partial.close()
         if self.workers.count == 1:
             return
         if not self.workers.chief:
-            part = {
-                "indices": self.indices,
-                "columns": self.columns,
-                "best": [best.in_order() for best in self._best()],
-                "features": self._features,
-                "losses": self._losses,
-                "pixels": vars(self._pixels) if self._pixels else None,
-                "skipped": self.images.skipped,
-                "remarks": self.images.remarks,
-            }
-            write_atomic(self.folder / PART.format(self.workers.index), pack(part))
+            self._save_pictures(now=True)
         self.workers.wait()
         if not self.workers.chief:
-            self._partial.unlink()
             return
         for worker in range(1, self.workers.count):
-            path = self.folder / PART.format(worker)
-            self._absorb(unpack(path.read_bytes()))
-            path.unlink()
-        (self.folder / PART.format(0)).unlink()
+            for row in self.partial.read(worker):
+                self._take(self._places[row.file], row)
+            self._take_pictures(worker)
 
-    def _best(self) -> tuple[Best, ...]:
-        return self._most, self._least, self._nearest
+    # when all are scored
 
-    def _absorb(self, part: dict[str, Any]) -> None:
-        """Another worker's part, see gather, whose images come after all that are here."""
-        before = len(self.indices)
-        self.indices.extend(part["indices"].tolist())
-        for name, column in self.columns.items():
-            column.extend(part["columns"][name].tolist())
-        for mine, theirs in zip(self._best(), part["best"], strict=True):
-            for key, (place, *picture) in theirs:
-                mine.offer(key, (place + before, *picture))
-        for name, parts in part["features"].items():
-            losses = part["losses"][name]
-            for i, some in enumerate(parts):
-                self._keep(name, some, losses[i] if losses else None)
-        if part["pixels"] and self._pixels:
-            pixels = PixelMeasures(self.pixel_threshold)
-            vars(pixels).update(part["pixels"])
-            self._pixels += pixels
-        known = {name for name, _ in self.images.skipped}
-        self.images.skipped.extend(
-            (name, why) for name, why in part["skipped"] if name not in known
-        )
-        for text, names in part["remarks"].items():
-            self.images.remarks.setdefault(text, {}).update(names)
-
-    def _labels(self, indices: np.ndarray) -> np.ndarray:
+    def _labels(self) -> np.ndarray:
         labels = self.images.labels
-        return np.zeros(len(indices), int) if labels is None else labels[indices]
+        return np.zeros(len(self.images), int) if labels is None else labels
+
+    def _known(self, index: int) -> tuple[str, str, str]:
+        """File, label and kind of an image, the latter empty where unknown."""
+        images = self.images
+        label = "" if images.labels is None else LABELS[images.labels[index]]
+        kind = "" if images.kinds is None else images.kinds[index]
+        return images.names[index], label, kind
 
     def finish(self) -> dict:
         """Writes all that needs every score; the metrics."""
-        self._file.close()
-        scores = np.asarray(self.columns["score"])
+        self.partial.close()
+        order = np.argsort(self.indices, kind="stable")
+        self.indices = np.asarray(self.indices)[order]
+        self.columns = {name: np.asarray(column)[order] for name, column in self.columns.items()}
+        scores = self.columns["score"]
         labels = None if self.images.labels is None else self.images.labels[self.indices]
         kinds = None if self.images.kinds is None else [self.images.kinds[i] for i in self.indices]
         value, how = self.threshold.choose(self.normal, labels, scores)
@@ -267,12 +354,25 @@ class Results:
         if self._pixels:
             metrics |= self._pixels.measures()
         write_atomic(self.new / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        self._pictures(value)
+        groups = self._draw_again()
+        self._pictures(groups, value)
         self._contact_sheet(scores)
         drawn = self._plots(scores, labels, value, metrics) if len(scores) else {}
-        self._report(scores, labels, kinds, value, metrics, drawn)
-        self.output.publish()  # and removes the partial file, which is recorded as this tool's
+        self._report(groups, labels, kinds, value, metrics, drawn)
+        self.output.publish()
         return metrics
+
+    def _draw_again(self) -> dict[str, list[int]]:
+        """The indices to show, by group; pictures that no run kept are made anew."""
+        groups = self.best.groups(self.indices, self.columns["score"])
+        wanted = np.unique(np.concatenate(list(groups.values())))
+        missing = [i for i in wanted.tolist() if i not in self.best.pictures]
+        for start in range(0, len(missing), TOGETHER):
+            images, indices = self.images.read(missing[start : start + TOGETHER])
+            if len(images):
+                self.best.draw(indices.tolist(), to_float(images), self.detect(images))
+        there = self.best.pictures
+        return {name: [i for i in some.tolist() if i in there] for name, some in groups.items()}
 
     def _unit(self, value: float) -> float:
         if self.normal is not None:
@@ -280,7 +380,7 @@ class Results:
         return max(float(np.std(self.columns["score"])), 1e-12) / 3
 
     def _scores(self, scores: np.ndarray, value: float | None) -> None:
-        """scores.csv: the partial file's rows with the decisions beside them."""
+        """scores.csv: each image's score and what it is made of, and the decision."""
         p_values = None if self.normal is None else self.normal.p_value(scores)
         with atomic_file(self.new / SCORES) as target:
             rows = csv.writer(target)
@@ -291,7 +391,7 @@ class Results:
             if value is not None:
                 normalised = normalise(scores, value, self._unit(value))
             for place, index in enumerate(self.indices):
-                row: list[Any] = [*self._known(index)]
+                row: list[Any] = [cell(text) for text in self._known(index)]
                 row += [f"{column[place]:.6g}" for column in self.columns.values()]
                 if value is not None:
                     row += [int(scores[place] > value), f"{normalised[place]:.4f}"]
@@ -299,26 +399,29 @@ class Results:
                     row.append(f"{p_values[place]:.4g}")
                 rows.writerow(row)
 
-    def _pictures(self, value: float | None) -> None:
-        folder = self.new / "pictures"
-        least = self._least.ranked()[: self.pictures]
-        groups = {"most": self._most.ranked()[: self.pictures], "least": least[::-1]}
-        for name, group in groups.items():
-            for rank, (place, query, reconstruction, anomaly_map) in enumerate(group, 1):
-                file, _, kind = self._known(self.indices[place])
-                score = self.columns["score"][place]
-                title = f"{file}{f' ({kind})' if kind else ''}\nanomaly score {score:.4g}"
-                if value is not None:
-                    title += f", {'anomalous' if score > value else 'normal'}"
-                if self.normal is not None:
-                    title += (
-                        f"; {told(int(self.normal.as_high([score])[0]), len(self.normal.scores))}"
-                    )
-                title += f"\n{self._decided_by(place)}"
-                stem = Path(file).with_suffix("").as_posix().replace("/", "_")
-                path = folder / f"{name}_{rank:02d}_{stem[-80:]}.png"
-                shown = {"query": query, "reconstruction G(z)": reconstruction}
-                detection_panel(path, title, shown, anomaly_map, self.pixel_threshold)
+    def _pictures(self, groups: dict[str, list[int]], value: float | None) -> None:
+        least = groups["least"][: self.pictures]
+        for name, group in {"most": groups["most"][: self.pictures], "least": least[::-1]}.items():
+            for rank, index in enumerate(group, 1):
+                path = self.new / "pictures" / picture_name(name, rank, self.images.names[index])
+                picture = self.best.pictures[index]
+                shown = {
+                    "query": to_float(picture.query),
+                    "reconstruction G(z)": to_float(picture.reconstruction),
+                }
+                title = self._title(index, value)
+                detection_panel(path, title, shown, picture.anomaly_map, self.pixel_threshold)
+
+    def _title(self, index: int, value: float | None) -> str:
+        file, _, kind = map(fitting, self._known(index))
+        place = int(np.searchsorted(self.indices, index))
+        score = self.columns["score"][place]
+        title = f"{file}{f' ({kind})' if kind else ''}\nanomaly score {score:.4g}"
+        if value is not None:
+            title += f", {'anomalous' if score > value else 'normal'}"
+        if self.normal is not None:
+            title += f"; {told(int(self.normal.as_high([score])[0]), len(self.normal.scores))}"
+        return f"{title}\n{self._decided_by(place)}"
 
     def _decided_by(self, place: int) -> str:
         """The terms that made the score of an image high, the greatest first."""
@@ -333,8 +436,9 @@ class Results:
             return
         order = np.argsort(-scores, kind="stable")
         shown = order[np.unique(np.linspace(0, len(order) - 1, min(SHEET, len(order)), dtype=int))]
-        images, _ = self.images.read([self.indices[i] for i in shown])
-        save_image(self.new / "contact_sheet.png", tile(images))
+        images, _ = self.images.read(self.indices[shown])
+        if len(images):
+            save_image(self.new / "contact_sheet.png", tile(images))
 
     def _plots(
         self,
@@ -344,37 +448,41 @@ class Results:
         metrics: dict[str, Any],
     ) -> dict:
         folder = self.new / "plots"
-        features = {name: np.concatenate(f) for name, f in self._features.items() if f}
-        losses = list(self._losses.values())
+        known = self._labels()
+        names = ("images",) if self.images.labels is None else LABELS
+        plotted = self.indices[self._plotted[self.indices]]
+        features = {}
+        for label, name in enumerate(names):
+            images, _ = self.images.read(plotted[known[plotted] == label])
+            if len(images):
+                features[name] = self.model.features(images)
+        searched = sorted(self.losses, key=lambda i: (known[i], i))
         if len(self.model.images.seen):
             features["normal, trained on"] = self.model.features(self.model.images.seen[:KEPT])
         test = {
             "scores": scores,
             "labels": labels,
-            "residual": np.asarray(self.columns["residual"]),
-            "discrimination": np.asarray(self.columns["discrimination"]),
+            "residual": self.columns["residual"],
+            "discrimination": self.columns["discrimination"],
             "threshold": value,
             "normal": None if self.normal is None else self.normal.scores,
             "features": features,
-            "losses": np.concatenate(sum(losses, [])).T if any(losses) else None,
-            "loss_labels": (
-                np.repeat([0, 1], [sum(map(len, part)) for part in losses])
-                if any(losses) and labels is not None
-                else None
-            ),
+            "losses": np.array([self.losses[i] for i in searched]).T if searched else None,
+            "loss_labels": None if labels is None else known[searched],
             "metrics": metrics,
         }
         return plots.write(folder, test)
 
     def _report(
         self,
-        scores: np.ndarray,
+        groups: dict[str, list[int]],
         labels: np.ndarray | None,
         kinds: list[str] | None,
         value: float | None,
         metrics: dict[str, Any],
         drawn: dict[str, Path],
     ) -> None:
+        scores = self.columns["score"]
         order = np.argsort(-scores, kind="stable")
         rank = np.empty(len(order), int)
         rank[order] = np.arange(len(order))
@@ -383,20 +491,16 @@ class Results:
             "label": None if labels is None else [LABELS[i] for i in labels[order]],
             "kind": None if kinds is None else [kinds[i] for i in order],
             "score": scores[order],
-            "residual": np.asarray(self.columns["residual"])[order],
-            "discrimination": np.asarray(self.columns["discrimination"])[order],
+            "residual": self.columns["residual"][order],
+            "discrimination": self.columns["discrimination"][order],
             "as_high": None if self.normal is None else self.normal.as_high(scores[order]),
         }
-        best = {p[0]: p for b in (self._most, self._nearest, self._least) for p in b.ranked()}
-        gallery = [
-            (
-                rank[place],
-                page.thumbnail(to_uint8(query)),
-                page.thumbnail(to_uint8(reconstruction)),
-                page.thumbnail(shown_map(query, anomaly_map, self.pixel_threshold)),
-            )
-            for place, query, reconstruction, anomaly_map in best.values()
-        ]
+        pictures, gallery = self.best.pictures, []
+        for index in dict.fromkeys(sum((groups[n] for n in ("most", "nearest", "least")), [])):
+            _, query, reconstruction, anomaly_map = pictures[index]
+            over = shown_map(to_float(query), anomaly_map, self.pixel_threshold)
+            thumbnails = map(page.thumbnail, (query, reconstruction, over))
+            gallery.append((rank[np.searchsorted(self.indices, index)], *thumbnails))
         decided = {} if value is None else {"threshold": value}
         if self.normal is not None:
             decided["held_out"] = len(self.normal.scores)

@@ -1,0 +1,137 @@
+"""What scoring has found so far, beside the results: an interrupted one goes on with it.
+
+    rows0.jsonl     the key, all that scores depend on but the images; then a Row a line, added as
+                    images are scored
+    pictures0.npz   pictures to show of them: a cache, for those images can be scored again
+
+Each worker writes its own files, with its number. They are data: nothing in them is run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+
+from anogan.errors import UserError
+from anogan.files import PARTIAL, writing
+from anogan.metrics import PixelMeasures
+
+# What reading a line or file that is damaged raises
+UNREADABLE = OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError
+SPARE = 20  # pictures are saved so seldom that it takes a twentieth of the time
+
+
+class Row(NamedTuple):
+    """What is known of one image; JSON-ready. Of a broken file: no values, the reason a remark."""
+
+    file: str
+    state: list[Any]  # of its file and its mask before they were read
+    values: list[float]
+    remarks: list[str]
+    losses: list[float] | None  # of the latent search, as far as they are plotted
+    pixels: list[Any] | None  # see PixelMeasures.packed
+
+    @classmethod
+    def parsed(cls, line: str, values: int) -> Row:
+        """One of UNREADABLE for a line that is none; values: how many there must be."""
+        row = cls(*json.loads(line))
+        numbers = [float(v) for v in row.values]
+        texts = [row.file, *row.remarks]
+        losses = None if row.losses is None else [float(v) for v in row.losses]
+        finite = np.isfinite([*numbers, *(losses or ())]).all()
+        known = len(numbers) == values or (not numbers and len(row.remarks) == 1)
+        if not known or not finite or not all(isinstance(text, str) for text in texts):
+            raise ValueError("this is no row")
+        if row.pixels is not None:
+            PixelMeasures.unpacked(1.0, row.pixels)
+        return row._replace(values=numbers, losses=losses)
+
+    def line(self) -> str:
+        return json.dumps(self) + "\n"
+
+
+class Partial:
+    """The files of one worker, below a folder of results."""
+
+    def __init__(self, folder: Path, worker: int, key: dict[str, Any], values: int):
+        """key: JSON-ready; values: how many a Row has."""
+        self.folder, self.worker, self.values = Path(folder) / PARTIAL, worker, values
+        self.key = json.loads(json.dumps(key))
+        self._file: TextIO | None = None
+        self._saved, self._pause = time.monotonic(), 0.0
+
+    def rows_of(self, worker: int) -> Path:
+        return self.folder / f"rows{worker}.jsonl"
+
+    def pictures_of(self, worker: int) -> Path:
+        return self.folder / f"pictures{worker}.npz"
+
+    def workers(self) -> list[int]:
+        """Those that have left rows here."""
+        names = (path.name for path in self.folder.glob("rows*.jsonl"))
+        numbers = (name.removeprefix("rows").removesuffix(".jsonl") for name in names)
+        return sorted(int(n) for n in numbers if n.isdecimal() and n.isascii())
+
+    def read(self, worker: int) -> Iterator[Row]:
+        """The rows that a worker wrote with this key, up to where they end or are damaged."""
+        try:
+            with open(self.rows_of(worker), encoding="utf-8") as file:
+                if json.loads(next(file, "null")) != self.key:
+                    return
+                for line in file:
+                    yield Row.parsed(line, self.values)
+        except UNREADABLE:
+            return
+
+    def header(self) -> str:
+        return json.dumps(self.key) + "\n"
+
+    def open(self) -> None:
+        """Goes on with this worker's rows, or begins them."""
+        path = self.rows_of(self.worker)
+        with writing(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+            if not self._file.tell():
+                self._file.write(self.header())
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Writes rows to the end; UserError where there is no room."""
+        assert self._file
+        with writing(self.rows_of(self.worker)):
+            self._file.writelines(row.line() for row in rows)
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file:
+            file, self._file = self._file, None
+            with writing(self.rows_of(self.worker)):
+                file.close()
+
+    def clear(self) -> None:
+        """Removes all files but the rows and pictures of worker 0."""
+        kept = self.rows_of(0), self.pictures_of(0)
+        with writing(self.folder):
+            for path in self.folder.iterdir():
+                if path not in kept:
+                    path.unlink()
+
+    def save_pictures(self, save: Callable[[Path], None], now: bool = False) -> None:
+        """Calls save with a path, unless that was done too short a time ago; warns if it fails."""
+        start = time.monotonic()
+        if not now and start - self._saved < self._pause:
+            return
+        try:
+            save(self.pictures_of(self.worker))
+        except UserError as error:
+            logging.getLogger(__name__).warning("pictures are not kept so far: %s", error)
+            self._pause = float("inf")
+            return
+        self._saved = time.monotonic()
+        self._pause = SPARE * (self._saved - start)

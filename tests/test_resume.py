@@ -1,0 +1,255 @@
+"""Scoring that was interrupted, in whatever way, goes on, and ends as if it had not been."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anogan.errors import UserError
+from anogan.files import PARTIAL, STAGING
+from anogan.folders import image_folder
+from anogan.masks import Masks
+from anogan.report import plots
+from anogan.report import results as results_module
+from anogan.report.partial import Partial, Row
+from anogan.report.results import COLUMNS, Results
+from utils import ImageError
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(autouse=True)
+def no_drawings(monkeypatch):
+    """They are slow."""
+    monkeypatch.setattr(Results, "_pictures", lambda *_: None)
+    monkeypatch.setattr(plots, "write", lambda *_: {})
+
+
+@pytest.fixture
+def test_data(tmp_path, queries):
+    """Folders with 12 images, of which one has 16 bits and one is broken, and masks."""
+    for i, image in enumerate(queries[0][[*range(6), *range(40, 46)]]):
+        kind = "normal" if i < 6 else "odd"
+        path = tmp_path / "test" / kind / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = image[..., 0] if i != 1 else image[..., 0].astype(np.uint16) * 257
+        Image.fromarray(pixels).save(path)
+        if kind == "odd":
+            mask = tmp_path / "masks" / kind / f"{i:02d}.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.pad(np.full((6, 5), 255, np.uint8), ((4, 6), (i - 5, 16 - i)))).save(
+                mask
+            )
+    (tmp_path / "test" / "normal" / "02.png").write_bytes(b"broken")
+    return tmp_path
+
+
+class Stop(Exception):
+    pass
+
+
+def score(here, model, out, batches=99, way=(None, None, 0.1), save_maps=True):
+    """Scores so many batches of 3 images; returns how many images were."""
+    images = image_folder(here / "test", None, 16, 16, 1, labelled=True)
+    masks = Masks(here / "masks", images)
+    calibration, scored = model.calibrate(*way), []
+
+    def detect(x):
+        scored.append(len(x))
+        return model.anomaly_detector(x, *way, 3, calibration)
+
+    results = Results(
+        *(here / out, images, model, calibration, None, masks, save_maps),
+        way=way, batch_size=3, detect=detect,
+    )  # fmt: skip
+    left = results.settle()
+    with results:
+        for number, (indices, batch) in enumerate(images.subset(left).batches(3)):
+            if number == batches:
+                raise Stop
+            results.add(left[indices], batch, detect(batch))
+        results.gather()
+        results.finish()
+    return sum(scored)
+
+
+def files_of(folder):
+    found = (p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
+
+
+@pytest.mark.parametrize("way", [(None, None, 0.1), ("gradient", 3, 0.1)])
+@pytest.mark.parametrize("pictures_are_there", [True, False])
+def test_the_results_are_those_of_a_scoring_without_a_stop(
+    trained, test_data, way, pictures_are_there
+):
+    assert score(test_data, trained, "whole", way=way) == 11
+    for batches in (1, 2):
+        with pytest.raises(Stop):
+            score(test_data, trained, "out", batches, way)
+        assert not (test_data / "out" / "scores.csv").exists()
+    if pictures_are_there:
+        assert score(test_data, trained, "out", way=way) == 3
+        assert files_of(test_data / "whole") == files_of(test_data / "out")
+        return
+    (test_data / "out" / PARTIAL / "pictures0.npz").write_bytes(b"PK damaged")
+    assert score(test_data, trained, "out", way=way) == 11  # for their pictures alone
+    whole, found = files_of(test_data / "whole"), files_of(test_data / "out")
+    assert whole.keys() == found.keys()
+    different = {name for name, content in whole.items() if found[name] != content}
+    assert different <= {"report.html"}
+
+
+def test_changed_images_and_masks_and_lost_maps_are_scored_again(trained, test_data):
+    with pytest.raises(Stop):
+        score(test_data, trained, "out", 3)
+    Image.new("L", (16, 16), 77).save(test_data / "test" / "normal" / "00.png")
+    (test_data / "test" / "normal" / "01.png").unlink()
+    os.utime(test_data / "masks" / "odd" / "06.png", (1, 1))
+    (test_data / "out" / STAGING / "maps" / "odd" / "07.png").unlink()
+    assert score(test_data, trained, "out") == 10  # of each batch one
+    score(test_data, trained, "whole")
+    assert files_of(test_data / "whole") == files_of(test_data / "out")
+
+
+def test_other_settings_start_anew(trained, test_data):
+    with pytest.raises(Stop):
+        score(test_data, trained, "out", 2)
+    assert score(test_data, trained, "out", way=("gradient", 3, 0.1)) == 11
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace('"normal/', '["normal/'),
+        lambda text: text.replace('"odd/', '"../'),
+        lambda text: "[" * 100_000,
+        lambda text: "\0" * 99,
+        lambda text: text.replace("[[[", "[[[1e999, "),
+    ],
+)
+def test_damaged_rows_are_scored_again(trained, test_data, damage):
+    with pytest.raises(Stop):
+        score(test_data, trained, "out", 3)
+    path = test_data / "out" / PARTIAL / "rows0.jsonl"
+    path.write_text(damage(path.read_text()))
+    score(test_data, trained, "out")
+    score(test_data, trained, "whole")
+    assert files_of(test_data / "whole") == files_of(test_data / "out")
+
+
+def test_a_row_survives_the_way_to_its_file(tmp_path):
+    row = Row("a\n\u202e.png", [1, 2], [0.1] * len(COLUMNS), ["x"], [1 / 3], None)
+    partial = Partial(tmp_path, 0, {"a": 0.1}, len(COLUMNS))
+    partial.open()
+    partial.add([row, row])
+    partial.close()
+    assert list(partial.read(0)) == [row, row]
+    assert list(Partial(tmp_path, 0, {"a": 0.2}, len(COLUMNS)).read(0)) == []
+
+
+def test_new_scores_are_never_beside_an_old_report(trained, test_data, monkeypatch):
+    """A kill at any of the renamings leaves out files of one of the two runs, or mixes none."""
+    score(test_data, trained, "out")
+    old = {name: (test_data / "out" / name).stat().st_ino for name in ("scores.csv", "report.html")}
+    replace = os.replace
+    for count in range(0, 60, 3):
+        done = []
+
+        def kill(source, target, done=done, count=count):
+            if STAGING in str(source) and ".tmp" not in str(source):
+                done.append(1)
+                if len(done) > count:
+                    raise KeyboardInterrupt
+            return replace(source, target)
+
+        monkeypatch.setattr(os, "replace", kill)
+        try:
+            score(test_data, trained, "out")
+        except KeyboardInterrupt:
+            there = {n: (test_data / "out" / n) for n in old if (test_data / "out" / n).exists()}
+            assert len({p.stat().st_ino == old[n] for n, p in there.items()}) <= 1
+        else:
+            break
+    monkeypatch.setattr(os, "replace", replace)
+    score(test_data, trained, "out")
+    score(test_data, trained, "whole")
+    assert files_of(test_data / "whole") == files_of(test_data / "out")
+
+
+def test_images_that_vanish_after_they_were_scored_do_not_end_the_run(
+    trained, test_data, monkeypatch
+):
+    monkeypatch.setattr("anogan.folders.MEMORY_LIMIT", 0)
+    real = Results.finish
+
+    def finish(results):
+        for path in (test_data / "test").rglob("*.png"):
+            path.unlink()
+        results.images._source.images = None
+        results.best.pictures.clear()
+        return real(results)
+
+    monkeypatch.setattr(Results, "finish", finish)
+    score(test_data, trained, "out")
+    assert (test_data / "out" / "scores.csv").read_text().count("\n") == 12
+
+
+def test_pictures_that_cannot_be_kept_cost_a_warning_rows_that_cannot_one_line(
+    trained, test_data, monkeypatch, caplog
+):
+    monkeypatch.setattr(
+        results_module.Best, "save", lambda *_: (_ for _ in ()).throw(UserError("x: no room"))
+    )
+    score(test_data, trained, "out")
+    assert caplog.text.count("pictures are not kept so far: x: no room") == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(plots, "write", lambda *_: {})
+    old = files_of(test_data / "out")
+
+    class Full:
+        def write(self, _):
+            raise OSError(28, "No space left on device")
+
+        writelines = write
+
+        def close(self):
+            self.write("")
+
+    real = Partial.add
+
+    def add(partial, rows):
+        if len(list(partial.read(0))) >= 3:
+            partial._file = Full()
+        real(partial, rows)
+
+    monkeypatch.setattr(Partial, "add", add)
+    with pytest.raises(UserError, match=r"rows0.jsonl cannot be written \(No space left"):
+        score(test_data, trained, "out")
+    now = files_of(test_data / "out")
+    assert {k: v for k, v in now.items() if k in old and "partial" not in k} == old
+    monkeypatch.setattr(Partial, "add", real)
+    assert score(test_data, trained, "out") == 9
+    assert set(files_of(test_data / "out")) >= set(old)
+    assert json.loads((test_data / "out" / "metrics.json").read_text())["images"] == 11
+    assert not (test_data / "out" / PARTIAL).exists()
+
+
+def test_a_mask_that_breaks_during_the_scoring_costs_its_own_pixels(
+    trained, test_data, monkeypatch, caplog
+):
+    read = Masks.read
+
+    def breaks(masks, index):
+        if index == 9:
+            raise ImageError(masks.paths[index], "cannot be read")
+        return read(masks, index)
+
+    monkeypatch.setattr(Masks, "read", breaks)
+    score(test_data, trained, "out")
+    metrics = json.loads((test_data / "out" / "metrics.json").read_text())
+    assert metrics["images"] == 11 and metrics["regions"] == 5
+    assert "left out of the pixel measures: " in caplog.text and "09.png" in caplog.text
