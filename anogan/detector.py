@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import ops
 from anogan.config import Config
-from anogan.distributed import Workers
+from anogan.distributed import Workers, graph_of
 from anogan.latent_search import Weights, nearest_start, search_latents
 from anogan.memory import Memory
 from anogan.networks import Networks, frozen_features, frozen_generator
@@ -42,10 +42,10 @@ class Detector:
         self.memory: Memory | None = None
         shape = tf.TensorSpec((None, *config.net_shape), tf.float32)
         latents = tf.TensorSpec((None, config.z_dim), tf.float32)
-        self._generate = tf.function(self.decode, input_signature=[latents])
-        self._features = tf.function(self.features_of, input_signature=[shape])
-        self._cut = tf.function(self.windows.cut, reduce_retracing=True)
-        self._join = tf.function(self.windows.join, reduce_retracing=True)
+        self._generate = graph_of(self.decode, input_signature=[latents])
+        self._features = graph_of(self.features_of, input_signature=[shape])
+        self._cut = graph_of(self.windows.cut, reduce_retracing=True)
+        self._join = graph_of(self.windows.join, reduce_retracing=True)
         # XLA gains on a GPU and loses on a CPU, whose convolutions it does without oneDNN.
         jit = bool(tf.config.list_logical_devices("GPU"))
         shared_out = workers.shared_out

@@ -56,6 +56,13 @@ def task() -> tuple[int, int]:
     return index, len(workers)
 
 
+def graph_of(function: Callable[..., Any], **options: Any) -> Any:
+    """A tf.function as the code stands: AutoGraph is slow and writes files, for loops we lack."""
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False, **options)
+
+
 class Workers:
     """This process among those that work together; alone unless the strategy is multiworker.
 
@@ -98,10 +105,10 @@ class Workers:
         import numpy as np
         import tensorflow as tf
 
-        graph = tf.function(function, **options)
+        graph = graph_of(function, **options)
         if self.devices == 1:
             return graph
-        everywhere = tf.function(lambda arguments: self.strategy.run(graph, arguments))
+        everywhere = graph_of(lambda arguments: self.strategy.run(graph, arguments))
 
         def call(*arguments: Any) -> Any:
             split = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -68,22 +68,34 @@ def search_latents(
         better = loss < best_loss
         return tf.where(better[:, None], z, best_z), tf.where(better, loss, best_loss)
 
-    z = best_z = start
-    m = v = tf.zeros_like(start)
-    best_loss = tf.fill([tf.shape(start)[0]], float("inf"))
-    losses = tf.TensorArray(tf.float32, size=steps + 1)
-    for i in tf.range(steps):
+    def step(
+        i: tf.Tensor,
+        z: tf.Tensor,
+        m: tf.Tensor,
+        v: tf.Tensor,
+        best_z: tf.Tensor,
+        best_loss: tf.Tensor,
+        losses: tf.TensorArray,
+    ) -> tuple[Any, ...]:
         with tf.GradientTape() as tape:
             tape.watch(z)
             loss = loss_of(z)
         gradient = tape.gradient(loss, z)  # of the sum over images
-        losses = losses.write(i, loss)
         best_z, best_loss = keep_better(z, loss, best_z, best_loss)
         t = tf.cast(i + 1, tf.float32)
         rate = learning_rate * 0.5 * (1.0 + tf.cos(3.14159265 * (t - 1.0) / steps))
         m = BETA1 * m + (1.0 - BETA1) * gradient
         v = BETA2 * v + (1.0 - BETA2) * tf.square(gradient)
         z -= rate * (m / (1.0 - BETA1**t)) / (tf.sqrt(v / (1.0 - BETA2**t)) + EPSILON)
+        return i + 1, z, m, v, best_z, best_loss, losses.write(i, loss)
+
+    zero = tf.zeros_like(start)
+    never = tf.fill([tf.shape(start)[0]], float("inf"))
+    losses = tf.TensorArray(tf.float32, size=steps + 1)
+    state = tf.constant(0), start, zero, zero, start, never, losses
+    *_, z, _, _, best_z, best_loss, losses = tf.while_loop(
+        lambda i, *_: i < steps, step, state, maximum_iterations=steps
+    )
     loss = loss_of(z)
     best_z, _ = keep_better(z, loss, best_z, best_loss)
     return best_z, tf.transpose(losses.write(steps, loss).stack())
