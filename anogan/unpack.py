@@ -68,6 +68,23 @@ def unpack(
     return count
 
 
+def read_first(archive: Path, ending: str, most: int) -> tuple[PurePosixPath, bytes]:
+    """(path, content) of the first file in an archive whose path ends in these last parts.
+
+    Raises DownloadError where there is none, or it is longer than `most` bytes.
+    """
+    wanted = PurePosixPath(ending).parts
+    for path, chunks in _members(archive):
+        if path.parts[-len(wanted) :] == wanted:
+            content = b""
+            for chunk in chunks:
+                content += chunk
+                if len(content) > most:
+                    raise DownloadError(f"{archive}: {ending} is far too long")
+            return path, content
+    raise DownloadError(f"{archive} holds no {ending}")
+
+
 def _create(archive: Path, folder: Path, target: str | PurePosixPath) -> IO[bytes]:
     """A new file to write, inside `folder` whatever the archive says."""
     inside = _inside(archive, str(target), False)

@@ -122,7 +122,11 @@ def make_zip(path, files):
 
 
 def make_tgz(path, files):
-    with tarfile.open(path, "w:gz") as archive:
+    return make_tar(path, files, "gz")
+
+
+def make_tar(path, files, compression=""):
+    with tarfile.open(path, f"w:{compression}") as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
