@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from anogan.fetch import DownloadError, fetch
 from anogan.sources import already_there, or_by_hand
-from anogan.unpack import clear_scratch, read_first, scratch, unpack
+from anogan.unpack import NothingWanted, clear_scratch, read_first, scratch, unpack
 
 # As on www.mvtec.com/research-teaching/datasets/mvtec-ad/downloads: an archive for each category
 MVTEC_URL = "https://www.mydrive.ch/shares/{}/{}.tar.xz"
@@ -90,18 +90,16 @@ def fetch_mvtec(data_dir: Path, from_file: Path | None = None, category: str | N
     """
     root = data_dir / "mvtec"
     clear_scratch(root)
-    names = [category] if category in MVTEC_SHA256 else list(MVTEC_CATEGORIES)
-    if not (from_file or category):
-        names = ["bottle"]
-    there = {name: line for name in names if (line := already_there(root / name))}
-    lines = list(there.values())
-    missing = [name for name in names if name not in there]
-    if from_file and missing:
-        lines += _unpack_mvtec(from_file, root, missing, remove=False)
-    for name in missing if not from_file else []:
-        archive = data_dir / f"mvtec_{name}.tar.xz"
-        place = MVTEC_PLACES[name]
-        shares = (place, f"{MVTEC_SHARE}/download/{PurePosixPath(place).name}")
+    if from_file:
+        names = [category] if category in MVTEC_SHA256 else list(MVTEC_CATEGORIES)
+        return "; ".join(_unpack_mvtec(from_file, root, names))
+    lines = []
+    for name in MVTEC_CATEGORIES if category == "all" else [category or "bottle"]:
+        if line := already_there(root / name):
+            lines.append(line)
+            continue
+        archive, place = data_dir / f"mvtec_{name}.tar.xz", MVTEC_PLACES[name]
+        shares = place, f"{MVTEC_SHARE}/download/{PurePosixPath(place).name}"
         with or_by_hand(f"{name}.tar.xz", f"mvtec --from_file {name}.tar.xz"):
             urls = [MVTEC_URL.format(share, name) for share in shares]
             fetch(urls, archive, MVTEC_SHA256[name], MVTEC_LIMIT)
@@ -109,27 +107,37 @@ def fetch_mvtec(data_dir: Path, from_file: Path | None = None, category: str | N
     return "; ".join(lines)
 
 
-def _unpack_mvtec(archive: Path, root: Path, names: list[str], remove: bool) -> list[str]:
+def _unpack_mvtec(archive: Path, root: Path, names: list[str], remove: bool = False) -> list[str]:
     """Those of some categories that an archive holds, each to its folder: a line for each."""
+    there = {name: line for name in names if (line := already_there(root / name))}
+    missing, held = set(names) - there.keys(), set()
+    if not missing:
+        return list(there.values())
 
     def place(path: PurePosixPath) -> str | None:
-        found = MVTEC_FILE.fullmatch(str(path))
-        return f"{found['category']}/{found['place']}" if found else None
+        if not (found := MVTEC_FILE.fullmatch(str(path))):
+            return None
+        held.add(found["category"])
+        return f"{found['category']}/{found['place']}" if found["category"] in missing else None
 
     with scratch(root) as temp:
-        unpack(archive, temp / "all", place, MVTEC_LIMIT * len(MVTEC_CATEGORIES))
-        found = [name for name in names if (temp / "all" / name).is_dir()]
-        if not found:
-            held = ", ".join(sorted(path.name for path in (temp / "all").iterdir()))
-            raise DownloadError(f"{archive} holds {held} of MVTec AD, which is not to be fetched")
-        for name in found:
-            _require_parts(archive, temp / "all" / name)
+        whole = temp / "all"
+        try:
+            unpack(archive, whole, place, MVTEC_LIMIT * len(missing))
+        except NothingWanted as error:
+            if not held & there.keys():
+                only = f", only {', '.join(sorted(held))} of MVTec AD" if held else ""
+                raise DownloadError(f"{error}{only}") from None
+        new = sorted(held & missing)
+        for name in new:
+            _require_parts(archive, whole / name)
         if remove:  # first, as a kill after the renaming would leave it for ever
             archive.unlink()
         root.mkdir(parents=True, exist_ok=True)
-        for name in found:
-            os.replace(temp / "all" / name, root / name)
-    return [f"done: {_counted(root / name)}; licence: CC BY-NC-SA 4.0" for name in found]
+        for name in new:
+            os.replace(whole / name, root / name)
+    lines = [f"done: {_counted(root / name)}; licence: CC BY-NC-SA 4.0" for name in new]
+    return [there[name] for name in sorted(held & there.keys())] + lines
 
 
 def _require_parts(archive: Path, folder: Path) -> None:

@@ -37,6 +37,10 @@ BAD_NAME = {
 Place = Callable[[PurePosixPath], "str | PurePosixPath | None"]
 
 
+class NothingWanted(DownloadError):
+    """There is nothing in an archive that `place` would have."""
+
+
 def unpack(
     archive: Path, folder: Path, place: Place = PurePosixPath, limit: float = math.inf
 ) -> int:
@@ -63,7 +67,7 @@ def unpack(
                     file.write(chunk)
             count += 1
         if not count:
-            raise DownloadError(f"{archive} holds none of the files of this data set")
+            raise NothingWanted(f"{archive} holds none of the files of this data set")
         os.replace(temp, folder)
     return count
 

@@ -414,7 +414,9 @@ def test_failing_pip_is_one_line_with_the_manual_way(tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     "arguments",
     [[], ["cifar"], ["mnist", "celebA", "--from_file", "x"], ["mnist", "--split", "train"]]
-    + [["lsun", "--category", "garage"], ["lsun", "--split", "all"]],
+    + [["lsun", "--category", "garage"], ["lsun", "--split", "all"]]
+    + [["mvtec", "--category", "bedroom"], ["visa", "--category", "bedroom"]]
+    + [["mvtec", "lsun", "--category", "all"], ["mvtec", "--split", "val"]],
 )
 def test_wrong_arguments_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit_info:

@@ -132,6 +132,8 @@ def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
         (["--train"], "python download.py celebA"),
         (["--train"], "zeros"),
         (["--dataset", "mnist", "--train"], "python download.py mnist"),
+        (["--dataset", "mvtec/grid", "--train"], "download.py mvtec --category grid (data sets"),
+        (["--dataset", "visa/candle", "--train"], "python download.py visa (data sets"),
         (["--dataset", "nowhere", "--train"], "nowhere"),
         (["--dataset", "zeros", "--train", "--batch_size", "64"], "60"),
         (["--dataset", "zeros", "--train", "--input_fname_pattern", "*.jpg"], "*.jpg"),
