@@ -221,7 +221,7 @@ def refuse_labelled(folder: Path, places: list[str]) -> None:
     better += [p for p in normal if not {q.name.lower() for q in p.parents} & OTHER_FOLDERS]
     better += [p for p in inside if p.name.lower() in ("train", "training")]
     remedy = (
-        f"train on the sub-folder of normal images: --dataset .../{folder.name}/{better[0]}"
+        f"train on a part of it: --dataset .../{folder.name}/{better[0]}"
         if better
         else "put the normal images into a folder of their own and name that as --dataset"
     )
