@@ -1,13 +1,21 @@
 """download.py's sets of industrial parts: small archives of their true layouts."""
 
 import hashlib
-import io
 import re
 
-import numpy as np
 import pytest
-from misbehaving import encode, files_under, largest_file, make_tar, make_zip
-from PIL import Image
+from misbehaving import (
+    COMMUTATORS,
+    VISA_LINES,
+    category_files,
+    drawn,
+    files_under,
+    kolektor_files,
+    largest_file,
+    make_tar,
+    make_zip,
+    visa_files,
+)
 
 import download
 from anogan import industrial
@@ -26,15 +34,6 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def drawn(kind, marked=True, size=(32, 32)):
-    """A label: black, with a white square if `marked`."""
-    mask = np.zeros(size, np.uint8)
-    mask[5:9, 5:9] = 255 * marked
-    file = io.BytesIO()
-    Image.fromarray(mask).save(file, kind)
-    return file.getvalue()
-
-
 def assert_is_a_data_set(folder, kind):
     """As main.py takes it: training images, labels by folder, a mask for each anomalous image."""
     parts = layout(folder)
@@ -43,16 +42,6 @@ def assert_is_a_data_set(folder, kind):
     test = image_folder(parts.test, None, 32, 32, 1, labelled=True)
     assert len(train) and set(test.kinds) == {"good", kind} and set(test.labels) == {0, 1}
     assert "all" in Masks(parts.masks, test).check()
-
-
-def category_files(name, kind="broken_large"):
-    return {
-        f"{name}/license.txt": b"CC",
-        **{f"{name}/train/good/{i:03d}.png": encode("PNG", i) for i in range(3)},
-        f"{name}/test/good/000.png": encode("PNG", 4),
-        f"{name}/test/{kind}/000.png": encode("PNG", 5),
-        f"{name}/ground_truth/{kind}/000_mask.png": drawn("PNG"),
-    }
 
 
 def placed(name, kind="broken_large"):
@@ -154,19 +143,6 @@ def test_set_that_could_not_be_used_is_not_left_behind(tmp_path, lacking, capsys
     assert files_under(tmp_path / "data") == []
 
 
-COMMUTATORS = [f"kos{i:02d}" for i in range(1, 7)]
-
-
-def kolektor_files():
-    """Two images of each commutator, the second cracked."""
-    files = {}
-    for i, name in enumerate(COMMUTATORS):
-        for part in range(2):
-            files[f"{name}/Part{part}.jpg"] = encode("JPEG", 2 * i + part)
-            files[f"{name}/Part{part}_label.bmp"] = drawn("BMP", part == 1)
-    return files
-
-
 @pytest.fixture
 def kolektor(tmp_path, server, monkeypatch):
     archive = make_zip(tmp_path / "kolektor.zip", kolektor_files())
@@ -222,12 +198,6 @@ def test_labels_of_kolektor_are_not_trusted(tmp_path, kolektor, wrong, monkeypat
     assert files_under(tmp_path / "data") == []
 
 
-VISA_LINES = [
-    "candle,train,normal,candle/Data/Images/Normal/0000.JPG,",
-    "candle,train,normal,candle/Data/Images/Normal/0001.JPG,",
-    "candle,test,normal,candle/Data/Images/Normal/0002.JPG,",
-    "candle,test,anomaly,candle/Data/Images/Anomaly/000.JPG,candle/Data/Masks/Anomaly/000.png",
-]
 VISA_PLACED = [
     "candle/ground_truth/bad/000_mask.png",
     "candle/test/bad/000.JPG",
@@ -235,20 +205,6 @@ VISA_PLACED = [
     "candle/train/good/0000.JPG",
     "candle/train/good/0001.JPG",
 ]
-
-
-def visa_files(lines=VISA_LINES, lacking=()):
-    files = {
-        "candle/image_anno.csv": b"x",
-        "candle/Data/Images/Normal/0003.JPG": b"not in the split",
-    }
-    for i, line in enumerate(VISA_LINES):
-        image, mask = line.split(",")[3:]
-        files[image] = encode("JPEG", i)
-        if mask:
-            files[mask] = drawn("PNG")
-    files[industrial.VISA_SPLIT] = "\n".join([industrial.VISA_HEADER, *lines, ""]).encode()
-    return {name: content for name, content in files.items() if name not in lacking}
 
 
 @pytest.fixture
