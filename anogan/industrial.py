@@ -16,7 +16,8 @@ from anogan.fetch import DownloadError, fetch
 from anogan.sources import already_there, or_by_hand
 from anogan.unpack import NothingWanted, clear_scratch, read_first, scratch, unpack
 
-# As on www.mvtec.com/research-teaching/datasets/mvtec-ad/downloads: an archive for each category
+# There the addresses below are from: an archive for each category
+MVTEC_PAGE = "www.mvtec.com/research-teaching/datasets/mvtec-ad/downloads"
 MVTEC_URL = "https://www.mydrive.ch/shares/{}/{}.tar.xz"
 MVTEC_SHARE = "38536/3830184030e49fe74747669442f0f283"  # which once held them all
 MVTEC_PLACES = {
@@ -60,6 +61,7 @@ MVTEC_FILE = re.compile(
     r"(?P<place>(?:train/good|test/\w+|ground_truth/\w+)/\w+\.png)",
     re.ASCII,
 )
+KOLEKTOR_PAGE = "www.vicos.si/resources/kolektorsdd"
 KOLEKTOR_URLS = (
     "https://go.vicos.si/kolektorsdd",
     "https://data.vicos.si/datasets/KSDD/KolektorSDD.zip",
@@ -68,6 +70,7 @@ KOLEKTOR_SHA256 = "65dc621693418585de9c4467d1340ea7958a6181816f0dc2883a1e8b61f9d
 KOLEKTOR_LIMIT = 1 << 29  # bytes that 102 MB of archive may take on disk
 KOLEKTOR_FILE = re.compile(r"(?:.*/)?(kos\d+)/(Part\d+(?:\.jpg|_label\.bmp))", re.ASCII)
 KOLEKTOR_PIXELS = 1 << 21  # of an image at most; they have 500 x 1270
+VISA_PAGE = "github.com/amazon-science/spot-diff"
 VISA_URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
 VISA_SHA256 = "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362"
 VISA_LIMIT = 1 << 32  # bytes that 1.9 GB of archive may take on disk
@@ -100,7 +103,7 @@ def fetch_mvtec(data_dir: Path, from_file: Path | None = None, category: str | N
             continue
         archive, place = data_dir / f"mvtec_{name}.tar.xz", MVTEC_PLACES[name]
         shares = place, f"{MVTEC_SHARE}/download/{PurePosixPath(place).name}"
-        with or_by_hand(f"{name}.tar.xz", f"mvtec --from_file {name}.tar.xz"):
+        with or_by_hand(f"{name}.tar.xz from {MVTEC_PAGE}", f"mvtec --from_file {name}.tar.xz"):
             urls = [MVTEC_URL.format(share, name) for share in shares]
             fetch(urls, archive, MVTEC_SHA256[name], MVTEC_LIMIT)
         lines += _unpack_mvtec(archive, root, [name], remove=True)
@@ -168,7 +171,9 @@ def fetch_kolektor(data_dir: Path, from_file: Path | None = None) -> str:
         return line
     archive = from_file or data_dir / "KolektorSDD.zip"
     if not from_file:
-        with or_by_hand(archive.name, f"kolektor --from_file {archive.name}"):
+        with or_by_hand(
+            f"{archive.name} from {KOLEKTOR_PAGE}", f"kolektor --from_file {archive.name}"
+        ):
             fetch(KOLEKTOR_URLS, archive, KOLEKTOR_SHA256, KOLEKTOR_LIMIT)
     with scratch(folder) as temp:
         unpack(archive, temp / "raw", _place_part, KOLEKTOR_LIMIT)
@@ -242,7 +247,7 @@ def fetch_visa(data_dir: Path, from_file: Path | None = None) -> str:
         return line
     archive = from_file or data_dir / PurePosixPath(VISA_URL).name
     if not from_file:
-        with or_by_hand(archive.name, f"visa --from_file {archive.name}"):
+        with or_by_hand(f"{archive.name} from {VISA_PAGE}", f"visa --from_file {archive.name}"):
             fetch(VISA_URL, archive, VISA_SHA256, VISA_LIMIT)
     table, content = read_first(archive, VISA_SPLIT, MOST_SPLIT)
     top = table.parent.parent

@@ -88,6 +88,18 @@ def test_all_of_mvtec_goes_on_where_one_category_is_missing(tmp_path, server, mv
     assert files_under(data / "mvtec") == placed("bottle") + placed("grid")
 
 
+@pytest.mark.parametrize("name", ["mvtec", "kolektor", "visa"])
+def test_address_that_has_moved_is_one_line_with_the_manual_way(
+    tmp_path, server, mvtec, kolektor, visa, name, capsys
+):
+    server.files.clear()
+    assert run(name, tmp_path / "data") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "HTTP 404" in error
+    assert f"download.py {name} --from_file" in error and re.search(r" from \S+\.\w+/\w", error)
+    assert files_under(tmp_path / "data") == []
+
+
 def test_archive_with_a_wrong_sha256_is_not_unpacked(tmp_path, server, mvtec, capsys):
     for path, content in server.files.items():
         server.files[path] = content[:-1] + bytes([content[-1] ^ 1])
