@@ -1,4 +1,4 @@
-"""Fetch data sets: python download.py {mnist,celebA,lsun,elpv} ... [--data_dir data]"""
+"""Fetch data sets: python download.py {mnist,celebA,mvtec,...} ... [--data_dir data]"""
 
 from __future__ import annotations
 
@@ -6,27 +6,34 @@ import argparse
 import errno
 import io
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from anogan.fetch import DownloadError
 from anogan.files import printable
+from anogan.industrial import MVTEC_CATEGORIES, fetch_kolektor, fetch_mvtec, fetch_visa
 from anogan.sources import LSUN_CATEGORIES, fetch_celeba, fetch_elpv, fetch_lsun, fetch_mnist
 
-# Name: what it is, and what fetches it. That takes the data folder and --from_file (lsun also its
-# own options) and returns a line to show.
+# Name: what it is, and what fetches it. That takes the data folder and --from_file (lsun and mvtec
+# also their own options) and returns a line to show.
 DATASETS: dict[str, tuple[str, Callable[..., str]]] = {
     "mnist": ("digits, 55 MB", fetch_mnist),
     "celebA": ("faces, 1.4 GB, from Google Drive", fetch_celeba),
     "lsun": ("scenes", fetch_lsun),
     "elpv": ("solar cells, 91 MB, with pip", fetch_elpv),
+    "mvtec": ("MVTec AD, 15 kinds of parts and textures, 100 to 700 MB each", fetch_mvtec),
+    "kolektor": ("KolektorSDD, cracks in commutators, 102 MB", fetch_kolektor),
+    "visa": ("VisA, 12 kinds of parts, 1.9 GB", fetch_visa),
 }
+CATEGORIES = {"lsun": LSUN_CATEGORIES, "mvtec": (*MVTEC_CATEGORIES, "all")}
 EPILOG = """\
 examples:
   python download.py mnist celebA          both, to data/mnist and data/celebA
   python download.py celebA --from_file ~/Downloads/img_align_celeba.zip
   python download.py lsun --category church_outdoor --split train
-  python download.py elpv --data_dir /big/disk
+  python download.py elpv kolektor visa --data_dir /big/disk
+  python download.py mvtec --category bottle
 
 An interrupted command, given again, goes on where it stopped."""
 
@@ -40,28 +47,43 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     what = parser.add_argument_group("what, and from where to where")
     text = "one or more of"
-    text += "".join(f"\n{name:6}  {content}" for name, (content, _) in DATASETS.items())
+    text += "".join(f"\n{name:8}  {content}" for name, (content, _) in DATASETS.items())
     what.add_argument("datasets", nargs="+", choices=DATASETS, metavar="DATASET", help=text)
     text = "archive of DATASET fetched by hand, in place of the network (mnist: or a folder)"
     what.add_argument("--from_file", type=Path, metavar="PATH", help=text)
     text = "folder for the data sets, each in its own (default: %(default)s)"
     what.add_argument("--data_dir", type=Path, default=Path("data"), metavar="PATH", help=text)
-    lsun = parser.add_argument_group("lsun only")
-    text = f"{', '.join(LSUN_CATEGORIES[:5])},\n{', '.join(LSUN_CATEGORIES[5:])}"
-    text += " (default: %(default)s)"
-    lsun.add_argument(
-        "--category", choices=LSUN_CATEGORIES, default="bedroom", metavar="NAME", help=text
-    )
+    text = "".join(f"\n{name}: {_listed(names)}" for name, names in CATEGORIES.items())
+    text = f"default: bedroom of lsun, bottle of mvtec, or what its archive holds{text}"
+    what.add_argument("--category", metavar="NAME", help=text)
     text = "train: 2 GB (church_outdoor) to 43 GB (bedroom), and twice that room to unpack;\n"
     text += "val: 300 images, a few MB, to try things with; test: 10,000 images of all\n"
-    text += "categories together (default: %(default)s)"
-    lsun.add_argument("--split", choices=("train", "val", "test"), default="val", help=text)
+    text += "categories together (default: val)"
+    lsun = parser.add_argument_group("lsun only")
+    lsun.add_argument("--split", choices=("train", "val", "test"), help=text)
     args = parser.parse_args(argv)
     if args.from_file and len(args.datasets) > 1:
         parser.error("--from_file goes with one DATASET")
-    if "lsun" not in args.datasets and (args.category, args.split) != ("bedroom", "val"):
-        parser.error("--category and --split go with lsun")
+    if args.split and "lsun" not in args.datasets:
+        parser.error("--split goes with lsun")
+    if args.category and not CATEGORIES.keys() & set(args.datasets):
+        parser.error(f"--category goes with {' or '.join(CATEGORIES)}")
+    for name, known in CATEGORIES.items():
+        if args.category and name in args.datasets and args.category not in known:
+            parser.error(f"{name} has no --category {args.category}: {', '.join(known)}")
     return args
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as lines that fit a help text."""
+    return textwrap.fill(", ".join(names), 70)
+
+
+def _options(name: str, args: argparse.Namespace) -> dict[str, str]:
+    """The options that are only of one data set, as far as they were given."""
+    given = {"category": args.category} if name in CATEGORIES else {}
+    given |= {"split": args.split} if name == "lsun" else {}
+    return {key: value for key, value in given.items() if value}
 
 
 def _reason(error: OSError, args: argparse.Namespace) -> str:
@@ -81,13 +103,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     failed = False
     for name in args.datasets:
-        options = {"category": args.category, "split": args.split} if name == "lsun" else {}
         try:
             is_usable = Path.exists if name == "mnist" else Path.is_file
             if args.from_file and not is_usable(args.from_file):
                 raise DownloadError(f"--from_file {args.from_file}: there is no such file")
             _, fetch = DATASETS[name]
-            line = fetch(args.data_dir, args.from_file, **options)
+            line = fetch(args.data_dir, args.from_file, **_options(name, args))
             print(f"{name}: {printable(line)}", flush=True)
             continue
         except DownloadError as error:

@@ -1,4 +1,4 @@
-"""Resumable downloads, checked by their MD5.
+"""Resumable downloads, checked by their MD5 or SHA-256.
 
 `fetch` fills FILE.part and renames it when it is whole. So whatever has its final name is complete,
 wherever a run broke off.
@@ -65,24 +65,25 @@ class Pace:
 
 
 def fetch(
-    urls: str | Iterable[str], path: Path, md5: str | None = None, limit: float = math.inf
+    urls: str | Iterable[str], path: Path, checksum: str | None = None, limit: float = math.inf
 ) -> None:
     """Download the first of `urls` (one, or several mirrors) that works to `path`.
 
     Continues a PATH.part of an earlier run. Resets, truncation and 5xx are retried with back-off;
-    any other failure, or too many, goes to the next mirror. `md5` is that of the content, for a .gz
-    unpacked; without it a .zip must at least have its table of contents. What is longer than
-    `limit` bytes, also unpacked, is not the file. Does nothing where `path` is whole already.
-    Raises DownloadError where every mirror failed, OSError where `path` cannot be written.
+    any other failure, or too many, goes to the next mirror. `checksum`, see `has_checksum`, is that
+    of the content, for a .gz unpacked; without it a .zip must at least have its table of contents.
+    What is longer than `limit` bytes, also unpacked, is not the file. Does nothing where `path` is
+    whole already. Raises DownloadError where every mirror failed, OSError where `path` cannot be
+    written.
     """
-    if path.is_file() and _is_whole(path, path.suffix, md5, limit):
+    if path.is_file() and _is_whole(path, path.suffix, checksum, limit):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     reasons = []
     for url in [urls] if isinstance(urls, str) else urls:
         try:
-            _fetch_part(url, part, path.suffix, md5, limit)
+            _fetch_part(url, part, path.suffix, checksum, limit)
         except DownloadError as error:
             reasons.append(f"{_host(url)}: {error}")
         else:
@@ -99,12 +100,12 @@ def fetch_from_drive(url: str, path: Path, md5: str, limit: float = math.inf) ->
     import gdown
     import requests
 
-    if path.is_file() and md5_of(path) == md5:
+    if path.is_file() and has_checksum(path, md5):
         return
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     for part in _drive_parts(path):
-        if md5_of(part) == md5:  # killed just before it would have been renamed
+        if has_checksum(part, md5):  # killed just before it would have been renamed
             os.replace(part, path)
             return
     try:
@@ -129,7 +130,7 @@ def fetch_from_drive(url: str, path: Path, md5: str, limit: float = math.inf) ->
         if isinstance(error, OSError) and not isinstance(error, network):
             raise  # the disk's
         raise _drive_error(path, error) from None
-    if md5_of(path) != md5:
+    if not has_checksum(path, md5):
         path.unlink()
         raise DownloadError("Google Drive sent something else, such as a quota or virus scan page")
 
@@ -188,7 +189,7 @@ def _watched(limit: float) -> Iterator[dict[str, Any]]:
         over.set()
 
 
-def _fetch_part(url: str, part: Path, suffix: str, md5: str | None, limit: float) -> None:
+def _fetch_part(url: str, part: Path, suffix: str, checksum: str | None, limit: float) -> None:
     failures = best = 0
     is_mixed = size(part) > 0  # of several answers, perhaps an earlier run's or another mirror's
     may_restart = True
@@ -205,7 +206,7 @@ def _fetch_part(url: str, part: Path, suffix: str, md5: str | None, limit: float
             time.sleep(BACKOFF * 2**failures)
             pace.add(0)
             continue
-        if _is_whole(part, suffix, md5, limit):
+        if _is_whole(part, suffix, checksum, limit):
             return
         part.unlink(missing_ok=True)
         if not (is_mixed and may_restart):
@@ -330,25 +331,27 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _is_whole(path: Path, suffix: str, md5: str | None, limit: float) -> bool:
-    if md5 is None:
+def _is_whole(path: Path, suffix: str, checksum: str | None, limit: float) -> bool:
+    if checksum is None:
         return suffix != ".zip" or zipfile.is_zipfile(path)
     try:
-        return md5_of(path, gzip.open if suffix == ".gz" else open, limit) == md5
+        return has_checksum(path, checksum, gzip.open if suffix == ".gz" else open, limit)
     except (gzip.BadGzipFile, zlib.error, EOFError):
         return False
 
 
-def md5_of(path: Path, opener: Callable[..., Any] = open, limit: float = math.inf) -> str:
-    """The MD5, in hexadecimal, of what `opener` reads of a file (gzip.open: of its content).
+def has_checksum(
+    path: Path, checksum: str, opener: Callable[..., Any] = open, limit: float = math.inf
+) -> bool:
+    """Whether what `opener` reads of a file (gzip.open: its content) has this MD5 or SHA-256.
 
-    Stops past `limit` bytes.
+    `checksum` is in hexadecimal; its length tells which it is. Stops past `limit` bytes.
     """
-    digest = hashlib.md5(usedforsecurity=False)
+    digest = hashlib.new({32: "md5", 64: "sha256"}[len(checksum)], usedforsecurity=False)
     with opener(path, "rb") as file:
         while file.tell() <= limit and (chunk := file.read(CHUNK)):
             digest.update(chunk)
-    return digest.hexdigest()
+    return digest.hexdigest() == checksum
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:

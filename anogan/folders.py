@@ -217,11 +217,11 @@ def refuse_labelled(folder: Path, places: list[str]) -> None:
     odd += [p / "*" for p in holding if p in beside]
     if not odd:
         return
-    better = [p for p in normal if not {q.name.lower() for q in p.parents} & OTHER_FOLDERS]
+    better = [p for p in inside if p.name and layout(folder / p)]
+    better += [p for p in normal if not {q.name.lower() for q in p.parents} & OTHER_FOLDERS]
     better += [p for p in inside if p.name.lower() in ("train", "training")]
-    better += [p for p in inside if p.name and layout(folder / p)]
     remedy = (
-        f"train on the sub-folder of normal images: --dataset .../{folder.name}/{better[0]}"
+        f"train on a part of it: --dataset .../{folder.name}/{better[0]}"
         if better
         else "put the normal images into a folder of their own and name that as --dataset"
     )

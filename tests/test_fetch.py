@@ -1,6 +1,7 @@
 """Resumable downloads from a server that misbehaves."""
 
 import gzip
+import hashlib
 import socket
 import threading
 import time
@@ -41,6 +42,18 @@ def test_interrupted_run_is_continued_by_the_next(server, served, tmp_path):
     fetch.fetch(served, tmp_path / "a.bin", MD5)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     assert server.ranges("/a.bin") == ["bytes=1000-"]
+
+
+def test_sha256_is_checked_as_an_md5_is(server, served, tmp_path):
+    right = hashlib.sha256(CONTENT).hexdigest()
+    with pytest.raises(fetch.DownloadError, match="wrong checksum"):
+        fetch.fetch(served, tmp_path / "a.bin", right[:-1] + "x")
+    assert files_under(tmp_path) == []
+    fetch.fetch(served, tmp_path / "a.bin", right)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    server.requests.clear()
+    fetch.fetch(served, tmp_path / "a.bin", right)
+    assert server.requests == []
 
 
 def test_server_that_ignores_range_is_read_from_the_start(server, served, tmp_path):

@@ -135,6 +135,8 @@ def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
         (["--train"], "python download.py celebA"),
         (["--train"], "zeros"),
         (["--dataset", "mnist", "--train"], "python download.py mnist"),
+        (["--dataset", "mvtec/grid", "--train"], "download.py mvtec --category grid (data sets"),
+        (["--dataset", "visa/candle", "--train"], "python download.py visa (data sets"),
         (["--dataset", "nowhere", "--train"], "nowhere"),
         (["--dataset", "zeros", "--train", "--batch_size", "64"], "60"),
         (["--dataset", "zeros", "--train", "--input_fname_pattern", "*.jpg"], "*.jpg"),
@@ -243,6 +245,7 @@ def test_mvtecs_layout_is_trained_and_scored_with_no_other_flag(bottle, capsys):
         (("data/zeros/line/defect/a.png",), "of their own"),
         (("data/zeros/masks/a.png",), "of their own"),
         (("data/zeros/normal/a.png",), "zeros/normal"),
+        (("data/zeros/b/train/good/a.png", "data/zeros/b/test/bad/a.png"), "/zeros/b\n"),
     ],
 )
 def test_sub_folders_that_look_labelled_are_not_trained_on(here, zeros, spoil, message, capsys):

@@ -1,4 +1,4 @@
-"""Mutated archives, LMDBs and wheels, unpacked by download.py."""
+"""Mutated archives, LMDBs, wheels and sets of parts, unpacked by download.py."""
 
 import contextlib
 import io
@@ -12,7 +12,14 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from misbehaving import files_under, make_zip
+from misbehaving import (
+    category_files,
+    files_under,
+    kolektor_files,
+    make_tar,
+    make_zip,
+    visa_files,
+)
 
 import download
 from anogan import sources
@@ -215,4 +222,33 @@ def test_wheels(tmp_path):
                 wrong.append("a file in a place of its own choice")
         found += [f"{i} {kind}: {line}" for line in wrong]
     record("mutated wheels", runs, len(found), SEED)
+    assert not found
+
+
+def test_industrial(tmp_path):
+    rng = random.Random(SEED)
+    archives = {
+        "mvtec": make_tar(tmp_path / "a", category_files("bottle"), "xz").read_bytes(),
+        "kolektor": make_zip(tmp_path / "a", kolektor_files()).read_bytes(),
+        "visa": make_tar(tmp_path / "a", visa_files()).read_bytes(),
+    }
+    whole, found, runs = {}, [], size(1000)
+    for name, data in archives.items():
+        (tmp_path / "a").write_bytes(data)
+        assert run([name, "--from_file", str(tmp_path / "a")], tmp_path) == (0, [])
+        root = tmp_path / "data"
+        whole[name] = {path: (root / path).read_bytes() for path in files_under(root)}
+    for i in range(runs):
+        name = rng.choice(list(archives))
+        (tmp_path / "a").write_bytes(mutate(archives[name], rng))
+        code, wrong = run([name, "--from_file", str(tmp_path / "a")], tmp_path)
+        there = {path: (root / path).read_bytes() for path in files_under(root)}
+        if code == 0 and name == "visa":  # a plain tar has no checksum of its members
+            place = r"visa/\w+/(train/good|test/good|test/bad|ground_truth/bad)/\w+\.(JPG|png)"
+            if not all(re.fullmatch(place, path) for path in there):
+                wrong.append("a file in a place of its own choice")
+        elif code == 0 and there != whole[name]:
+            wrong.append(f"falsely done, with {len(there)} files")
+        found += [f"{i} {name}: {line}" for line in wrong]
+    record("mutated sets of parts", runs, len(found), SEED)
     assert not found

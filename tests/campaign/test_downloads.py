@@ -15,10 +15,20 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from misbehaving import CONTENT, MD5, answers, files_under, make_zip
+from misbehaving import (
+    CONTENT,
+    MD5,
+    answers,
+    category_files,
+    files_under,
+    kolektor_files,
+    make_tar,
+    make_zip,
+    visa_files,
+)
 
 import download
-from anogan import fetch, sources
+from anogan import fetch, industrial, sources
 from campaign.tools import record, size
 
 pytestmark = pytest.mark.slow
@@ -147,10 +157,10 @@ def test_faults(server, tmp_path, monkeypatch, capfd):
 KILLABLE = """if 1:
     import json, os, signal, sys
     import download
-    from anogan import fetch, sources, unpack
+    from anogan import fetch, industrial, sources, unpack
     settings = json.loads(sys.argv[1])
-    for name, value in settings["sources"].items():
-        setattr(sources, name, value)
+    for name, value in settings["constants"].items():
+        setattr(sources if hasattr(sources, name) else industrial, name, value)
     unpack.SHARD = 10
     left = settings["steps"]
     def count(event, arguments):
@@ -198,6 +208,10 @@ def kill_settings(server, tmp_path):
     rooms = make_zip(tmp_path / "r", {"db/data.mdb": (tmp_path / "db/data.mdb").read_bytes()})
     served = {f"/m/{name}.gz": gzip.compress(data) for name, data in digits.items()}
     served |= {"/faces": faces.read_bytes(), "/bedroom_val": rooms.read_bytes()}
+    bottle = make_tar(tmp_path / "b", category_files("bottle"), "xz").read_bytes()
+    served[f"/{industrial.MVTEC_PLACES['bottle']}/bottle.tar.xz"] = bottle
+    served["/kolektor"] = make_zip(tmp_path / "k", kolektor_files()).read_bytes()
+    served["/visa.tar"] = make_tar(tmp_path / "v", visa_files()).read_bytes()
     for path, data in served.items():
         server.files[path] = data
         server.script[path] = [slow_file(data)] * 10**6
@@ -210,13 +224,19 @@ def kill_settings(server, tmp_path):
         "CELEBA_URL": f"{server.url}/faces",
         "CELEBA_MD5": hashlib.md5(served["/faces"]).hexdigest(),
         "LSUN_URL": server.url + "/{}",
+        "MVTEC_URL": server.url + "/{}/{}.tar.xz",
+        "MVTEC_SHA256": {"bottle": hashlib.sha256(bottle).hexdigest()},
+        "KOLEKTOR_URLS": [f"{server.url}/kolektor"],
+        "KOLEKTOR_SHA256": hashlib.sha256(served["/kolektor"]).hexdigest(),
+        "VISA_URL": f"{server.url}/visa.tar",
+        "VISA_SHA256": hashlib.sha256(served["/visa.tar"]).hexdigest(),
     }
-    return ["mnist", "celebA", "lsun"], constants
+    return ["mnist", "celebA", "lsun", "mvtec", "kolektor", "visa"], constants
 
 
 def run(name, constants, folder, steps, kill_after=None):
     """(exit code, output) of a download that is killed at a step, or after seconds."""
-    settings = {"sources": constants, "steps": steps}
+    settings = {"constants": constants, "steps": steps}
     settings["command"] = [name, "--data_dir", str(folder)]
     process = subprocess.Popen(
         [sys.executable, "-c", KILLABLE, json.dumps(settings)],

@@ -1,0 +1,66 @@
+"""The tables of benchmarks/detection.py that are of several categories."""
+
+from pathlib import Path
+
+import pytest
+
+import main
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def detection(monkeypatch):
+    monkeypatch.syspath_prepend(Path(main.__file__).parent / "benchmarks")
+    import detection
+
+    return detection
+
+
+def line(name, category, seed, auroc, **more):
+    measures = {"auroc": auroc, "pixel_auroc": 0.9, "au_pro": 0.8, "ms_per_image": 5.0}
+    return {
+        "set": name,
+        "class": category,
+        "part": "all",
+        "seed": seed,
+        "peers": {"PCA-32": 0.5, "5-NN on HOG": 0.6},
+        "train_seconds": 100.0,
+        "without": {},
+        "searches": {"encoder": measures | more},
+    }
+
+
+def rows_of(detection, lines, category):
+    """The cells of a category in the table beside the others' figures."""
+    last = detection.tables(lines).split("\n\n")[-1].splitlines()
+    return [row.split("|")[1:-1] for row in last if row.startswith(f"|{category}|")]
+
+
+def test_mvtec_stands_beside_published_figures_of_the_same_categories(detection):
+    lines = [line("mvtec", "grid", 0, 0.7), line("mvtec", "tile", 0, 0.8)]
+    assert rows_of(detection, lines, "grid") == [
+        ["grid", "0.700", "0.900", "0.800", "0.404", "", "0.510"]
+    ]
+    assert rows_of(detection, lines, "mean of 2") == [
+        ["mean of 2", "0.750", "0.900", "0.800", "0.406", "", "0.510"]
+    ]
+    lines.append(line("mvtec", "bottle", 0, 0.6))
+    assert rows_of(detection, lines, "mean of 3")[0][5:] == ["", ""]
+    from published import GANOMALY
+
+    lines = [line("mvtec", category, 0, 0.7) for category in GANOMALY]
+    assert rows_of(detection, lines, "mean of 15")[0][4:] == ["0.421", "0.983", ""]
+
+
+def test_mean_is_of_seeds_that_have_all_categories(detection):
+    lines = [line("visa", c, 0, 0.7) for c in ("candle", "pcb1")] + [line("visa", "pcb1", 1, 0.9)]
+    count, means = detection.mean_of_classes(lines, "visa")
+    assert count == 2 and [m["searches"]["encoder"]["auroc"] for m in means] == [0.7]
+
+
+def test_categories_are_those_that_are_there(detection, tmp_path):
+    for part in ("grid/train/good", "grid/test/good", "tile/train/good", "wood"):
+        (tmp_path / "mvtec" / part).mkdir(parents=True)
+    assert detection.categories(str(tmp_path), "mvtec") == ["grid"]
+    assert detection.categories(str(tmp_path), "visa") == []
