@@ -137,9 +137,19 @@ class DCGAN:
             first = to_uint8(self.generate(self.fixed_latents()))
             self._fit_linear_skips(rest)
         if states != self.images.states:
-            kept = held_out.some(HELD_OUT, seed)
-            kept = kept if len(kept) else self.images.held_out
-            self.images = RunImages(kept, rest.some(SEEN, seed), first, states, held_out.names)
+            kept, seen = held_out.some(HELD_OUT, seed), _without_copies(rest.some(SEEN, seed))
+            if len(kept):
+                own = _without_copies(kept, seen)
+                if len(own) < len(kept):
+                    logging.getLogger(__name__).warning(
+                        "%d of %d held-out images are copies of others or of images trained on: "
+                        "they are left out of the threshold, which they would make too low",
+                        len(kept) - len(own),
+                        len(kept),
+                    )
+            else:
+                own = self.images.held_out
+            self.images = RunImages(own, seen, first, states, held_out.names)
 
     def _fit_linear_skips(self, images: ImageSet) -> None:
         """Sets the skips of G and E to a PCA of the images, so that training starts near it."""
@@ -314,3 +324,14 @@ class DCGAN:
         model.calibrations = load_calibrations(folder)
         model.folder = folder
         return model
+
+
+def _without_copies(images: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    """Those of images (n, h, w, c) that are neither before them nor among the known, in order."""
+    there = {image.tobytes() for image in (() if known is None else known)}
+    own = []
+    for i, image in enumerate(images):
+        if (content := image.tobytes()) not in there:
+            there.add(content)
+            own.append(i)
+    return images[own]

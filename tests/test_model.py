@@ -617,3 +617,13 @@ def test_training_on_arrays_or_image_sets_is_the_same(zeros, small):
     b = DCGAN(config).train(ImageSet.from_array(zeros), progress=False)
     assert same_weights(a, b)
     assert model_module.DCGAN is DCGAN
+
+
+def test_copies_of_trained_images_do_not_lower_the_threshold(zeros, small, caplog):
+    twice = np.concatenate([zeros[:90], zeros[:30]])
+    model = DCGAN(preset("default", **{**small, "steps": 1, "validation_fraction": 0.25}))
+    model.train(twice, progress=False)
+    seen = {image.tobytes() for image in model.images.seen}
+    held_out = [image.tobytes() for image in model.images.held_out]
+    assert len(seen) == len(model.images.seen) and not seen & set(held_out)
+    assert 0 < len(held_out) and "copies" in caplog.text
