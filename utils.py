@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from anogan.errors import UserError
 from anogan.files import write_atomic
 
+File = str | Path | IO[bytes]
 Size = tuple[int, int]  # height and width, pixels
 Range = tuple[float, float]  # values that become black and white
 Remark = Callable[[str], None]
@@ -45,7 +47,7 @@ BYTES_A_PIXEL = {"1": 3, "L": 3, "RGB": 12}  # measured while decoding; of other
 class ImageError(UserError):
     """A file that cannot be used as an image; `reason` is the message without the path."""
 
-    def __init__(self, path: str | Path, reason: str):
+    def __init__(self, path: File, reason: str):
         super().__init__(f"{path}: {reason}")
         self.reason = reason
 
@@ -68,7 +70,7 @@ def read_image(path: str | Path, channels: int, value_range: Range | None = None
 
 
 def load_image(
-    path: str | Path,
+    path: File,
     height: int,
     width: int,
     channels: int,
@@ -113,7 +115,7 @@ def load_image(
         return pixels
 
 
-def image_size(path: str | Path) -> Size:
+def image_size(path: File) -> Size:
     """(height, width) of an image file, upright as its EXIF says. Raises ImageError."""
     with _opened(path) as image:
         w, h = image.size
@@ -209,7 +211,7 @@ COMMON = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # tried before Pi
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: File) -> Iterator[Image.Image]:
     """A Pillow image; whatever Pillow raises in the block becomes an ImageError."""
     Image.init()  # so that no thread sees a half-filled list of formats
     try:
@@ -223,7 +225,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except (UserError, MemoryError):
         raise
     except UnidentifiedImageError:
-        reason = "not an image that Pillow reads" if os.path.getsize(path) else "an empty file"
+        is_empty = isinstance(path, str | Path) and not os.path.getsize(path)
+        reason = "an empty file" if is_empty else "not an image that Pillow reads"
         raise ImageError(path, reason) from None
     except Exception as error:  # Pillow's decoders raise any of a dozen kinds on broken files
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__

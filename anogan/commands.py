@@ -404,11 +404,16 @@ def run(options: Options) -> None:
     if options.export:
         run = run_folder(options) if options.train else find_run(options)
         place = export.prepare(options.export, config, run, options.export_dir)
+    if options.serve is not None:
+        from anogan import serve  # its library may be missing
+
+        listener = serve.listen(options.serve_host, options.serve)
     if options.train:
         for folder in (options.log_dir, options.checkpoint_dir):
             require_writable(folder)
-    scores = options.anomaly_test or options.export
-    if not scores or options.train or options.visualize:
+    deploys = options.export or options.serve is not None
+    draws = not (options.train or options.anomaly_test or options.visualize or deploys)
+    if draws or options.train or options.visualize:
         require_writable(options.sample_dir)
     if options.strategy == "multiworker":
         distributed.task()
@@ -420,9 +425,13 @@ def run(options: Options) -> None:
             visualize(options, model)
         if options.export:
             say(export.export(model, options.export, place, threshold_of(options)))
-        if not (options.train or options.anomaly_test or options.visualize or options.export):
+        if draws:
             path = sample_folder(options, model) / "samples.png"
             record(path.parent, path.name)
             pictures.samples(path, model, options.generate_test_images, options.seed)
             say(f"{options.generate_test_images} samples in {path}")
+        if options.serve is not None:
+            search = options.search, options.test_epoch, options.test_learning_rate
+            service = serve.Service(model, threshold_of(options), search)
+            serve.serve(service, listener, options.serve_host)
     model.workers.wait()  # a worker that leaves early looks lost

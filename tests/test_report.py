@@ -1,8 +1,6 @@
 """The report in a real browser: it counts, sorts, filters, and nothing in a name becomes code."""
 
 import json
-import os
-import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from utils import to_uint8
 
 pytestmark = pytest.mark.unit
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 EVIL = "<img src=x onerror=alert(1)>.png"
 COUNT = 10_000
 
@@ -55,32 +52,9 @@ def page(rows, digits, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(page):
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        reason = "THE REPORT'S PAGE IS NOT TESTED: there is no Chromium with chromedriver here"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(f"{reason}; on Debian: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--window-size=1280,900",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    opened.get(page.as_uri())
-    yield opened
-    opened.quit()
+def browser(page, chromium):
+    chromium.get(page.as_uri())
+    return chromium
 
 
 def text(browser, name):
