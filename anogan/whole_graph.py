@@ -119,10 +119,10 @@ def _scored(
     for name in TERMS:
         weight = calibration.weights[name] / calibration.spreads[name]
         score += weight * (found[name] - calibration.means[name])
-    score = tf.reduce_max(score)
     return {
-        "score": score,
-        "is_anomaly": tf.logical_not(score <= threshold),  # so is a score that is not a number
+        "score": tf.reduce_max(score),
+        # so is an image of which a window's score is not a number, which a maximum can hide
+        "is_anomaly": tf.reduce_any(tf.logical_not(score <= threshold)),
         "anomaly_map": tf.add_n([calibration.maps[name] * found[name] for name in MAPS]),
         "threshold": tf.constant(threshold, tf.float32),
     }

@@ -185,3 +185,15 @@ def test_export_without_threshold_says_so(coloured, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="too few held-out normal images.*give --threshold"):
         export.export(coloured, "saved_model", tmp_path / "it", Threshold())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.unit
+@pytest.mark.slow
+def test_score_that_is_not_a_number_is_anomalous(coloured):
+    from anogan.whole_graph import WholeGraph
+
+    known = coloured.keep_calibration()
+    broken = dataclasses.replace(known, means=known.means | {"peak": float("nan")})
+    coloured.remember()
+    graph = WholeGraph(coloured.config, coloured.detector, broken, 1.0)
+    assert graph.score(np.zeros((9, 9, 1), np.uint8))["is_anomaly"]
