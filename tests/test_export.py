@@ -193,7 +193,8 @@ def test_score_that_is_not_a_number_is_anomalous(coloured):
     from anogan.whole_graph import WholeGraph
 
     known = coloured.keep_calibration()
-    broken = dataclasses.replace(known, means=known.means | {"peak": float("nan")})
+    heaviest = max(known.weights, key=lambda name: abs(known.weights[name]))
+    broken = dataclasses.replace(known, means=known.means | {heaviest: float("nan")})
     coloured.remember()
     graph = WholeGraph(coloured.config, coloured.detector, broken, 1.0)
     assert graph.score(np.zeros((9, 9, 1), np.uint8))["is_anomaly"]
