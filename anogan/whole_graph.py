@@ -121,8 +121,9 @@ def _scored(
         score += weight * (found[name] - calibration.means[name])
     return {
         "score": tf.reduce_max(score),
-        # so is an image of which a window's score is not a number, which a maximum can hide
-        "is_anomaly": tf.reduce_any(tf.logical_not(score <= threshold)),
+        # so is an image of which a window's score is not a number, which a maximum can hide;
+        # not(score <= threshold) would not do: TensorFlow makes it score > threshold
+        "is_anomaly": tf.reduce_any((score > threshold) | tf.math.is_nan(score)),
         "anomaly_map": tf.add_n([calibration.maps[name] * found[name] for name in MAPS]),
         "threshold": tf.constant(threshold, tf.float32),
     }
