@@ -32,7 +32,7 @@ $(VENV)/.installed: requirements.txt constraints.txt
 	$(RUN) -m pip install -q -r requirements.txt -c constraints.txt
 	touch $@
 
-$(VENV)/.installed-dev: requirements.txt requirements-dev.txt constraints.txt
+$(VENV)/.installed-dev: $(wildcard requirements*.txt) constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q -r requirements-dev.txt -c constraints.txt
 	touch $@ $(VENV)/.installed

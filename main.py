@@ -39,9 +39,11 @@ FOR_SCORING = (
     *("test_dir", "search", "test_epoch", "test_size", "target_fpr", "threshold"),
     *("threshold_from", "labels", "mask_dir", "save_maps", "test_result_dir"),
 )
+FOR_EXPORT = "search", "target_fpr", "threshold"  # of these, what --export and --serve use
+FOR_SERVE = *FOR_EXPORT, "test_epoch"
 FOLDERS = (
     *("dataset", "data_dir", "test_dir", "labels", "mask_dir", "checkpoint_dir", "sample_dir"),
-    *("test_result_dir", "log_dir"),
+    *("test_result_dir", "log_dir", "export_dir", "serve_host"),
 )
 
 
@@ -120,6 +122,21 @@ def parser() -> argparse.ArgumentParser:
         default=64,
         metavar="N",
         help="Draw so many samples (default 64).",
+    )
+    group.add_argument(
+        "--export",
+        choices=("onnx", "saved_model"),
+        help="Write the trained model, from image to decision, as one file for ONNX Runtime, or as "
+        "a folder for TensorFlow.",
+    )
+    group.add_argument(
+        "--serve",
+        type=number(int, 0, 65535),
+        nargs="?",
+        const=8000,
+        metavar="PORT",
+        help="Show a page on this machine (default port 8000; 0: any that is free) on which "
+        "images are dropped and scored, and answer POST /score.",
     )
 
     group = p.add_argument_group("images")
@@ -394,6 +411,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="Write curves for TensorBoard to this folder (default logs).",
     )
+    a(
+        "--export_dir",
+        metavar="DIR",
+        help="Write what --export makes to this folder (default: the run's).",
+    )
+
+    group = p.add_argument_group("serving")
+    group.add_argument(
+        "--serve_host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="Listen at this address of the machine, 0.0.0.0: at all, where anybody in the network "
+        "can send images (default 127.0.0.1: only programs on this machine).",
+    )
     return p
 
 
@@ -426,11 +457,26 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         p.error("--labels and --mask_dir are for image folders: name yours with --test_dir")
     for flag in FOR_SCORING:
         value = getattr(args, flag)
-        if not (value is None or value is False or args.anomaly_test):  # 0 is a value
+        used = args.anomaly_test or (args.export and flag in FOR_EXPORT)
+        used = used or (args.serve is not None and flag in FOR_SERVE)
+        if not (value is None or value is False or used):  # 0 is a value
             p.error(f"--{flag} is for scoring: add --anomaly_test")
     for flag in FOLDERS:
         if getattr(args, flag) == "":
             p.error(f"--{flag} is empty: name a folder or file, or leave it out")
+    if args.export and args.search not in (None, "encoder"):
+        p.error(f"--export writes the encoder's way to score: leave --search {args.search} out")
+    if by_labels and (args.export or args.serve is not None):
+        p.error(
+            f"--threshold_from {args.threshold_from} needs labels, which --export and --serve have "
+            "not: give --threshold"
+        )
+    if args.export_dir and not args.export:
+        p.error("--export_dir is for --export: add it")
+    if args.serve is None and args.serve_host != p.get_default("serve_host"):
+        p.error("--serve_host is for --serve: add it")
+    if args.serve is not None and args.strategy != "none":
+        p.error("--serve scores one image at a time: leave --strategy out")
     if args.search == "encoder" and args.test_epoch is not None:
         p.error("--search encoder takes no steps: leave --test_epoch out, or use --search hybrid")
 

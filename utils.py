@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from anogan.errors import UserError
 from anogan.files import write_atomic
 from anogan.quiet import silence_pillow
 
+File = str | Path | IO[bytes]
 Size = tuple[int, int]  # height and width, pixels
 Range = tuple[float, float]  # values that become black and white
 Remark = Callable[[str], None]
@@ -51,7 +53,7 @@ BYTES_A_PIXEL = {"1": 3, "L": 3, "RGB": 12}  # measured while decoding; of other
 class ImageError(UserError):
     """A file that cannot be used as an image; `reason` is the message without the path."""
 
-    def __init__(self, path: str | Path, reason: str):
+    def __init__(self, path: File, reason: str):
         super().__init__(f"{path}: {reason}")
         self.reason = reason
 
@@ -74,7 +76,7 @@ def read_image(path: str | Path, channels: int, value_range: Range | None = None
 
 
 def load_image(
-    path: str | Path,
+    path: File,
     height: int,
     width: int,
     channels: int,
@@ -119,7 +121,7 @@ def load_image(
         return pixels
 
 
-def image_size(path: str | Path) -> Size:
+def image_size(path: File) -> Size:
     """(height, width) of an image file, upright as its EXIF says. Raises ImageError."""
     with _opened(path) as image:
         w, h = image.size
@@ -215,7 +217,7 @@ COMMON = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # tried before Pi
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: File) -> Iterator[Image.Image]:
     """A Pillow image; whatever Pillow raises in the block becomes an ImageError."""
     Image.init()  # so that no thread sees a half-filled list of formats
     try:
@@ -223,15 +225,14 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             image = Image.open(path, formats=COMMON)
         except UnidentifiedImageError:
             image = Image.open(path)
-        _require_plausible(image, os.path.getsize(path))
+        _require_plausible(image, _bytes_in(path))
         large = image.width * image.height > LARGE
         with image, LARGE_AT_WORK if large else contextlib.nullcontext():
             yield image
     except UserError:
         raise
     except UnidentifiedImageError:
-        empty = os.path.exists(path) and not os.path.getsize(path)
-        reason = "an empty file" if empty else "not an image that Pillow reads"
+        reason = "an empty file" if not _bytes_in(path) else "not an image that Pillow reads"
         raise ImageError(path, reason) from None
     except MemoryError:
         raise ImageError(path, "takes more memory than there is: shrink it") from None
@@ -239,6 +240,15 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         reason = (text.strip() or type(error).__name__).splitlines()[0]
         raise ImageError(path, f"cannot be read ({reason})") from error
+
+
+def _bytes_in(file: File) -> int:
+    """How long a file is, also an open one."""
+    if isinstance(file, str | Path):
+        return os.path.getsize(file)
+    place, length = file.tell(), file.seek(0, os.SEEK_END)
+    file.seek(place)
+    return length
 
 
 def _require_plausible(image: Image.Image, size: int) -> None:

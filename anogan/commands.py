@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from anogan import dataset, distributed, folders, mnist, scale
+from anogan import dataset, distributed, export, folders, mnist, scale
 from anogan.config import FILE_NAME, FREE, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
@@ -178,17 +178,21 @@ class Test(NamedTuple):
     lines: list[str]  # for the user to read
 
 
+def threshold_of(options: Options) -> Threshold:
+    return Threshold(
+        options.threshold,
+        Threshold.target_fpr if options.target_fpr is None else options.target_fpr,
+        options.threshold_from or Threshold.rule,
+    )
+
+
 def prepare_test(options: Options, config: Config) -> Test:
     """Everything that scoring needs and the model does not; UserError where it cannot be had."""
     places = test_places(options, config)
     images, lines = test_images(options, config, places), []
     if places.has_layout:
         lines = [f"{places.images.parent} has the layout of MVTec AD: scoring {places.images}"]
-    threshold = Threshold(
-        options.threshold,
-        Threshold.target_fpr if options.target_fpr is None else options.target_fpr,
-        options.threshold_from or Threshold.rule,
-    )
+    threshold = threshold_of(options)
     if threshold.uses_labels and (images.labels is None or len(set(images.labels)) < 2):
         raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
     masks = None
@@ -424,10 +428,19 @@ def run(options: Options) -> None:
     else:
         config = Config.load(find_run(options))
     test = prepare_test(options, config) if options.anomaly_test else None
+    if options.export:
+        run = run_folder(options) if options.train else find_run(options)
+        place = export.prepare(options.export, config, run, options.export_dir)
+    if options.serve is not None:
+        from anogan import serve  # its library may be missing
+
+        listener = serve.listen(options.serve_host, options.serve)
     if options.train:
         for folder in (options.log_dir, options.checkpoint_dir):
             require_writable(folder)
-    if not options.anomaly_test or options.train or options.visualize:
+    deploys = options.export or options.serve is not None
+    draws = not (options.train or options.anomaly_test or options.visualize or deploys)
+    if draws or options.train or options.visualize:
         require_writable(options.sample_dir)
     if options.strategy == "multiworker":
         distributed.task()
@@ -437,9 +450,15 @@ def run(options: Options) -> None:
     if model.workers.chief:
         if options.visualize:
             visualize(options, model)
-        if not (options.train or options.anomaly_test or options.visualize):
+        if options.export:
+            say(export.export(model, options.export, place, threshold_of(options)))
+        if draws:
             path = sample_folder(options, model) / "samples.png"
             record(path.parent, path.name)
             pictures.samples(path, model, options.generate_test_images, options.seed)
             say(f"{options.generate_test_images} samples in {path}")
+        if options.serve is not None:
+            search = options.search, options.test_epoch, options.test_learning_rate
+            service = serve.Service(model, threshold_of(options), search)
+            serve.serve(service, listener, options.serve_host)
     model.workers.wait()  # a worker that leaves early looks lost

@@ -51,12 +51,18 @@ class Detector:
         shared_out = workers.shared_out
         self.search = shared_out(self.search_batch, jit_compile=jit, reduce_retracing=True)
         self.encode = shared_out(self.encode_batch, reduce_retracing=True)
-        self.measure = shared_out(self._measure_batch, reduce_retracing=True)
+        self.measure = shared_out(self.measure_batch, reduce_retracing=True)
 
     def remember(self, images: np.ndarray) -> None:
         """Builds the memory of normal images (n, H, W, c), uint8."""
         if not self.config.is_classic and len(images) > 1:
             self.memory = Memory(images)
+
+    def size_in_bytes(self) -> int:
+        """Of all numbers that scores are made with: weights and memory."""
+        weights = [w for net in self.nets.trained().values() for w in net.weights]
+        known = [placed for placed, _ in self.memory.known] if self.memory else []
+        return 4 * sum(int(np.prod(numbers.shape)) for numbers in (*weights, *known))
 
     def generate(self, z: npt.ArrayLike, batch_size: int = 256) -> np.ndarray:
         """G(z) in inference mode, (n, z_dim) -> (n, h, w, c) in [-1, 1]."""
@@ -241,7 +247,7 @@ class Detector:
         features = frozen_features(self.nets.discriminator)
         return search_latents(generator, features, images, start, steps, learning_rate, weights)
 
-    def _measure_batch(self, images: tf.Tensor, z: tf.Tensor) -> dict[str, tf.Tensor]:
+    def measure_batch(self, images: tf.Tensor, z: tf.Tensor) -> dict[str, tf.Tensor]:
         """Of windows (b, h, w, c) and their latents: terms (b,), and maps (b, h, w, 1 or c)."""
         squared, (h, w, _) = not self.config.is_classic, self.config.net_shape
         g = self.decode(z)

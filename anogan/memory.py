@@ -7,6 +7,7 @@ network's features.
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -78,9 +79,9 @@ class Memory:
             self.known.append(_ready(found))
             self.usual.append(USUAL * usual)
             self.spread.append(tf.maximum(tf.reduce_mean(usual), 1e-3))
-        self.maps = tf.function(self._maps, autograph=False, reduce_retracing=True)
+        self.maps = tf.function(self.newness, autograph=False, reduce_retracing=True)
 
-    def _maps(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def newness(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(b, h, w, c) in [-1, 1] -> how new images are (b,), and their places (b, h, w), 0 and up.
 
         1 is about as far as normal images are from each other.
@@ -101,6 +102,13 @@ class Memory:
             around = [(0, 0), *((before, rest) for rest in after), (0, 0)]
             whole += tf.pad(enlarged, around, "SYMMETRIC")[..., 0]
         return value / len(self.grids), whole / len(self.grids)
+
+    def frozen(self) -> Memory:
+        """A copy whose numbers become part of the graphs in which it is used."""
+        copied = copy.copy(self)
+        for name in ("known", "usual", "spread", "sharpness"):
+            setattr(copied, name, tf.nest.map_structure(np.asarray, getattr(self, name)))
+        return copied
 
 
 def orientations(images: tf.Tensor, grid: Grid) -> tf.Tensor:

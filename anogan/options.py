@@ -14,6 +14,8 @@ class Options:
     anomaly_test: bool = False
     visualize: bool = False
     generate_test_images: int = 64
+    export: str | None = None
+    serve: int | None = None
 
     # images
     dataset: str = "celebA"
@@ -68,3 +70,7 @@ class Options:
     sample_dir: str = "samples"
     test_result_dir: str | None = None
     log_dir: str = "logs"
+    export_dir: str | None = None
+
+    # serving
+    serve_host: str = "127.0.0.1"

@@ -45,7 +45,8 @@ class Windows:
         """(b n, h, w, c) -> (b, H, W, c): weighted means where windows overlap."""
         if len(self) == 1:
             return maps
-        (rows, columns), (h, w), c = map(len, self.starts), self.window, maps.shape[-1]
+        (rows, columns), (h, w) = map(len, self.starts), self.window
+        c = tf.shape(maps)[-1]  # a graph of this is for colour images and their maps alike
         parts = tf.reshape(maps, (-1, rows, columns, h, w, c))
         parts = tf.transpose(parts, (0, 1, 3, 2, 4, 5))
         parts = tf.reshape(parts, (-1, rows * h, columns * w, c))

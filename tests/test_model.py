@@ -626,4 +626,4 @@ def test_copies_of_trained_images_do_not_lower_the_threshold(zeros, small, caplo
     seen = {image.tobytes() for image in model.images.seen}
     held_out = [image.tobytes() for image in model.images.held_out]
     assert len(seen) == len(model.images.seen) and not seen & set(held_out)
-    assert 0 < len(held_out) and "copies" in caplog.text
+    assert len(held_out) > 0 and "copies" in caplog.text

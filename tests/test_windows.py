@@ -37,6 +37,14 @@ def test_what_is_cut_comes_together_again(height, width, window, count):
     np.testing.assert_array_equal(cut[2 * count - 1], last)
 
 
+def test_one_graph_joins_colour_images_and_their_maps():
+    windows = Windows(40, 48, 32)
+    join = tf.function(windows.join, reduce_retracing=True)
+    for channels in (3, 1, 3):
+        x = np.random.default_rng(0).random((2, 40, 48, channels)).astype(np.float32)
+        np.testing.assert_allclose(join(windows.cut(tf.constant(x))), x, atol=1e-5)
+
+
 def test_random_windows_come_from_the_image_and_reach_its_corners():
     rows, columns = np.mgrid[:40, :30]
     x = tf.constant(np.stack([rows, columns], -1)[None].repeat(400, 0), tf.float32)

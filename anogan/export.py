@@ -1,0 +1,133 @@
+"""A trained model as one file for other programs, see whole_graph.py for what it computes.
+
+NAME.onnx            for ONNX Runtime, without TensorFlow
+NAME_saved_model     a folder for TensorFlow, tf.saved_model.load(folder).score(image)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anogan.config import Config
+from anogan.errors import UserError
+from anogan.files import record, require_writable, write_atomic, written
+from anogan.threshold import Threshold
+
+if TYPE_CHECKING:  # both import TensorFlow, which is slow
+    from anogan.whole_graph import WholeGraph
+    from model import DCGAN
+
+ENDS = {"onnx": ".onnx", "saved_model": "_saved_model"}
+OPSET = 18  # of ONNX
+MOST = 2**31 - 2**20  # bytes of numbers in a protocol buffer, which a graph is in both formats
+SIDES = "h", "w", "c"
+
+
+def prepare(kind: str, config: Config, run: Path, folder: str | None) -> Path:
+    """Where the export goes; UserError where it cannot be made.
+
+    kind: one of ENDS; run: the run's folder, to which the export goes unless `folder` is given.
+    """
+    if config.is_classic:
+        raise UserError(
+            "--export writes the encoder's way to score, and a classic run has no encoder: train "
+            "one with --preset default"
+        )
+    if kind == "onnx" and not find_spec("tf2onnx"):
+        raise UserError("--export onnx needs tf2onnx: pip install -r requirements-export.txt")
+    name = Path(os.path.abspath(run)).name + ENDS[kind]
+    path = Path(folder or run) / name
+    require_writable(path.parent)
+    if path.exists() and name not in written(path.parent):
+        raise UserError(
+            f"{path} was not written by this tool and would be replaced: move it, or name another "
+            "--export_dir"
+        )
+    return path
+
+
+def export(model: DCGAN, kind: str, path: Path, threshold: Threshold) -> str:
+    """Writes the file or folder, replacing a former one; returns a line for the user.
+
+    In float32, which all machines compute alike. UserError where no threshold can be found.
+    """
+    from anogan.whole_graph import WholeGraph
+
+    if model.precision != "float32" or model.workers.devices > 1:
+        assert model.folder
+        model = type(model).load(model.folder, lambda_=model.config.lambda_)
+    calibration = model.keep_calibration()
+    value, how = threshold.choose(calibration.normal_scores, None, None)
+    if value is None:
+        raise UserError(f"--export needs a threshold, and there is {how}: give --threshold")
+    model.remember()
+    size = model.detector.size_in_bytes()
+    if size > MOST:
+        raise UserError(
+            f"--export: weights and memory of {size / 2**30:.1f} GB are more than the 2 GB that a "
+            "file can hold: train on smaller images (--output_height)"
+        )
+    facts = {
+        "dataset": model.config.dataset,
+        "steps": f"{model.steps_done}",
+        "threshold": f"{value!r}",
+        "threshold_is": how,
+    }
+    record(path.parent, path.name)
+    graph = WholeGraph(model.config, model.detector, calibration, value)
+    if kind == "onnx":
+        write_atomic(path, _onnx(graph, facts))
+    else:
+        _save_folder(graph, path)
+    return f"exported to {path}, with the threshold {value:.4g} ({how})"
+
+
+def _onnx(graph: WholeGraph, facts: dict[str, str]) -> bytes:
+    import onnx
+    import tf2onnx
+
+    with _quiet():
+        found, _ = tf2onnx.convert.from_function(
+            graph.score, input_signature=graph.score.input_signature, opset=OPSET
+        )
+    for side, name in zip(found.graph.input[0].type.tensor_type.shape.dim, SIDES, strict=True):
+        side.dim_param = name
+    onnx.helper.set_model_props(found, facts)
+    return found.SerializeToString()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the converter's warnings of what it does not optimise."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _save_folder(graph: WholeGraph, path: Path) -> None:
+    """Writes a SavedModel aside and then puts it in the place of a former one."""
+    import tensorflow as tf
+
+    new, old = (path.with_name(f".{secrets.token_hex(8)}.tmp") for _ in range(2))
+    try:
+        with _quiet():
+            tf.saved_model.save(graph, str(new), signatures=graph.score)
+        if path.exists():
+            os.rename(path, old)
+        os.rename(new, path)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"{path} cannot be written ({str(error).splitlines()[0]})") from error
+    finally:
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,238 @@
+"""A page and an HTTP endpoint that score one image at a time; nothing that is sent is kept.
+
+GET /           the page, on which images are dropped
+POST /score     an image file as the body -> JSON, see Service.score; {"error": text} with a status
+                of 4xx where it cannot be scored
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from PIL import Image
+
+from anogan.errors import UserError
+from anogan.report.page import TEMPLATES, data_uri
+from anogan.report.pictures import shown_map
+from anogan.threshold import Threshold, told
+from utils import COMMON, ImageError, image_size, load_image, to_float, to_uint8
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, Request, Response
+    from fastapi.responses import HTMLResponse, JSONResponse
+    from starlette.concurrency import run_in_threadpool
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
+except ImportError as error:
+    raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from None
+
+if TYPE_CHECKING:
+    from model import DCGAN
+
+Search = tuple[str | None, int | None, float]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_BYTES = 32 * 2**20  # of a file
+MOST_PIXELS = 64_000_000
+# A client hears an answer only when it has sent all: so much is read, and forgotten, until then.
+MOST_READ = 2**30
+AT_ONCE = 32  # connections, each of which can hold a file in memory while others are scored
+WITHOUT = {  # what the page may do: nothing from elsewhere
+    "Content-Security-Policy": "default-src 'none'; img-src data: blob:; connect-src 'self'; "
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+class Refused(Exception):
+    """An upload that cannot be scored: HTTP status and what to do about it."""
+
+    def __init__(self, status: int, text: str):
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
+class Service:
+    """A model that is ready to score single images."""
+
+    def __init__(self, model: DCGAN, threshold: Threshold, search: Search):
+        """search: method, steps and learning rate, see DCGAN.anomaly_detector."""
+        self.model, self.search = model, search
+        self.calibration = model.keep_calibration(*search)
+        value, self.threshold_is = threshold.choose(self.calibration.normal_scores, None, None)
+        if value is None:
+            raise UserError(
+                f"--serve needs a threshold, and there is {self.threshold_is}: give --threshold"
+            )
+        self.threshold = value
+        self.pixel_threshold = self.calibration.pixel_threshold(threshold.target_fpr)
+        self._detect(np.zeros(model.config.shape, np.uint8))  # so that no user waits for it
+
+    def _detect(self, image: np.ndarray) -> Any:
+        return self.model.anomaly_detector(image[None], *self.search, 1, self.calibration)
+
+    def score(self, content: bytes) -> dict[str, Any]:
+        """What is found in an image file, JSON-ready; Refused where it is none, or too large.
+
+        score, threshold, is_anomaly; p_value and rarity (a text) among held-out normal images;
+        width and height of the part of the file that was scored, pixels; image as it was scored,
+        reconstruction and map, PNG files as data URIs; remarks: texts.
+        """
+        require_image(content)
+        config = self.model.config
+        remarks: list[str] = []
+        try:
+            height, width = config.crop or image_size(io.BytesIO(content))
+            image = load_image(
+                io.BytesIO(content),
+                *config.shape,
+                crop=config.crop,
+                value_range=config.value_range,
+                remark=remarks.append,
+            )
+        except ImageError as error:
+            raise Refused(415, error.reason) from None
+        found = self._detect(image)
+        score, query = float(found.score[0]), to_float(image)
+        answer: dict[str, Any] = {
+            "score": score,
+            "threshold": self.threshold,
+            "is_anomaly": score > self.threshold,
+        }
+        normal = self.calibration.normal_scores
+        if normal:
+            answer["p_value"] = float(normal.p_value([score])[0])
+            answer["rarity"] = told(int(normal.as_high([score])[0]), len(normal.scores))
+        heat = shown_map(query, found.anomaly_map[0], self.pixel_threshold)
+        pictures = {
+            "image": image,
+            "reconstruction": to_uint8(found.reconstruction[0]),
+            "map": heat,
+        }
+        answer |= {"width": width, "height": height, "remarks": remarks}
+        return answer | {name: _as_png(pixels) for name, pixels in pictures.items()}
+
+
+def require_image(content: bytes) -> None:
+    """Refused unless this begins as an image file does, and is not too large to be decoded."""
+    if not content:
+        raise Refused(400, "nothing was sent: send an image file as the body")
+    try:
+        with Image.open(io.BytesIO(content), formats=COMMON) as image:
+            width, height = image.size
+    except Exception:  # Pillow raises any of a dozen kinds on broken files
+        names = ", ".join(COMMON)
+        raise Refused(415, f"this is no image that can be read, of {names}") from None
+    if width * height > MOST_PIXELS:
+        raise Refused(
+            413,
+            f"{height} x {width} pixels are more than {MOST_PIXELS // 10**6} million: shrink the "
+            "image, or cut it into tiles",
+        )
+
+
+def _as_png(image: np.ndarray) -> str:
+    packed = io.BytesIO()
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(packed, "PNG")
+    return data_uri("png", packed.getvalue())
+
+
+async def _body_of(request: Request) -> bytes:
+    """The upload, of which no more than MOST_BYTES is ever in memory; Refused where it is more."""
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise Refused(
+            415, "send the file itself as the body, as curl --data-binary @FILE does, not a form"
+        )
+    content, size = bytearray(), 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= MOST_BYTES:
+            content += chunk
+        elif size > MOST_READ:
+            break
+        else:
+            content.clear()
+    if size > MOST_BYTES:
+        raise Refused(413, f"the file is larger than {MOST_BYTES // 2**20} MB: shrink the image")
+    return bytes(content)
+
+
+def application(service: Service, host: str) -> FastAPI:
+    """The page and the endpoint; host: the address at which it listens."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if host in LOOPBACK[:2]:  # a web page that got itself this machine's address is turned away
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK[:2])
+    one_at_a_time = asyncio.Lock()
+    config = service.model.config
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
+    page = environment.get_template("serve.html").render(
+        dataset=config.dataset,
+        threshold=service.threshold,
+        threshold_is=service.threshold_is,
+        most_bytes=MOST_BYTES,
+        cropped=bool(config.crop),
+    )
+
+    @app.get("/")
+    async def show() -> HTMLResponse:
+        return HTMLResponse(page, headers=WITHOUT)
+
+    @app.post("/score")
+    async def score(request: Request) -> Response:
+        try:
+            content = await _body_of(request)
+            async with one_at_a_time:
+                found = await run_in_threadpool(service.score, content)
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody hears
+        except Refused as refused:
+            return JSONResponse({"error": refused.text}, refused.status)
+        except UserError as error:
+            return JSONResponse({"error": str(error)}, 500)
+        except MemoryError:
+            return JSONResponse({"error": "the image needs more memory than there is"}, 413)
+        return JSONResponse(found, headers=WITHOUT)
+
+    return app
+
+
+def settings(service: Service, host: str) -> uvicorn.Config:
+    return uvicorn.Config(
+        application(service, host),
+        log_level="warning",
+        limit_concurrency=AT_ONCE,
+        timeout_graceful_shutdown=5,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at this address; UserError where it is taken or not this machine's."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen at {host}, port {port} ({error.strerror or error}): give another "
+            "port to --serve, or address to --serve_host"
+        ) from None
+
+
+def serve(service: Service, listener: socket.socket, host: str) -> None:
+    """Answers until Ctrl-C."""
+    port = listener.getsockname()[1]
+    if host not in LOOPBACK:
+        logging.getLogger(__name__).warning(
+            "--serve_host %s: others in the network can send images, too", host
+        )
+    named = f"[{host}]" if ":" in host else host
+    print(f"serving at http://{named}:{port} (Ctrl-C ends it)", flush=True)
+    with contextlib.suppress(KeyboardInterrupt), listener:
+        uvicorn.Server(settings(service, host)).run(sockets=[listener])
+    print("serving ended", flush=True)

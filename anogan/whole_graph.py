@@ -1,0 +1,129 @@
+"""The whole way from an image to its score as one TensorFlow graph, for a model to be exported.
+
+image (h, w, c), uint8 -> score (), is_anomaly (), anomaly_map (H, W), threshold ()
+
+c is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA); H and W are the run's height and width.
+"""
+
+from __future__ import annotations
+
+import PIL
+import tensorflow as tf
+
+from anogan.config import Config
+from anogan.detector import Detector
+from anogan.scoring import MAPS, TERMS, Calibration
+
+# By number of channels less 1: where red, green, blue and alpha are, of the channels and a 255
+# after them. Of five channels or more there is no line, and looking it up fails.
+CHANNELS = (0, 0, 0, 1), (0, 0, 0, 1), (0, 1, 2, 3), (0, 1, 2, 3)
+LUMA = 19595.0, 38470.0, 7471.0  # Pillow's grey in 65536ths of red, green and blue
+TALL_DOWN_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
+FIXED_POINT = 2.0**22  # Pillow's unit of the weights with which it resizes
+
+
+def read_as_float(image: tf.Tensor, config: Config) -> tf.Tensor:
+    """(h, w, c) uint8 -> (1, H, W, C) in [-1, 1], to the last bit as utils.load_image makes it."""
+    x = tf.pad(tf.cast(image, tf.float32), [[0, 0], [0, 0], [0, 1]], constant_values=255.0)
+    x = tf.gather(x, tf.gather(CHANNELS, tf.shape(image)[2] - 1), axis=2)
+    if config.crop:
+        for axis, side in enumerate(config.crop):
+            # of an image that is smaller than the crop some places do not exist: gather fails
+            first = tf.maximum(tf.shape(image)[axis] - side, 0) // 2
+            x = tf.gather(x, first + tf.range(side), axis=axis)
+    colour, alpha = x[..., :3], x[..., 3:]
+    x = tf.floor((colour * alpha + 255.0 * (255.0 - alpha)) / 255.0 + 0.5)  # on white
+    if config.channels == 1:
+        grey = tf.reduce_sum(x * LUMA, axis=-1, keepdims=True)
+        x = tf.floor((grey + 32768.0) / 65536.0)
+    x = _resized(tf.cast(x, tf.float64), config.height, config.width)
+    return tf.reshape(tf.cast(x, tf.float32) / 127.5 - 1.0, (1, *config.shape))
+
+
+def _resized(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """(h, w, c) -> (height, width, c): whole numbers from 0 to 255, by Pillow's bicubic filter.
+
+    As Pillow does it: across, then down, with rounding after each; from version 13 on the other
+    way round where that is quicker.
+    """
+    h, w = tf.unstack(tf.shape(x)[:2])
+    x = tf.transpose(x, (2, 0, 1))
+    down, across = _weights(h, height), _weights(w, width)
+
+    def down_first() -> tf.Tensor:
+        return _across(_to_bytes(tf.matmul(down, x)), across)
+
+    def across_first() -> tf.Tensor:
+        return _to_bytes(tf.matmul(down, _across(x, across)))
+
+    tall = tf.logical_and(h > height, h - height > 2 * (w - width))
+    x = tf.cond(tall, down_first, across_first) if TALL_DOWN_FIRST else across_first()
+    return tf.transpose(x, (1, 2, 0))
+
+
+def _across(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """(c, h, w) -> (c, h, width): one large product is faster than one for each channel."""
+    c, h, w = tf.unstack(tf.shape(x))
+    found = _to_bytes(tf.matmul(tf.reshape(x, (c * h, w)), weights, transpose_b=True))
+    return tf.reshape(found, (c, h, -1))
+
+
+def _to_bytes(x: tf.Tensor) -> tf.Tensor:
+    return tf.clip_by_value(tf.floor(x + 0.5), 0.0, 255.0)
+
+
+def _weights(old: tf.Tensor, new: int) -> tf.Tensor:
+    """What each of new pixels in a row takes from each of the old: (new, old), float64."""
+    old_side = tf.cast(old, tf.float64)
+    scale = old_side / new
+    centre = (tf.range(new, dtype=tf.float64) + 0.5) * scale
+    reach = tf.maximum(scale, 1.0)  # antialiasing: as wide as a new pixel
+    x = tf.abs(tf.range(old_side, dtype=tf.float64) + 0.5 - centre[:, None]) / reach
+    near = (1.5 * x - 2.5) * x * x + 1.0  # Keys' cubic convolution with a = -0.5
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    weights = tf.where(x < 1.0, near, tf.where(x < 2.0, far, tf.zeros_like(x)))
+    weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+    return tf.round(weights * FIXED_POINT) / FIXED_POINT
+
+
+class WholeGraph(tf.Module):
+    """The encoder's way to score one image, as `score`."""
+
+    def __init__(
+        self, config: Config, detector: Detector, calibration: Calibration, threshold: float
+    ):
+        super().__init__()
+        self.nets = list(detector.nets.trained().values())  # SavedModel looks for variables here
+
+        def score(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return _scored(read_as_float(image, config), detector, calibration, threshold)
+
+        signature = [tf.TensorSpec((None, None, None), tf.uint8, name="image")]
+        self.score = tf.function(score, input_signature=signature)
+
+
+def _scored(
+    x: tf.Tensor, detector: Detector, calibration: Calibration, threshold: float
+) -> dict[str, tf.Tensor]:
+    """(1, H, W, C) in [-1, 1] -> what Detector.terms and Calibration find for batches."""
+    windows, memory = detector.windows, detector.memory and detector.memory.frozen()
+    cut = windows.cut(x)
+    found = detector.measure_batch(cut, detector.encode_batch(cut))
+    found |= {name: windows.join(found[name])[0, ..., 0] for name in MAPS if name in found}
+    if memory:
+        new, new_map = memory.newness(x)
+    else:
+        new, new_map = tf.zeros(1), tf.zeros((1, *windows.size))
+    found |= {"memory": tf.repeat(new, len(windows)), "memory_part": new_map[0]}
+    score = tf.zeros(len(windows))
+    for name in TERMS:
+        weight = calibration.weights[name] / calibration.spreads[name]
+        score += weight * (found[name] - calibration.means[name])
+    return {
+        "score": tf.reduce_max(score),
+        # so is an image of which a window's score is not a number, which a maximum can hide;
+        # not(score <= threshold) would not do: TensorFlow makes it score > threshold
+        "is_anomaly": tf.reduce_any((score > threshold) | tf.math.is_nan(score)),
+        "anomaly_map": tf.add_n([calibration.maps[name] * found[name] for name in MAPS]),
+        "threshold": tf.constant(threshold, tf.float32),
+    }

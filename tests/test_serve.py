@@ -1,0 +1,253 @@
+"""A served model: what it answers over HTTP, and the page in a real browser."""
+
+import asyncio
+import base64
+import io
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+import main
+from anogan.errors import UserError
+from anogan.threshold import Threshold
+
+ROOT = Path(__file__).parent.parent
+if not all(map(find_spec, ("fastapi", "uvicorn"))):
+    pytest.skip("NOTHING IS SERVED: pip install -r requirements-serve.txt", allow_module_level=True)
+import uvicorn  # noqa: E402
+
+from anogan import serve  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def service(trained):
+    return serve.Service(trained, Threshold(), (None, None, 0.1))
+
+
+@pytest.fixture(scope="module")
+def address(service):
+    """Of a real server."""
+    listener = serve.listen("127.0.0.1", 0)
+    server = uvicorn.Server(serve.settings(service, "127.0.0.1"))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+def packed(image, kind="PNG", **options):
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(image).squeeze()).save(file, kind, **options)
+    return file.getvalue()
+
+
+def ask(address, content, **headers):
+    answer = requests.post(f"{address}/score", content, headers=headers, timeout=60)
+    return answer.status_code, answer.json()
+
+
+def pixels_of(uri):
+    kind, _, text = uri.partition(",")
+    assert kind == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+@pytest.mark.unit
+def test_answer_is_what_the_tool_finds(address, trained, queries):
+    expected = trained.anomaly_detector(queries[0][[0, -1]])
+    threshold = trained.calibrate().normal_scores.threshold(0.05)
+    for i, image in enumerate(queries[0][[0, -1]]):
+        status, found = ask(address, packed(image))
+        assert status == 200
+        assert found["score"] == pytest.approx(expected.score[i], rel=1e-5)
+        assert found["threshold"] == pytest.approx(threshold)
+        assert found["is_anomaly"] == bool(expected.score[i] > threshold)
+        assert 0 < found["p_value"] <= 1 and "normal images" in found["rarity"]
+        np.testing.assert_array_equal(pixels_of(found["image"]), image.squeeze())
+        drawn = (expected.reconstruction[i].squeeze() + 1) * 127.5
+        assert np.abs(pixels_of(found["reconstruction"]) - drawn).max() <= 1
+        assert pixels_of(found["map"]).shape == (16, 16, 3)
+
+
+@pytest.mark.unit
+def test_image_of_another_size_is_upright_and_told_in_its_own(address):
+    image = np.zeros((30, 50), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    _, found = ask(address, packed(image, "JPEG", exif=exif))
+    assert (found["width"], found["height"]) == (30, 50)
+
+
+@pytest.mark.unit
+def test_what_cannot_be_scored_is_told_why(address, monkeypatch, queries):
+    good = packed(queries[0][0])
+    monkeypatch.setattr(serve, "MOST_BYTES", 2000)
+    wide = bytearray(packed(np.zeros((9, 9), np.uint8), "BMP"))
+    wide[18:26] = struct.pack("<ii", 30_000, 30_000)  # width and height
+    for content, status, told in (
+        (b"", 400, "nothing was sent"),
+        (b"no image", 415, "no image that can be read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "no image that can be read"),
+        (good[: len(good) // 2], 415, "cannot be read"),
+        (b"x" * 3000, 413, "larger than"),
+        ((b"x" * 1000 for _ in range(5)), 413, "larger than"),  # without a length
+        (bytes(wide), 413, "30000 x 30000 pixels are more than 64 million"),
+    ):
+        found = ask(address, content)
+        assert found[0] == status and told in found[1]["error"], found
+    assert ask(address, good, **{"Content-Type": "multipart/form-data"})[0] == 415
+    assert ask(address, good)[0] == 200
+
+
+@pytest.mark.unit
+def test_what_is_too_large_does_not_stay_in_memory():
+    class Endless:
+        headers: dict = {}
+
+        async def stream(self):
+            for _ in range(200):
+                yield b"x" * 2**20
+
+    tracemalloc.start()
+    with pytest.raises(serve.Refused, match="larger than 32 MB"):
+        asyncio.run(serve._body_of(Endless()))
+    assert tracemalloc.get_traced_memory()[1] < 3 * serve.MOST_BYTES
+    tracemalloc.stop()
+
+
+@pytest.mark.unit
+def test_images_are_scored_one_at_a_time(address, service, queries, monkeypatch):
+    at_work, most = [], []
+    score = service.score
+
+    def slow(content):
+        at_work.append(1)
+        most.append(len(at_work))
+        time.sleep(0.05)
+        found = score(content)
+        at_work.pop()
+        return found
+
+    monkeypatch.setattr(service, "score", slow)
+    content = packed(queries[0][0])
+    threads = [threading.Thread(target=ask, args=(address, content)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 6
+
+
+@pytest.mark.unit
+def test_other_hosts_pages_and_foreign_resources_have_no_way_in(address):
+    assert requests.get(address, headers={"Host": "evil.example"}, timeout=9).status_code == 400
+    page = requests.get(address, timeout=9)
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", page.text)
+    assert requests.get(f"{address}/docs", timeout=9).status_code == 404
+
+
+@pytest.mark.unit
+def test_it_listens_on_loopback_alone_and_a_taken_port_is_told(address):
+    port = int(address.rpartition(":")[2])
+    other = socket.socket()
+    other.settimeout(2)
+    with other, pytest.raises(OSError):
+        other.connect(("127.0.0.2", port))  # this machine, but not the address it listens at
+    with pytest.raises(UserError, match=f"port {port} .*give another port to --serve"):
+        serve.listen("127.0.0.1", port)
+
+
+@pytest.mark.cli
+def test_flags_of_serving_are_checked(capsys):
+    for flags, told in (
+        (["--serve_host=0.0.0.0"], "--serve_host is for --serve"),
+        (["--serve=70000"], "at most 65535"),
+        (["--serve", "--strategy=mirrored"], "leave --strategy out"),
+    ):
+        with pytest.raises(SystemExit):
+            main.main(flags)
+        assert told in capsys.readouterr().err
+
+
+def wait_for(browser, name, text):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 20).until(lambda b: text in b.find_element("id", name).text)
+
+
+@pytest.mark.unit
+def test_page_shows_decision_and_pictures_and_says_what_is_wrong(
+    address, chromium, queries, tmp_path
+):
+    for name, content in (
+        ("zero.png", packed(queries[0][0])),
+        ("<b>other.tif", packed(queries[0][-1], "TIFF")),
+        ("words.png", b"no image"),
+        ("huge.png", b"x" * (serve.MOST_BYTES + 1)),
+    ):
+        (tmp_path / name).write_bytes(content)
+    chromium.get(address)
+    box, result = chromium.find_element("id", "file"), chromium.find_element("id", "result")
+    assert not result.is_displayed()
+    box.send_keys(str(tmp_path / "<b>other.tif"))
+    wait_for(chromium, "decision", "anomalous")
+    assert chromium.find_element("id", "message").text == "<b>other.tif"
+    assert "threshold" in chromium.find_element("id", "facts").text
+    sizes = chromium.execute_async_script(
+        "const done = arguments[0], images = [...document.images];"
+        "Promise.all(images.map(i => i.decode().catch(() => 0)))"
+        ".then(() => setTimeout(() => done(images.map(i => i.naturalWidth)), 200));"
+    )
+    assert sizes == [16, 16, 16]  # the original, too, though no browser shows TIFF
+    for name, told in (("words.png", "no image that can be read"), ("huge.png", "larger than 32")):
+        box.send_keys(str(tmp_path / name))
+        wait_for(chromium, "message", told)
+        assert not result.is_displayed()
+    entries = [e["message"] for e in chromium.get_log("browser")]
+    assert all("415" in message for message in entries), entries
+    # dropped, as from another window
+    chromium.execute_script(
+        "const data = new DataTransfer();"
+        "data.items.add(new File([Uint8Array.from(arguments[0])], 'dropped.png'));"
+        "document.dispatchEvent(new DragEvent('drop', { dataTransfer: data, cancelable: true }));",
+        list(packed(queries[0][0])),
+    )
+    wait_for(chromium, "decision", "normal")
+    assert chromium.find_element("id", "message").text == "dropped.png"
+
+
+@pytest.mark.cli
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_cleanly(trained_folder, queries, sign):
+    command = [sys.executable, ROOT / "main.py", "--serve=0", "--dataset=zeros"]
+    command.append(f"--checkpoint_dir={trained_folder.parent}")
+    before = sorted(trained_folder.parent.rglob("*"))
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        line = process.stdout.readline()
+        assert re.match(r"serving at http://127\.0\.0\.1:\d+ ", line)
+        assert ask(line.split()[2], packed(queries[0][0]))[0] == 200
+        process.send_signal(sign)
+        out, errors = process.communicate(timeout=20)
+    assert process.returncode == 0 and out == "serving ended\n" and "Traceback" not in errors
+    after = set(trained_folder.parent.rglob("*")) - set(before)
+    assert not after  # nothing is kept
