@@ -30,7 +30,7 @@ from anogan.dataset import ImageSet, permutation
 from anogan.detector import Detector, Pool, batch_size_of
 from anogan.distributed import Workers
 from anogan.errors import UserError
-from anogan.scoring import LEARNING_RATE, Calibration, Detection, Way
+from anogan.scoring import LEARNING_RATE, TERMS, Calibration, Detection, Way
 from anogan.trainer import Trainer
 from anogan.training import ONE_LEVEL, TrainingRun, find_spread
 from utils import checked_images, to_uint8
@@ -193,6 +193,14 @@ class DCGAN:
         size = batch_size or batch_size_of(x)
         self.remember()
         return self.detector.detect(x, way, calibration, self._starts(way), size)
+
+    def terms(self, images: np.ndarray, calibration: Calibration) -> dict[str, np.ndarray]:
+        """The score's terms of images (n, h, w, c) in the default way: {name: (n, windows)}."""
+        way = self._way(None, None, LEARNING_RATE)
+        self.remember()
+        weights, starts = calibration.search_weights, self._starts(way)
+        size = batch_size_of(images)
+        return self.detector.terms(images, way, weights, starts, size, TERMS)
 
     def calibrate(
         self,

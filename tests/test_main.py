@@ -136,7 +136,7 @@ def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
         (["--train"], "zeros"),
         (["--dataset", "mnist", "--train"], "python download.py mnist"),
         (["--dataset", "nowhere", "--train"], "nowhere"),
-        (["--dataset", "zeros", "--train", "--batch_size", "64"], "60"),
+        (["--dataset", "zeros", "--train", "--train_size", "1"], "at least 2"),
         (["--dataset", "zeros", "--train", "--input_fname_pattern", "*.jpg"], "*.jpg"),
         (["--dataset", "zeros", "--train", "--crop", "--input_height", "20"], "crop"),
         (["--dataset", "zeros", "--anomaly_test"], "--train"),
