@@ -34,7 +34,7 @@ from anogan.places import (
     training_folder,
 )
 from anogan.report import pictures
-from anogan.report.facts import told_expected
+from anogan.report.facts import UNFINISHED, told_expected
 from anogan.report.results import FILES, Results
 from anogan.scoring import Detection
 from anogan.threshold import Threshold
@@ -160,12 +160,12 @@ def fit_batch(config: Config, changes: dict, images: ImageSet) -> tuple[Config, 
         log.warning("only %d training images: %s", usable, TOLD_OF_FEW)
     if usable >= config.batch_size:
         return config, changes
-    lowered = {"batch_size": usable - usable % 2}
+    lowered = usable - usable % 2
     log.warning(
         "%d training images are too few for a batch of %d: the batch is lowered to %d",
-        *(usable, config.batch_size, lowered["batch_size"]),
+        *(usable, config.batch_size, lowered),
     )
-    return dataclasses.replace(config, **lowered), {**changes, **lowered}
+    return dataclasses.replace(config, batch_size=lowered), {**changes, "batch_size": lowered}
 
 
 def test_images(options: Options, config: Config, places: Places) -> ImageSet:
@@ -332,7 +332,9 @@ def load(options: Options) -> DCGAN:
 
     changes = {} if options.lambda_ is None else {"lambda_": options.lambda_}
     model = DCGAN.load(folder, distributed.resolve_precision(options.precision), team, **changes)
-    say(f"the model in {folder} as of step {model.steps_done}", team)  # it may be in training
+    say(f"the model in {folder} as of step {model.progress}", team)  # it may be in training
+    if team.chief and model.total_steps and model.steps_done < model.total_steps:
+        logging.getLogger(__name__).warning(UNFINISHED)
     return model
 
 
