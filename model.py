@@ -127,6 +127,7 @@ class DCGAN:
             spread,
             save=partial(self.save, folder) if folder else None,
             draw=lambda: self.generate(self.fixed_latents()),
+            judge=lambda: self.detector.judge(self.images.held_out),
             sample_dir=sample_dir,
             log_dir=log_dir,
             progress=progress,

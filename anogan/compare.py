@@ -27,9 +27,14 @@ FACTS = {  # of metrics.json: {name: title}
         "window": "window",
         "search": "search",
     },
-    **{"precision": "precision", "versions": "versions", "date": "date", "images": "images"},
-    **{"auroc": "AUROC", "average_precision": "average precision", "pixel_auroc": "pixel AUROC"},
-    **{"au_pro": "AU-PRO", "threshold": "threshold", "called_anomalous": "called anomalous"},
+    **{"precision": "precision", "versions": "versions", "date": "date"},
+    **{"images": "images", "auroc": "AUROC", "average_precision": "average precision"},
+    **{
+        "pixel_auroc": "pixel AUROC",
+        "au_pro": "AU-PRO",
+        "threshold": "threshold",
+        "called_anomalous": "called anomalous",
+    },
 }
 AT_THRESHOLD = ("recall", "precision", "f1", "false_positive_rate")
 

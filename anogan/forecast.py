@@ -1,0 +1,43 @@
+"""What a training run will need: time and memory, roughly, before it begins."""
+
+from __future__ import annotations
+
+import os
+
+from anogan.config import Config
+
+MIB = 2**20
+# Seconds for a pixel of a batch on one core at so many channels: measured on two cores of a
+# server, see benchmarks/README.md. Another machine may be several times as fast or slow.
+PIXEL_SECONDS = {"default": 7e-6, "classic": 4e-6}
+CHANNELS = {"default": 16, "classic": 64}
+# Peak resident memory, fitted to measured ones (benchmarks/README.md)
+BASE = 900 * MIB  # TensorFlow, and the graphs of training
+PIXEL_BYTES = 3000  # for a pixel of a batch at CHANNELS
+IMAGE_PIXEL_BYTES = 24  # for a pixel of an image while the linear skips are fitted
+DESCRIPTOR_BYTES = 256  # the memory of an image, for each of its cells' values
+
+
+def seconds(config: Config, steps: int, cores: int | None = None) -> float:
+    """Roughly, of so many steps on a CPU."""
+    h, w, _ = config.net_shape
+    pixels = steps * config.batch_size * h * w
+    return pixels * PIXEL_SECONDS[config.preset] * _width(config) ** 1.5 / (cores or _cores())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _width(config: Config) -> float:
+    """Of the networks, 1 as the preset has them."""
+    return (config.gf_dim + config.df_dim) / (2 * CHANNELS[config.preset])
+
+
+def told_time(seconds: float) -> str:
+    """In words, to two digits."""
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    if seconds < 3600:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
