@@ -134,6 +134,10 @@ class DCGAN:
         ).to(total)
         return self
 
+    def steps_of(self, images: ImageSet) -> int:
+        """Batches of the whole training on these images."""
+        return self.config.total_steps(len(self._split(images)[0]))
+
     def _split(self, images: ImageSet) -> tuple[ImageSet, ImageSet]:
         """(images to train on, images held out); what a run once decided stays so."""
         config, decided = self.config, self.images.decided()

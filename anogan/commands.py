@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from anogan import dataset, distributed, folders, mnist, scale, suspicious
+from anogan import dataset, distributed, folders, forecast, mnist, scale, suspicious
 from anogan.config import FILE_NAME, FREE, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
@@ -276,6 +276,9 @@ def _train(
     for line in [*images.left_out, *model.images.changes(images.states())]:
         say(line, team)
     name, before = output_name(folder), model.steps_done
+    left = model.steps_of(images) - before
+    if left > 0:
+        say(forecast.told(model.config, len(images), left, distributed.has_gpu()), team)
     if team.chief:
         clear_temporaries(Path(options.sample_dir) / name)
     model.train(images, folder, Path(options.sample_dir) / name, Path(options.log_dir) / name)

@@ -163,9 +163,8 @@ class Detector:
         way = Way("encoder", 0, 0.0)
         images = held_out[: max(JUDGED // len(self.windows), FEWEST_JUDGED)]
         planted, masks = plant_unseen(tf.constant(to_float(images)), (self.config.seed, 1))
-        both = np.concatenate(
-            [to_float(images), planted.numpy()[masks.numpy().any(axis=(1, 2, 3))]]
-        )
+        shows = masks.numpy().any(axis=(1, 2, 3))
+        both = np.concatenate([to_float(images), planted.numpy()[shows]])
         base = {k: v for k, v in base_weights(self.config).items() if k != "memory"}
 
         def judged() -> dict[str, float]:

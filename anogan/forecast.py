@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from anogan.config import Config
+from anogan.folders import MEMORY_LIMIT
 
 MIB = 2**20
 # Seconds for a pixel of a batch on one core at so many channels: measured on two cores of a
@@ -23,6 +25,24 @@ def seconds(config: Config, steps: int, cores: int | None = None) -> float:
     h, w, _ = config.net_shape
     pixels = steps * config.batch_size * h * w
     return pixels * PIXEL_SECONDS[config.preset] * _width(config) ** 1.5 / (cores or _cores())
+
+
+def memory(config: Config, images: int) -> int:
+    """Roughly the peak of the resident memory on a CPU, bytes: training, then ranking."""
+    net_pixels, pixels = (math.prod(shape[:2]) for shape in (config.net_shape, config.shape))
+    batch = config.batch_size * net_pixels * PIXEL_BYTES * _width(config)
+    kept = images * pixels * config.channels
+    return round(BASE + batch + (kept if kept <= MEMORY_LIMIT else 0))
+
+
+def told(config: Config, images: int, steps: int, on_gpu: bool) -> str:
+    """For the user, before training on so many images."""
+    line = f"{steps} steps of {config.batch_size} images"
+    if on_gpu:  # whose speed and memory are not known here
+        return line
+    time, cores = told_time(seconds(config, steps)), _cores()
+    gib = memory(config, images) / 2**30
+    return f"{line}, about {gib:.1f} GiB of memory, very roughly {time} on {cores} cores"
 
 
 def _cores() -> int:
