@@ -44,7 +44,8 @@ if TYPE_CHECKING:  # it imports TensorFlow, which is slow
     from model import DCGAN
 
 FEW_IMAGES = 100  # to train on: of fewer the user is warned
-TOLD_OF_FEW = "scores and threshold will be less sure; some hundred are better"
+# benchmarks/few_images.py
+TOLD_OF_FEW = "on digits AUROC was 0.93 with 20, 0.96 with 100 and 0.98 with 5,851 of them"
 PROBED = 64  # images that are looked at to know whether they are grey or colour, 8 bits or more
 
 

@@ -10,14 +10,15 @@ from anogan.folders import MEMORY_LIMIT
 
 MIB = 2**20
 # Seconds for a pixel of a batch on one core at so many channels: measured on two cores of a
-# server, see benchmarks/README.md. Another machine may be several times as fast or slow.
+# server. Another machine may be several times as fast or slow.
 PIXEL_SECONDS = {"default": 7e-6, "classic": 4e-6}
 CHANNELS = {"default": 16, "classic": 64}
-# Peak resident memory, fitted to measured ones (benchmarks/README.md)
+# Peak resident memory, fitted to measured ones: 0.9 GiB of digits without a calibration, 1.3 of ELPV
+# at 64 pixels, 1.5 at 128, 1.7 of 320 x 127 pixels through windows
 BASE = 900 * MIB  # TensorFlow, and the graphs of training
-PIXEL_BYTES = 3000  # for a pixel of a batch at CHANNELS
-IMAGE_PIXEL_BYTES = 24  # for a pixel of an image while the linear skips are fitted
-DESCRIPTOR_BYTES = 256  # the memory of an image, for each of its cells' values
+PIXEL_BYTES = 600  # for a pixel of a batch at CHANNELS
+SCORING = 350 * MIB  # calibration and ranking after the training
+WINDOWED = 400 * MIB  # more of it, where images are seen through windows
 
 
 def seconds(config: Config, steps: int, cores: int | None = None) -> float:
@@ -32,7 +33,8 @@ def memory(config: Config, images: int) -> int:
     net_pixels, pixels = (math.prod(shape[:2]) for shape in (config.net_shape, config.shape))
     batch = config.batch_size * net_pixels * PIXEL_BYTES * _width(config)
     kept = images * pixels * config.channels
-    return round(BASE + batch + (kept if kept <= MEMORY_LIMIT else 0))
+    fixed = BASE + SCORING + (WINDOWED if config.window else 0)
+    return round(fixed + batch + (kept if kept <= MEMORY_LIMIT else 0))
 
 
 def told(config: Config, images: int, steps: int, on_gpu: bool) -> str:
