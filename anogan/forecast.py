@@ -13,7 +13,7 @@ MIB = 2**20
 # server. Another machine may be several times as fast or slow.
 PIXEL_SECONDS = {"default": 7e-6, "classic": 4e-6}
 CHANNELS = {"default": 16, "classic": 64}
-# Peak resident memory, fitted to measured ones: 0.9 GiB of digits without a calibration, 1.3 of ELPV
+# Peak resident memory, fitted to measured ones: 0.9 GiB of digits without calibration, 1.3 of ELPV
 # at 64 pixels, 1.5 at 128, 1.7 of 320 x 127 pixels through windows
 BASE = 900 * MIB  # TensorFlow, and the graphs of training
 PIXEL_BYTES = 600  # for a pixel of a batch at CHANNELS

@@ -2,10 +2,10 @@
 
 python benchmarks/clean.py DATA_DIR [--sets elpv pcb] [--seeds 0 1 2] [--train]
 
-Adds defective test images until they are 5 %, and
-counts how many of these are in the oddest tenth: by the memory alone, and with --train by the
-whole score after a training with the tool's defaults on that mixture. Appends a line of JSON a run
-to results/clean.jsonl; what is there already is not run again.
+Adds defective test images to normal training images until they are 5 %, and counts how many of
+these are in the oddest tenth: by the memory alone, and with --train by the whole score after a
+training with the tool's defaults on that mixture. Appends a line of JSON a run to
+results/clean.jsonl; what is there already is not run again.
 """
 
 from __future__ import annotations
