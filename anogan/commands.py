@@ -306,7 +306,7 @@ def tell_suspicious(model: DCGAN, images: ImageSet, folder: Path) -> None:
         return
     of_many = f" (evenly spaced ones of {len(images)})" if len(indices) < len(images) else ""
     say(
-        f"are all normal? The {count} oddest of {len(indices)} training images{of_many} are in "
+        f"are all normal? The oddest {count} of {len(indices)} training images{of_many} are in "
         f"{folder / suspicious.LIST} and on {folder / suspicious.SHEET}: take the lines of good "
         f"ones out and train anew with --drop {folder / suspicious.LIST}"
     )
