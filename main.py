@@ -43,7 +43,7 @@ FOR_EXPORT = "search", "target_fpr", "threshold"  # of these, what --export and 
 FOR_SERVE = *FOR_EXPORT, "test_epoch"
 FOLDERS = (
     *("dataset", "data_dir", "test_dir", "labels", "mask_dir", "checkpoint_dir", "sample_dir"),
-    *("test_result_dir", "log_dir", "export_dir", "serve_host"),
+    *("test_result_dir", "log_dir", "export_dir", "serve_host", "drop"),
 )
 
 
@@ -111,6 +111,12 @@ def parser() -> argparse.ArgumentParser:
         "--anomaly_test", action=Switch, default=False, help="Score images with the trained model."
     )
     group.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("RESULT_A", "RESULT_B"),
+        help="Print the results in two folders side by side, and which images changed sides.",
+    )
+    group.add_argument(
         "--visualize",
         action=Switch,
         default=False,
@@ -159,6 +165,11 @@ def parser() -> argparse.ArgumentParser:
         help="Take the files with such names as images (default: all image types).",
     )
     a("--train_size", type=count, metavar="N", help="Train on at most N images (default: all).")
+    a(
+        "--drop",
+        metavar="FILE",
+        help="Train without the images that this file names, one a line, such as suspicious.txt.",
+    )
     a(
         "--normal_class",
         type=number(int, 0, 9),
@@ -437,6 +448,8 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         p.error("--normal_class and --anomaly_class are for --dataset mnist")
     if is_mnist and (args.crop or args.input_fname_pattern):
         p.error("--crop and --input_fname_pattern are not for --dataset mnist")
+    if args.drop is not None and (is_mnist or not args.train):
+        p.error("--drop is for training on a folder of images: add --train and --dataset NAME")
     if is_mnist and args.window:
         p.error("--window is for larger images than mnist's 28 x 28: leave it out")
     for flag in ("output_height", "output_width"):
@@ -477,6 +490,8 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         p.error("--serve_host is for --serve: add it")
     if args.serve is not None and args.strategy != "none":
         p.error("--serve scores one image at a time: leave --strategy out")
+    if args.compare and (args.train or args.anomaly_test or args.visualize):
+        p.error("--compare stands alone: leave --train, --anomaly_test and --visualize out")
     if args.search == "encoder" and args.test_epoch is not None:
         p.error("--search encoder takes no steps: leave --test_epoch out, or use --search hybrid")
 
@@ -496,6 +511,11 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[console])
     try:
         with handled(signal.default_int_handler, signal.SIGTERM):  # saves, as Ctrl-C does
+            if options.compare:
+                from anogan import compare  # without TensorFlow
+
+                print(*map(printable, compare.compared(*options.compare)), sep="\n")
+                return 0
             from anogan import commands  # slow: only when the arguments are good
 
             try:

@@ -30,7 +30,7 @@ from anogan.dataset import ImageSet, permutation
 from anogan.detector import Detector, Pool, batch_size_of
 from anogan.distributed import Workers
 from anogan.errors import UserError
-from anogan.scoring import LEARNING_RATE, Calibration, Detection, Way
+from anogan.scoring import LEARNING_RATE, TERMS, Calibration, Detection, Way
 from anogan.trainer import Trainer
 from anogan.training import ONE_LEVEL, TrainingRun, find_spread
 from utils import checked_images, to_uint8
@@ -81,6 +81,19 @@ class DCGAN:
         """Batches trained on so far."""
         return self.trainer.steps_done
 
+    @property
+    def total_steps(self) -> int | None:
+        """Batches of the whole training; None where a run of a former version does not say."""
+        trained_on = len(self.images.states) - len(self.images.held_out_names)
+        by_images = self.config.epochs or not self.config.steps
+        return None if by_images and trained_on < 1 else self.config.total_steps(trained_on)
+
+    @property
+    def progress(self) -> str:
+        """The step that was reached, as "297 of 600"."""
+        total = self.total_steps
+        return f"{self.steps_done}" + (f" of {total}" if total else "")
+
     # training
 
     def train(
@@ -114,11 +127,16 @@ class DCGAN:
             spread,
             save=partial(self.save, folder) if folder else None,
             draw=lambda: self.generate(self.fixed_latents()),
+            judge=lambda: self.detector.judge(self.images.held_out),
             sample_dir=sample_dir,
             log_dir=log_dir,
             progress=progress,
         ).to(total)
         return self
+
+    def steps_of(self, images: ImageSet) -> int:
+        """Batches of the whole training on these images."""
+        return self.config.total_steps(len(self._split(images)[0]))
 
     def _split(self, images: ImageSet) -> tuple[ImageSet, ImageSet]:
         """(images to train on, images held out); what a run once decided stays so."""
@@ -197,12 +215,20 @@ class DCGAN:
         where it is.
         Raises UserError for images of another shape, type or range, and for scores not finite.
         """
-        way = self._way(search, steps, learning_rate)
+        way = self.way(search, steps, learning_rate)
         x = self._as_images(images)
         calibration = calibration or self.calibrate(search, steps, learning_rate)
         size = batch_size or batch_size_of(x)
         self.remember()
         return self.detector.detect(x, way, calibration, self._starts(way), size)
+
+    def terms(self, images: np.ndarray, calibration: Calibration) -> dict[str, np.ndarray]:
+        """The score's terms of images (n, h, w, c) in the default way: {name: (n, windows)}."""
+        way = self.way()
+        self.remember()
+        weights, starts = calibration.search_weights, self._starts(way)
+        size = batch_size_of(images)
+        return self.detector.terms(images, way, weights, starts, size, TERMS)
 
     def calibrate(
         self,
@@ -214,7 +240,7 @@ class DCGAN:
         known = self.calibrations.get(self._key(search, steps, learning_rate))
         if known:
             return known
-        way = self._way(search, steps, learning_rate)
+        way = self.way(search, steps, learning_rate)
         self.remember()
         return self.detector.calibrate(self.images.held_out, way, self._starts(way))
 
@@ -237,14 +263,20 @@ class DCGAN:
 
     def _key(self, search: str | None, steps: int | None, learning_rate: float) -> str:
         """Everything that a calibration depends on."""
-        way = self._way(search, steps, learning_rate)
+        way = self.way(search, steps, learning_rate)
         lambda_ = self.config.lambda_  # part of what the search minimises
         what = self.checksum()
         for images in (self.images.held_out, self.images.seen):
             what = crc32(images.tobytes(), what)
         return f"{CALIBRATED} {way} lambda {lambda_} {self.precision} of {what:08x}"
 
-    def _way(self, search: str | None, steps: int | None, learning_rate: float) -> Way:
+    def way(
+        self,
+        search: str | None = None,
+        steps: int | None = None,
+        learning_rate: float = LEARNING_RATE,
+    ) -> Way:
+        """How z is found if that is asked for; what is None is chosen."""
         return Way.chosen(search, steps, learning_rate, bool(self.trainer.nets.encoder))
 
     def remember(self) -> None:

@@ -332,18 +332,20 @@ def file_state(path: str | Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def require(images: ImageSet, count: int, what: str) -> None:
-    """UserError unless `count` images can be read; decodes no more than it takes to know."""
-    usable = 0
-    for start in range(0, len(images), count):
-        usable += len(images.read(np.arange(len(images))[start:][:count])[1])
-        if usable >= count:
-            return
+def require(images: ImageSet, count: int, what: str, enough: int = 0) -> int:
+    """How many images can be read, counted up to `enough`; UserError for fewer than `count`.
+
+    Decodes no more than it takes to know.
+    """
+    usable, enough = 0, max(count, enough)
+    for start in range(0, len(images), enough):
+        usable += len(images.read(np.arange(len(images))[start:][:enough])[1])
+        if usable >= enough:
+            return enough
+    if usable >= count:
+        return usable
     if usable:
-        raise UserError(
-            f"{what}: {usable} usable, too few for a batch of {count}: "
-            "add images or lower --batch_size"
-        )
+        raise UserError(f"{what}: {usable} usable, at least {count} are needed: add images")
     raise _unusable(images, what)
 
 

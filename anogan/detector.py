@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,16 @@ from anogan.distributed import Workers, graph_of
 from anogan.latent_search import Weights, nearest_start, search_latents
 from anogan.memory import Memory
 from anogan.networks import Networks, frozen_features, frozen_generator
-from anogan.scoring import MAPS, TERMS, Calibration, Detection, Way, base_weights, fit_weights
+from anogan.scoring import (
+    MAPS,
+    TERMS,
+    Calibration,
+    Detection,
+    Way,
+    auroc,
+    base_weights,
+    fit_weights,
+)
 from anogan.synthetic import plant_anomalies, plant_unseen
 from anogan.threshold import FEWEST, NormalScores
 from anogan.windows import Windows
@@ -28,6 +37,7 @@ PIXEL_BLUR = 1.0  # of the pixel logits', in their own pixels
 WINDOWS = 512  # of held-out images, that tell how far apart two are
 Pool = tuple[tf.Tensor, tf.Tensor]  # latents (n, z_dim) and their images (n, h, w, c)
 BATCH = 64  # images, or windows on them, at once on a device, unless a caller says otherwise
+JUDGED, FEWEST_JUDGED = 32, 4  # windows, images held out by which networks in training are judged
 PLANTED = 128  # synthetic anomalies of each sort, by which the terms are weighed
 JUDGES = plant_unseen, plant_anomalies
 
@@ -146,6 +156,36 @@ class Detector:
         some = to_float(images[np.arange(PLANTED) % len(images)])
         found = [plant(tf.constant(some), (self.config.seed, 1)) for plant in JUDGES]
         return [p.numpy()[m.numpy().any(axis=(1, 2, 3))] for p, m in found]
+
+    def judge(self, held_out: np.ndarray) -> Callable[[], dict[str, float]]:
+        """A function that says cheaply how good the networks are at present.
+
+        On some held-out normal images (n, H, W, c), uint8, with E's z: the squared error of their
+        reconstructions, and the AUROC of the networks' terms, with their usual weights, on them and
+        on the same with anomalies planted. Without encoder or two held-out images it says nothing.
+        """
+        if self.config.is_classic or len(held_out) < 2:
+            return dict
+        way = Way("encoder", 0, 0.0)
+        images = held_out[: max(JUDGED // len(self.windows), FEWEST_JUDGED)]
+        planted, masks = plant_unseen(tf.constant(to_float(images)), (self.config.seed, 1))
+        shows = masks.numpy().any(axis=(1, 2, 3))
+        both = np.concatenate([to_float(images), planted.numpy()[shows]])
+        base = {k: v for k, v in base_weights(self.config).items() if k != "memory"}
+
+        def judged() -> dict[str, float]:
+            only = *base, "reconstruction"
+            found = self.terms(both, way, (0.0, 0.0, 0.0), None, BATCH, only)  # as calibrate does
+            score = np.zeros(found["peak"].shape)
+            for name, weight in base.items():
+                normal = found[name][: len(images)]
+                score += weight * (found[name] - normal.mean()) / max(float(normal.std()), 1e-6)
+            highest = score.max(axis=1)
+            error = (found["reconstruction"][: len(images)] - both[: len(images)]) ** 2
+            auc = auroc(highest[: len(images)], highest[len(images) :])
+            return {"val_reconstruction_loss": float(error.mean()), "val_auc": auc}
+
+        return judged
 
     def _search_weights(self, held_out: np.ndarray) -> tuple[float, float, float]:
         """Of R, D and ||z||^2: the paper's, or in fractions of the normal images' spread."""

@@ -193,6 +193,13 @@ def import_tensorflow() -> None:
         os.close(stderr)
 
 
+def has_gpu() -> bool:
+    """Whether TensorFlow sees one."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def resolve_precision(name: str) -> str:
     """ "auto" becomes mixed_bfloat16 where CPU or GPU is faster at it, else float32."""
     if name != "auto":

@@ -16,6 +16,7 @@ from PIL import Image
 from anogan.dataset import ImageSet, thin
 from anogan.errors import UserError
 from anogan.files import may_hold_output, written
+from anogan.suspicious import listed
 from utils import image_size, load_image
 
 MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
@@ -152,19 +153,22 @@ def image_folder(
     exclude: Iterable[str | Path] = (),
     limit: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
+    drop: str | Path | None = None,
 ) -> ImageSet:
     """The images in a folder and its sub-folders: see list_images and load_image.
 
     labelled: if images lie in a sub-folder `normal` or `good`, those are labelled 0, the images
     in all other sub-folders 1, and the kind is the sub-folder's name; then an image in none is a
     UserError, for it would count as one or the other and falsify the AUROC. training: all images
-    must be normal ones, see refuse_labelled. limit: at most so many images, evenly spaced.
+    must be normal ones, see refuse_labelled. limit: at most so many images, evenly spaced. drop: a
+    file that names images to leave out, see without.
     UserError where there is no image.
     """
     listing = list_images(folder, pattern, exclude)
     if training:
         refuse_labelled(Path(folder), listing.names)
-    places = thin(listing.names, limit)
+    kept, told = without(drop, listing.names, folder)
+    places = thin(kept, limit)
     names = [printable(place) for place in places]
     labels, kinds = _labels(Path(folder), places) if labelled else (None, None)
     shape = (height, width, channels)
@@ -176,7 +180,26 @@ def image_folder(
         folder, places, names, shape, decode, memory_limit, labels, kinds, image_size
     )
     images.left_out += listing.told()
+    images.left_out += told
     return images
+
+
+def without(
+    drop: str | Path | None, places: list[str], folder: str | Path
+) -> tuple[list[str], list[str]]:
+    """(the images in a folder that a list does not name, lines for the user)."""
+    if drop is None:
+        return places, []
+    dropped, strangers = listed(drop, [printable(place) for place in places], folder)
+    if not dropped:
+        raise UserError(f"--drop {drop} names no image in {folder}: write a name a line")
+    kept = [place for place in places if printable(place) not in dropped]
+    if not kept:
+        raise UserError(f"--drop {drop} names all images in {folder}: there is none to train on")
+    told = f"left out {len(dropped)} images that {drop} names"
+    if strangers:
+        told += f"; {len(strangers)} of its lines name none, the first: {strangers[0]}"
+    return kept, [told]
 
 
 class Layout(NamedTuple):

@@ -31,7 +31,7 @@ def labelled(images: ImageSet, path: str | Path, folder: str | Path) -> ImageSet
     Windows-1252. Warns of lines that name no image. UserError where a column or an image is
     missing, a label is another word, or two lines contradict each other.
     """
-    find = _finder(images.names, folder)
+    find = finder(images.names, folder)
     known: dict[str, tuple[int, str]] = {}
     lines: dict[str, int] = {}
     strangers: dict[int, str] = {}
@@ -70,11 +70,7 @@ def labelled(images: ImageSet, path: str | Path, folder: str | Path) -> ImageSet
 
 def _rows(path: str | Path) -> Iterator[tuple[int, str, str, str]]:
     """Yields (line number, file, label, kind or "") of a CSV file of labels."""
-    try:
-        content = Path(path).read_bytes()
-        text = content.decode(_encoding(content))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+    text = read_text(path)
     try:
         for delimiter in ",;\t":
             reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -96,6 +92,15 @@ def _rows(path: str | Path) -> Iterator[tuple[int, str, str, str]]:
         raise UserError(f"{path} cannot be read ({error})") from None
 
 
+def read_text(path: str | Path) -> str:
+    """A text file in the encodings of `labelled`; UserError where it cannot be read."""
+    try:
+        content = Path(path).read_bytes()
+        return content.decode(_encoding(content))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+
+
 def _encoding(content: bytes) -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
@@ -106,7 +111,7 @@ def _encoding(content: bytes) -> str:
         return "cp1252"  # what Excel writes in the West; in another one no name will match
 
 
-def _finder(names: Sequence[str], folder: str | Path) -> Callable[[str], str | None]:
+def finder(names: Sequence[str], folder: str | Path) -> Callable[[str], str | None]:
     """A function that says which of the names a text means, or None.
 
     It may have backslashes, another Unicode form, ./ or the end of the folder's path in front.

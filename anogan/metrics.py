@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,25 +78,58 @@ def at_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float)
 def auroc_interval(
     labels: npt.ArrayLike, scores: npt.ArrayLike, seed: int = 0, level: float = 0.95
 ) -> list[float]:
-    """Bootstrap percentile interval of the AUROC, normal and anomalous images drawn apart.
+    """Bootstrap percentile interval of the AUROC, normal and anomalous images drawn apart."""
+    return _interval(_resampled(np.asarray(labels), [np.asarray(scores, float)], seed)[0], level)
+
+
+class Difference(NamedTuple):
+    """Two AUROCs on the same images, and an interval of the second less the first."""
+
+    first: float
+    second: float
+    low: float
+    high: float
+
+
+def auroc_difference(
+    labels: npt.ArrayLike,
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Difference:
+    """How two scores (n,) of the same images differ, by a paired bootstrap percentile interval."""
+    from sklearn.metrics import roc_auc_score
+
+    labels, both = np.asarray(labels), [np.asarray(scores, float) for scores in (first, second)]
+    one, other = _resampled(labels, both, seed)
+    aurocs = (float(roc_auc_score(labels, scores)) for scores in both)
+    return Difference(*aurocs, *_interval(other - one, level))
+
+
+def _interval(drawn: np.ndarray, level: float) -> list[float]:
+    tail = (1 - level) / 2
+    return [float(q) for q in np.quantile(drawn, [tail, 1 - tail])]
+
+
+def _resampled(labels: np.ndarray, several: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """AUROCs of several scores (n,) on the same resamples of the images: (scores, BOOTSTRAP).
 
     The AUROC is a mean of ranks, so a resample is a weighting of the images by how often each
     was drawn: no sorting again (n log n once, n a resample).
     """
     rng = np.random.default_rng(seed)
-    labels, scores = np.asarray(labels), np.asarray(scores, float)
-    _, place = np.unique(scores, return_inverse=True)
-    groups = [place[labels == label] for label in (0, 1)]
-    top = place.max() + 1
-    drawn = []
-    for _ in range(BOOTSTRAP):
-        normal, anomalous = (
-            np.bincount(rng.choice(group, len(group)), minlength=top) for group in groups
-        )
-        below = np.cumsum(normal) - 0.5 * normal  # normal images below, ties half
-        drawn.append(float(anomalous @ below) / (len(groups[0]) * len(groups[1])))
-    tail = (1 - level) / 2
-    return [float(q) for q in np.quantile(drawn, [tail, 1 - tail])]
+    groups = [np.flatnonzero(labels == label) for label in (0, 1)]
+    places = [np.unique(scores, return_inverse=True)[1] for scores in several]
+    found = np.empty((len(several), BOOTSTRAP))
+    for k in range(BOOTSTRAP):
+        drawn = [rng.choice(group, len(group)) for group in groups]
+        for row, place in zip(found, places, strict=True):
+            top = place.max() + 1
+            normal, anomalous = (np.bincount(place[some], minlength=top) for some in drawn)
+            below = np.cumsum(normal) - 0.5 * normal  # normal images below, ties half
+            row[k] = float(anomalous @ below) / (len(groups[0]) * len(groups[1]))
+    return found
 
 
 class PixelMeasures:

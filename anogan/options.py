@@ -12,6 +12,7 @@ class Options:
     # what to do
     train: bool = False
     anomaly_test: bool = False
+    compare: list[str] | None = None
     visualize: bool = False
     generate_test_images: int = 64
     export: str | None = None
@@ -22,6 +23,7 @@ class Options:
     data_dir: str = "data"
     input_fname_pattern: str | None = None
     train_size: int | None = None
+    drop: str | None = None
     normal_class: int | None = None
     anomaly_class: int | None = None
     crop: bool | None = None

@@ -226,16 +226,16 @@ def fit_weights(
     merits = np.zeros(len(TERMS))
     for some in planted:
         for i, sign in enumerate(np.sign(scale)):
-            merits[i] += 2.0 * _auroc(sign * normal[:, i], sign * some[:, i]) - 1.0
+            merits[i] += 2.0 * auroc(sign * normal[:, i], sign * some[:, i]) - 1.0
     merits = np.where(scale != 0, np.maximum(merits, 0.0), 0.0)
     usual = merits[scale != 0].mean() if merits.any() else 0.0
     weights = scale * (merits / usual) + 0.0 if usual else scale
     scores = normal @ weights, *(some @ weights for some in planted)
-    expected = _auroc(scores[0], np.concatenate(scores[1:])) if planted else None
+    expected = auroc(scores[0], np.concatenate(scores[1:])) if planted else None
     return dict(zip(TERMS, weights.tolist(), strict=True)), expected
 
 
-def _auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
+def auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
     """Of scores (n,) and (m,); ties count half."""
     ranks = rankdata(np.concatenate([normal, anomalous]))[len(normal) :].sum()
     count = len(anomalous)

@@ -125,7 +125,8 @@ class Trainer:
         if self.ema is not self.nets:
             self._follow()
         values = strategy.reduce("MEAN", losses, axis=None)
-        names = ("d_loss", "g_loss", *(("reconstruction", "kl") if self.nets.encoder else ()))
+        encoders = ("reconstruction_loss", "kl_loss") if self.nets.encoder else ()
+        names = ("d_loss", "g_loss", *encoders)
         return dict(zip(names, tf.unstack(values), strict=True))
 
     def _penalty_everywhere(self, x: Any) -> None:

@@ -6,16 +6,19 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from anogan.config import Config
 from anogan.dataset import ImageSet
 from anogan.distributed import handled, interrupts
 from anogan.errors import UserError
 from anogan.files import record
+from anogan.forecast import told_time
 from anogan.trainer import Trainer
 from utils import save_image, tile, to_float, to_uint8
 
@@ -24,6 +27,7 @@ GRIDS = 10  # sample grids over the run, besides the first and the last
 SAVE_SECONDS = 30.0  # between checkpoints
 COLLAPSED = 0.05  # diversity of samples as a fraction of the training images'
 LOOKED_AT = 256  # training images whose diversity stands for that of all
+TIMED = 17  # the first steps, but for the very first: one of them has D's gradient penalty
 ONE_LEVEL = 1 / 127.5  # a grey level's width in [-1, 1]
 
 
@@ -41,6 +45,7 @@ class TrainingRun:
         spread: float,
         save: Callable[[], None] | None,
         draw: Callable[[], np.ndarray],
+        judge: Callable[[], Callable[[], dict[str, float]]] = lambda: dict,
         sample_dir: str | Path | None = None,
         log_dir: str | Path | None = None,
         progress: bool = True,
@@ -48,6 +53,7 @@ class TrainingRun:
         """images: to train on; spread: theirs, from find_spread.
 
         save: writes a checkpoint, or None; draw: G's present images (n, h, w, c) of some latents;
+        judge: makes a function that says how good the networks are, for TensorBoard.
         sample_dir, log_dir: folders for grids of these and for TensorBoard, or None.
         """
         self.trainer, self.images, self.spread, self.draw = trainer, images, spread, draw
@@ -57,6 +63,8 @@ class TrainingRun:
         self.sample_dir = Path(sample_dir) if sample_dir and mine else None
         self.log_dir = Path(log_dir) if log_dir and mine else None
         self.writer: tf.summary.SummaryWriter | None = None
+        self.judge = judge
+        self.judged: Callable[[], dict[str, float]] = dict
         self.given_up: set[str] = set()  # what cannot be written
         self.stopped = False  # by a signal: the step is still to be finished
 
@@ -80,6 +88,9 @@ class TrainingRun:
         if self.log_dir:
             with self._optional("curves", self.log_dir):
                 self.writer = tf.summary.create_file_writer(str(self.log_dir))
+                with self.writer.as_default(step=step):
+                    tf.summary.text("settings", told_settings(trainer.config))
+            self.judged = self.judge()
         if step == 0:
             self._save()
             self._grid(0)
@@ -102,6 +113,10 @@ class TrainingRun:
                     step += 1
                     bar.update()
                     last = step == total
+                    if step == first + 1:  # which has traced
+                        traced = time.monotonic()
+                    elif step == first + TIMED:
+                        self._tell_time(bar, step, total, time.monotonic() - traced)
                     if last or step % CHECK_EVERY == 0:
                         losses = {k: float(v) for k, v in losses.items()}
                         self._check_health(step, losses)
@@ -140,11 +155,21 @@ class TrainingRun:
         if self.save:
             self.save()
 
+    def _tell_time(self, bar: tqdm, step: int, total: int, seconds: float) -> None:
+        """What is left, by the steps after the first; a line of its own."""
+        each, left = seconds / (TIMED - 1), total - step
+        if self.progress and left:
+            bar.write(
+                f"about {told_time(each * left)} for the {left} steps that are left "
+                f"({each:.2g} s a step, measured)"
+            )
+
     def _report(self, bar: tqdm, step: int, losses: dict[str, float], rate: float) -> None:
         bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items()} | {"img/s": f"{rate:.0f}"})
         if self.writer:
             with self._optional("curves", self.log_dir), self.writer.as_default(step=step):
-                for name, value in {**losses, "images per second": rate}.items():
+                also = {"learning_rate": self.trainer.config.learning_rate}
+                for name, value in {**losses, **also, "images_per_second": rate}.items():
                     tf.summary.scalar(name, value)
 
     def _grid(self, step: int) -> None:
@@ -160,6 +185,8 @@ class TrainingRun:
         if self.writer:
             with self._optional("curves", self.log_dir), self.writer.as_default(step=step):
                 tf.summary.image("samples", grid[None])
+                for name, value in self.judged().items():
+                    tf.summary.scalar(name, value)
 
     def _check_health(self, step: int, losses: dict[str, float]) -> None:
         """Raises TrainingFailed if a loss is not finite or all samples look the same."""
@@ -178,6 +205,12 @@ class TrainingRun:
                 f"training collapsed at step {step}: all samples look the same; {kept}: "
                 "go on from it with a lower --learning_rate, or start anew with another --seed"
             )
+
+
+def told_settings(config: Config) -> str:
+    """A Markdown table."""
+    rows = [f"| {name.rstrip('_')} | {value} |" for name, value in asdict(config).items()]
+    return "\n".join(["| setting | value |", "|-|-|", *rows])
 
 
 def find_spread(images: ImageSet) -> float:

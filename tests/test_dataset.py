@@ -384,7 +384,7 @@ def test_names_can_be_printed_whatever_bytes_they_hold(tmp_path):
 def test_too_few_usable_images_are_an_error_that_says_how_many(broken):
     images = load(broken)
     require(images, 21, "training images")
-    with pytest.raises(UserError, match="training images: 21 usable, .* 22: .* --batch_size"):
+    with pytest.raises(UserError, match="training images: 21 usable, at least 22 .*add images"):
         require(images, 22, "training images")
     with pytest.raises(UserError, match="none of 8 files .* the first: 10.png: not an image"):
         require(load(broken).subset(range(10, 18)), 1, "training images")

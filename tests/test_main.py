@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -138,7 +139,7 @@ def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
         (["--dataset", "mvtec/grid", "--train"], "download.py mvtec --category grid (data sets"),
         (["--dataset", "visa/candle", "--train"], "python download.py visa (data sets"),
         (["--dataset", "nowhere", "--train"], "nowhere"),
-        (["--dataset", "zeros", "--train", "--batch_size", "64"], "60"),
+        (["--dataset", "zeros", "--train", "--train_size", "1"], "at least 2"),
         (["--dataset", "zeros", "--train", "--input_fname_pattern", "*.jpg"], "*.jpg"),
         (["--dataset", "zeros", "--train", "--crop", "--input_height", "20"], "crop"),
         (["--dataset", "zeros", "--anomaly_test"], "--train"),
@@ -234,7 +235,8 @@ def test_mvtecs_layout_is_trained_and_scored_with_no_other_flag(bottle, capsys):
     assert (metrics["normal"], metrics["anomalous"], metrics["regions"]) == (5, 5, 5)
     assert list(metrics["auroc_by_kind"]) == ["crack"] and 0 <= metrics["au_pro"] <= 1
     assert main.main(["--dataset", "bottle", "--anomaly_test", "--test_dir", "data/bottle"]) == 0
-    assert json.loads((bottle / "test_result" / "metrics.json").read_text()) == metrics
+    again = json.loads((bottle / "test_result" / "metrics.json").read_text())
+    assert again | {"date": metrics["date"]} == metrics
 
 
 @pytest.mark.parametrize(
@@ -400,7 +402,7 @@ def test_a_second_training_is_told_and_scoring_beside_one_names_its_step(run, ca
         said = capsys.readouterr().err
         assert "error: another training run is at work in checkpoints/zeros: wait" in said
         assert main.main(["--dataset", "zeros"]) == 0
-    assert "the model in checkpoints/zeros as of step 6\n" in capsys.readouterr().out
+    assert "the model in checkpoints/zeros as of step 6 of 6\n" in capsys.readouterr().out
 
 
 def test_train_leaves_checkpoint_samples_and_curves(run):
@@ -408,6 +410,83 @@ def test_train_leaves_checkpoint_samples_and_curves(run):
     grids = sorted((run / "samples" / "zeros").glob("train_*.png"))
     assert [grids[0].name, grids[-1].name] == ["train_0000000.png", "train_0000006.png"]
     assert list((run / "logs" / "zeros").glob("events*"))
+
+
+def test_curves_have_keras_names_the_settings_and_held_out_measures(run):
+    import tensorflow as tf
+
+    path = next((run / "logs" / "zeros").glob("events*"))
+    records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    events = map(tf.compat.v1.Event.FromString, records)
+    found = {v.tag: v for event in events for v in event.summary.value}
+    losses = {"d_loss", "g_loss", "reconstruction_loss", "kl_loss", "learning_rate"}
+    measures = {"val_reconstruction_loss", "val_auc"}
+    assert losses | measures | {"images_per_second", "samples", "settings"} == set(found)
+    assert b"| batch_size | 16 |" in found["settings"].tensor.string_val[0]
+    assert 0 <= tf.make_ndarray(found["val_auc"].tensor) <= 1
+    assert tf.make_ndarray(found["val_reconstruction_loss"].tensor) > 0
+
+
+def test_the_oddest_training_images_are_listed_and_can_be_dropped(run, capsys):
+    folder = run / "samples" / "zeros"
+    lines = (folder / "suspicious.txt").read_text().splitlines()
+    names = [line.split("\t")[0] for line in lines]
+    scores = [float(line.split("\t")[1]) for line in lines]
+    assert len(set(names)) == 6 and scores == sorted(scores, reverse=True)
+    with Image.open(folder / "suspicious.png") as sheet:
+        assert sheet.width * sheet.height >= 6 * 16 * 16
+    words = ["--dataset", "zeros", "--train", "--drop", str(folder / "suspicious.txt")]
+    assert main.main(words) == 1
+    error = capsys.readouterr().err
+    assert "already trained on 6 of the images" in error and "--checkpoint_dir" in error
+    options = Options(dataset="zeros", train=True, drop=str(folder / "suspicious.txt"))
+    config, _ = commands.run_config(dataclasses.replace(options, checkpoint_dir="others"))
+    images = commands.training_images(options, config)
+    assert not set(names) & set(images.names) and len(images) == 54
+    assert images.left_out == [f"left out 6 images that {options.drop} names"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nobody.png\n", "names no image in data/zeros"),
+        ("\n".join(f"{i:03d}.png" for i in range(60)), "names all images in data/zeros"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_list_to_drop_that_cannot_be_used_is_one_line(here, content, message, capsys):
+    if content is not None:
+        (here / "list.txt").write_text(content)
+    assert main.main(["--dataset", "zeros", "--train", "--drop", "list.txt"]) == 1
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_batch_is_no_larger_than_the_images(here, caplog):
+    options = Options(dataset="zeros", train=True, output_height=16)
+    config, changes = commands.run_config(dataclasses.replace(options, batch_size=64))
+    images = commands.training_images(options, config)
+    lowered, changed = commands.fit_batch(config, changes, images)
+    assert lowered.batch_size == 60 and changed == {"batch_size": 60}
+    assert "60 training images are too few for a batch of 64" in caplog.text
+    assert "only 60 training images" in caplog.text
+    same = commands.fit_batch(dataclasses.replace(config, batch_size=60), {}, images)
+    assert same[0].batch_size == 60 and same[1] == {}
+    assert commands.fit_batch(config, {}, images.subset(range(5)))[0].batch_size == 4
+
+
+def test_an_unfinished_model_is_told(run, capsys, caplog):
+    config = run / "checkpoints" / "zeros" / "config.json"
+    config.write_text(config.read_text().replace('"epochs": 2.0', '"epochs": 4.0'))
+    assert main.main(["--dataset", "zeros", "--anomaly_test"]) == 0
+    assert "as of step 6 of 13\n" in capsys.readouterr().out
+    assert "not trained to its end" in caplog.text
+    folder = run / "test_data" / "test_result"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["step"], metrics["total_steps"], metrics["dataset"]) == (6, 13, "zeros")
+    assert metrics["run"] == "checkpoints/zeros" and metrics["search"] == "encoder"
+    assert {"tensorflow", "keras", "numpy"} <= metrics["versions"].keys()
+    page = (folder / "report.html").read_text()
+    assert "step 6 of 13" in page and "not trained to its end" in page
 
 
 def test_scores_csv_names_every_image_and_metrics_follow_from_it(run, capsys):

@@ -78,7 +78,7 @@ def test_each_score_can_be_computed_from_its_row(trained, queries, tmp_path):
         )
         assert plain == pytest.approx(score, rel=1e-3, abs=1e-3)
     page = (tmp_path / "report.html").read_text()
-    assert f"trained {trained.steps_done} steps on 16 x 16 pixels" in page
+    assert f"trained to step {trained.steps_done} of 600 on 16 x 16 pixels" in page
     assert f"expected AUROC {formula['expected_auroc']:.3f}" in page
 
 

@@ -6,6 +6,13 @@ from typing import Any
 
 from anogan.config import Config
 
+UNFINISHED = "the model is not trained to its end: run --train with the same flags to go on"
+
+
+def is_finished(metrics: dict[str, Any]) -> bool:
+    """Whether the model that was tested is trained to its end, as far as is known."""
+    return not metrics["total_steps"] or metrics["step"] >= metrics["total_steps"]
+
 
 def told_expected(auroc: float | None) -> str:
     """What synthetic anomalies say of the detector, for the user."""
@@ -17,16 +24,23 @@ def told_expected(auroc: float | None) -> str:
     )
 
 
-def facts(metrics: dict[str, Any], config: Config, steps_done: int) -> dict[str, str]:
-    """The lines above the report: {name: text}."""
-    facts = {"images": f"{metrics['images']}"}
+def facts(metrics: dict[str, Any], config: Config, progress: str) -> dict[str, str]:
+    """The lines above the report: {name: text}; progress: see DCGAN.progress."""
+    facts = {"data set": metrics["dataset"], "images": f"{metrics['images']}"}
     if metrics["skipped"]:
         facts["skipped, unreadable"] = f"{metrics['skipped']}"
     for text, count in metrics["remarks"].items():
         facts[text] = f"{count} files"
-    facts["model"] = f"trained {steps_done} steps on {config.height} x {config.width} pixels"
+    facts["model"] = f"trained to step {progress} on {config.height} x {config.width} pixels"
+    if metrics["run"]:
+        facts["model"] = f"{metrics['run']}, {facts['model']}"
     if config.window:
         facts["model"] += f", through windows of {config.window}"
+    if not is_finished(metrics):
+        facts["warning"] = UNFINISHED
+    versions = (f"{name} {version}" for name, version in metrics["versions"].items())
+    facts["search"] = f"{metrics['search']}, {metrics['precision']}"
+    facts["made"] = f"{metrics['date']} with {', '.join(versions)}"
     facts["synthetic anomalies"] = told_expected(metrics["score"]["expected_auroc"])
     if "auroc" in metrics:
         low, high = metrics["auroc_interval"]

@@ -15,6 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from anogan import metrics as measured
+from anogan import provenance
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
 from anogan.files import Output, atomic_file, write_atomic
@@ -75,6 +76,7 @@ class Results:
         self.folder, self.images, self.model = Path(folder), images, model
         self.normal, self.threshold = calibration.normal_scores, threshold or Threshold()
         self.pixel_threshold = calibration.pixel_threshold(self.threshold.target_fpr)
+        self.way = model.way(*way)
         self.masks, self.save_maps, self.pictures = masks, save_maps, pictures
         self.formula, self.batch_size = calibration.formula(), batch_size
         self.detect = detect or (lambda x: model.anomaly_detector(x, calibration=calibration))
@@ -337,6 +339,7 @@ class Results:
         value, how = self.threshold.choose(self.normal, labels, scores)
         self._scores(scores, value)
         metrics = {
+            **self._origin(),
             "images": len(scores),
             "skipped": len(self.images.skipped),
             "score": self.formula,
@@ -361,6 +364,22 @@ class Results:
         self._report(groups, labels, kinds, value, metrics, drawn)
         self.output.publish()
         return metrics
+
+    def _origin(self) -> dict[str, Any]:
+        """What the figures are of."""
+        model, way = self.model, self.way
+        return {
+            "dataset": model.config.dataset,
+            "run": None if model.folder is None else str(model.folder),
+            "step": model.steps_done,
+            "total_steps": model.total_steps,
+            "size": " x ".join(map(str, model.config.shape)),
+            "window": model.config.window,
+            "search": way.search if not way.steps else f"{way.search}, {way.steps} steps",
+            "precision": model.precision,
+            "versions": provenance.versions(),
+            "date": provenance.now(),
+        }
 
     def _draw_again(self) -> dict[str, list[int]]:
         """The indices to show, by group; pictures that no run kept are made anew."""
@@ -505,5 +524,5 @@ class Results:
         if self.normal is not None:
             decided["held_out"] = len(self.normal.scores)
         title = f"Anomaly test of {self.model.config.dataset}"
-        told = facts(metrics, self.model.config, self.model.steps_done)
+        told = facts(metrics, self.model.config, self.model.progress)
         page.write(self.new / "report.html", title, told, rows, gallery, drawn, decided)

@@ -1,0 +1,65 @@
+"""What a training run will need: time and memory, roughly, before it begins."""
+
+from __future__ import annotations
+
+import math
+import os
+
+from anogan.config import Config
+from anogan.folders import MEMORY_LIMIT
+
+MIB = 2**20
+# Seconds for a pixel of a batch on one core at so many channels: measured on two cores of a
+# server. Another machine may be several times as fast or slow.
+PIXEL_SECONDS = {"default": 7e-6, "classic": 4e-6}
+CHANNELS = {"default": 16, "classic": 64}
+# Peak resident memory, fitted to measured ones: 0.9 GiB of digits without calibration, 1.3 of ELPV
+# at 64 pixels, 1.5 at 128, 1.7 of 320 x 127 pixels through windows
+BASE = 900 * MIB  # TensorFlow, and the graphs of training
+PIXEL_BYTES = 600  # for a pixel of a batch at CHANNELS
+SCORING = 350 * MIB  # calibration and ranking after the training
+WINDOWED = 400 * MIB  # more of it, where images are seen through windows
+
+
+def seconds(config: Config, steps: int, cores: int | None = None) -> float:
+    """Roughly, of so many steps on a CPU."""
+    h, w, _ = config.net_shape
+    pixels = steps * config.batch_size * h * w
+    return pixels * PIXEL_SECONDS[config.preset] * _width(config) ** 1.5 / (cores or _cores())
+
+
+def memory(config: Config, images: int) -> int:
+    """Roughly the peak of the resident memory on a CPU, bytes: training, then ranking."""
+    net_pixels, pixels = (math.prod(shape[:2]) for shape in (config.net_shape, config.shape))
+    batch = config.batch_size * net_pixels * PIXEL_BYTES * _width(config)
+    kept = images * pixels * config.channels
+    fixed = BASE + SCORING + (WINDOWED if config.window else 0)
+    return round(fixed + batch + (kept if kept <= MEMORY_LIMIT else 0))
+
+
+def told(config: Config, images: int, steps: int, on_gpu: bool) -> str:
+    """For the user, before training on so many images."""
+    line = f"{steps} steps of {config.batch_size} images"
+    if on_gpu:  # whose speed and memory are not known here
+        return line
+    time, cores = told_time(seconds(config, steps)), _cores()
+    gib = memory(config, images) / 2**30
+    return f"{line}, about {gib:.1f} GiB of memory, very roughly {time} on {cores} cores"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _width(config: Config) -> float:
+    """Of the networks, 1 as the preset has them."""
+    return (config.gf_dim + config.df_dim) / (2 * CHANNELS[config.preset])
+
+
+def told_time(seconds: float) -> str:
+    """In words, to two digits."""
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    if seconds < 3600:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,104 @@
+"""Is the training folder clean? Its images by how odd they are, and training without some.
+
+A list of names, a line each: the name, and if it is this tool's, a tab and the score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from anogan.dataset import ImageSet, permutation
+from anogan.errors import UserError
+from anogan.files import atomic_file, record
+from anogan.labels import finder, read_text
+from utils import save_image, tile, to_float
+
+if TYPE_CHECKING:
+    from model import DCGAN
+
+LIST, SHEET = "suspicious.txt", "suspicious.png"
+RANKED = 1000  # training images, evenly spaced: the memory's part grows with their square
+FOLDS = 3
+SHARE, MOST = 0.1, 100  # of the ranked images are listed, at most so many
+BATCH = 64
+
+
+def memory_alone(images: np.ndarray, seed: int = 0) -> np.ndarray:
+    """How far each image is from the others: (n, h, w, c) uint8 -> (n,), see Memory.
+
+    Each is measured by a memory of the other folds, which has not seen it.
+    """
+    from anogan.memory import Memory
+
+    found = np.zeros(len(images))
+    folds = np.array_split(permutation(len(images), seed), min(FOLDS, len(images) // 2))
+    for fold in folds:
+        memory = Memory(images[np.setdiff1d(np.arange(len(images)), fold)])
+        for i in range(0, len(fold), BATCH):
+            part = fold[i : i + BATCH]
+            found[part] = memory.maps(to_float(images[part]))[0]
+    return found
+
+
+def oddness(model: DCGAN, images: np.ndarray) -> np.ndarray:
+    """Scores of training images (n, h, w, c), uint8: (n,), higher is odder.
+
+    The model's score, but that the memory's part is by memories that have not seen the image. The
+    networks' part is biased: they were trained on most of these images, so what is odd among them
+    may look a little less so.
+    """
+    calibration = model.keep_calibration()
+    found = model.terms(images, calibration)
+    if not model.config.is_classic and len(images) >= 4:
+        alone = memory_alone(images, model.config.seed)
+        found["memory"] = np.repeat(alone[:, None], found["memory"].shape[1], axis=1)
+    return calibration.scores_of(found)
+
+
+def rank(model: DCGAN, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """(indices of the training images, the oddest first; their scores); of many RANKED alone."""
+    wanted = np.linspace(0, len(images) - 1, min(len(images), RANKED)).astype(int)
+    pixels, indices = images.read(wanted)
+    scores = oddness(model, pixels)
+    order = np.argsort(-scores, kind="stable")
+    return indices[order], scores[order]
+
+
+def write(folder: Path, images: ImageSet, indices: np.ndarray, scores: np.ndarray) -> int:
+    """LIST and SHEET of the oddest of ranked images; how many they are."""
+    count = min(MOST, max(1, round(SHARE * len(indices))))
+    record(folder, LIST, SHEET)
+    with atomic_file(folder / LIST) as file:
+        for i, score in zip(indices[:count], scores[:count], strict=True):
+            file.write(f"{images.names[i]}\t{score:.4f}\n")
+    save_image(folder / SHEET, tile(images.read(indices[:count])[0]))
+    return count
+
+
+def listed(
+    path: str | Path, names: Sequence[str], folder: str | Path
+) -> tuple[set[str], list[str]]:
+    """(those of the names of images in a folder that a list has, its lines that name none)."""
+    find = finder(names, folder)
+    found, strangers = set(), []
+    for line in filter(str.strip, read_text(path).splitlines()):
+        name = find(line) or find(line.rpartition("\t")[0] or line)
+        if name is None:
+            strangers.append(line)
+        else:
+            found.add(name)
+    return found, strangers
+
+
+def require_unseen(path: str | Path, known: Sequence[str], images: Path, run: Path) -> None:
+    """UserError where a run was already trained on some that a list names; known: those it was."""
+    seen, _ = listed(path, known, images)
+    if seen:
+        raise UserError(
+            f"the run in {run} was already trained on {len(seen)} of the images that {path} "
+            "names: train another run without them, under another --checkpoint_dir"
+        )
