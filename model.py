@@ -310,7 +310,7 @@ class DCGAN:
         model = cls(config, precision, workers)
         model._checkpoints = Checkpoints(folder, model.trainer)
         model._checkpoints.restore()
-        model.images = model._saved_images = RunImages.load(folder, config.shape)
+        model.images = model._saved_images = RunImages.load(folder, config)
         model.calibrations = load_calibrations(folder)
         model.folder = folder
         return model
