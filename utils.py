@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from anogan.errors import UserError
+from anogan.errors import UserError, first_line
 from anogan.files import write_atomic
 from anogan.quiet import silence_pillow
 
@@ -74,7 +74,7 @@ def read_image(path: str | Path, channels: int, value_range: Range | None = None
 
 
 def load_image(
-    path: str | Path,
+    path: str | Path | Image.Image,
     height: int,
     width: int,
     channels: int,
@@ -84,8 +84,9 @@ def load_image(
 ) -> np.ndarray:
     """An image file as uint8 (height, width, channels), resized with antialiasing.
 
-    crop: (height, width) of the centre that is resized; none: the whole image. What the pixels
-    are: as in `read_image`; value_range: None where the training images have 8 bits a channel.
+    path: or an image that Pillow has opened or made, which is not changed. crop: (height, width)
+    of the centre that is resized; none: the whole image. What the pixels are: as in `read_image`;
+    value_range: None where the training images have 8 bits a channel.
     remark: called with what was left out or may look otherwise than meant, in the same words for
     each such file. Raises ImageError, also for an image smaller than the crop.
     """
@@ -215,8 +216,12 @@ COMMON = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # tried before Pi
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path | Image.Image) -> Iterator[Image.Image]:
     """A Pillow image; whatever Pillow raises in the block becomes an ImageError."""
+    if isinstance(path, Image.Image):
+        with _copied(path) as image:
+            yield image
+        return
     Image.init()  # so that no thread sees a half-filled list of formats
     try:
         try:
@@ -239,6 +244,18 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         reason = (text.strip() or type(error).__name__).splitlines()[0]
         raise ImageError(path, f"cannot be read ({reason})") from error
+
+
+@contextlib.contextmanager
+def _copied(given: Image.Image) -> Iterator[Image.Image]:
+    """A copy of a Pillow image; whatever Pillow raises in the block becomes an ImageError."""
+    name = getattr(given, "filename", "") or "the image"
+    try:
+        yield given.copy()
+    except UserError as error:
+        raise ImageError(name, error.reason) if isinstance(error, ImageError) else error from None
+    except Exception as error:  # as for files, which Pillow reads as late as here
+        raise ImageError(name, f"cannot be read ({first_line(error)})") from error
 
 
 def _require_plausible(image: Image.Image, size: int) -> None:
