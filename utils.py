@@ -101,7 +101,7 @@ def load_image(
         crop_h, crop_w = crop or (h, w)
         if crop_h > h or crop_w > w:
             raise ImageError(
-                path,
+                _name(path),
                 f"{h} x {w} pixels, smaller than the crop of {crop_h} x {crop_w}: "
                 "lower --input_height and --input_width, or leave out --crop",
             )
@@ -249,13 +249,17 @@ def _opened(path: str | Path | Image.Image) -> Iterator[Image.Image]:
 @contextlib.contextmanager
 def _copied(given: Image.Image) -> Iterator[Image.Image]:
     """A copy of a Pillow image; whatever Pillow raises in the block becomes an ImageError."""
-    name = getattr(given, "filename", "") or "the image"
     try:
         yield given.copy()
-    except UserError as error:
-        raise ImageError(name, error.reason) if isinstance(error, ImageError) else error from None
+    except UserError:
+        raise
     except Exception as error:  # as for files, which Pillow reads as late as here
-        raise ImageError(name, f"cannot be read ({first_line(error)})") from error
+        raise ImageError(_name(given), f"cannot be read ({first_line(error)})") from error
+
+
+def _name(path: str | Path | Image.Image) -> str | Path:
+    """Of a file, or what an image is called that may be from none."""
+    return getattr(path, "filename", "") or "an image" if isinstance(path, Image.Image) else path
 
 
 def _require_plausible(image: Image.Image, size: int) -> None:

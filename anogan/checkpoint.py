@@ -24,6 +24,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZipFile
@@ -110,7 +111,7 @@ class RunImages:
             ) from None
 
 
-def _arrays(packed: bytes, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def _arrays(packed: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """The arrays of images in an archive, {name: (n, *shape) uint8}; in no more memory than that.
 
     shapes: {name: of one image}.

@@ -96,8 +96,8 @@ class Detector:
             reconstruction=found["reconstruction"],
             residual_map=found["residual_map"],
             anomaly_map=calibration.anomaly_map(found),
-            is_anomaly=normal and score > normal.threshold(Threshold.target_fpr),
-            p_value=normal and normal.p_value(score),
+            is_anomaly=score > normal.threshold(Threshold.target_fpr) if normal else None,
+            p_value=normal.p_value(score) if normal else None,
         )
 
     def calibrate(self, held_out: np.ndarray, way: Way, pool: Pool | None) -> Calibration:

@@ -26,6 +26,12 @@ BATCH = 32  # images at once; one size, so that scores do not depend on how many
 MODEL_BYTES = "model_files"  # in the state that is pickled
 
 
+def _scored_size(height: int, width: int) -> tuple[int, int]:
+    """Near the images' own aspect, as far as sides of SMALLEST to LARGEST pixels allow."""
+    scale = min(1.0, LARGEST / max(height, width))
+    return max(SMALLEST, round(height * scale)), max(SMALLEST, round(width * scale))
+
+
 class AnoGAN(OutlierMixin, BaseEstimator):
     """AnoGAN as an outlier detector: fit on normal images, then predict 1 (normal) or -1.
 
@@ -100,9 +106,8 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**28)
-        height, width = _net_size(*self.image_shape_[:2])
-        count = len(rows)
-        fraction = max(0.1, min(0.5, ENOUGH_HELD_OUT / count))
+        height, width = _scored_size(*self.image_shape_[:2])
+        fraction = max(0.1, min(0.5, ENOUGH_HELD_OUT / len(rows)))
         known = {
             "dataset": "fit",
             "height": height,
