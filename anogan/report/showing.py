@@ -146,8 +146,8 @@ def report(
 
     def card(index: int) -> page.Card:
         place = int(np.searchsorted(scored.indices, index))
-        three = map(page.webp, scored.view(index, pictures[index], ON_PAGE))
-        return page.Card(int(rank[place]), *three, scored.decided_by(place))
+        original, overlay, drawn = map(page.webp, scored.view(index, pictures[index], ON_PAGE))
+        return page.Card(int(rank[place]), original, overlay, drawn, scored.decided_by(place))
 
     decision = {} if scored.threshold is None else {"threshold": scored.threshold}
     if scored.normal is not None:
