@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anogan.dataset import DECODERS, ImageSet
+from anogan.dataset import ImageSet
 from anogan.masks import Masks
 from anogan.metrics import LABELS
 from anogan.report import page
@@ -25,6 +27,8 @@ from utils import ImageError, save_image
 LARGE = 480  # pixels, the longer side of an original in a large picture
 ON_PAGE = 320  # and on the page, where some hundred are
 SHEET = 200  # images on the contact sheet
+# Not the threads that decode images, for which these wait
+PAINTERS = ThreadPoolExecutor(os.cpu_count(), "paint")
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def sheet(path: Path, scored: Scored) -> None:
     if not len(order):
         return
     shown = order[np.unique(np.linspace(0, len(order) - 1, min(SHEET, len(order)), dtype=int))]
-    cells = [cell for cell in DECODERS.map(lambda place: _cell(scored, place), shown) if cell]
+    cells = [cell for cell in PAINTERS.map(lambda place: _cell(scored, place), shown) if cell]
     if cells:
         save_image(path, contact_sheet(cells, scored.threshold))
 
@@ -152,5 +156,5 @@ def report(
     decision = {} if scored.threshold is None else {"threshold": scored.threshold}
     if scored.normal is not None:
         decision["held_out"] = len(scored.normal.scores)
-    gallery = sorted(DECODERS.map(card, shown))
+    gallery = sorted(PAINTERS.map(card, shown))
     page.write(path, title, told, rows, gallery, plots, decision, scored.masks is not None)
