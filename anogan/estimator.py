@@ -157,7 +157,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
                 raise ValueError(f"images are {shape}, those in fit were {self.image_shape_}")
             X = X.reshape(len(X), -1)
         least = FEWEST_IMAGES if reset else 1
-        rows = validate_data(self, X, reset=reset, ensure_min_samples=least)
+        rows = validate_data(self, X, reset=reset, ensure_min_samples=least, ensure_min_features=2)
         if rows.dtype.kind not in "fiub":
             raise ValueError(f"X holds {rows.dtype}: give numbers")
         return rows, shape
