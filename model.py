@@ -30,10 +30,12 @@ from anogan.dataset import ImageSet, permutation
 from anogan.detector import Detector, Pool, batch_size_of
 from anogan.distributed import Workers
 from anogan.errors import UserError
+from anogan.inputs import as_images
 from anogan.scoring import LEARNING_RATE, TERMS, Calibration, Detection, Way
+from anogan.threshold import FEWEST, Threshold
 from anogan.trainer import Trainer
 from anogan.training import ONE_LEVEL, TrainingRun, find_spread
-from utils import checked_images, to_uint8
+from utils import to_uint8
 
 FIXED = 64  # latents whose images are followed through training
 POOL = 512  # fixed samples among which the search looks for its start
@@ -47,7 +49,35 @@ CALIBRATED = 5  # version of what a calibration holds
 class DCGAN:
     """A GAN of normal images and the anomaly detector that rests on it (Schlegl et al. 2017).
 
-    DCGAN(config).train(images); DCGAN.load(folder).anomaly_detector(images).
+    Train it on normal images with `train`, or take a trained one with `load`. `anomaly_detector`
+    scores images (higher is more anomalous), decides and makes anomaly maps; `threshold` is the
+    score above which a given fraction of normal images lies. `save` is for a model that was
+    trained without a folder. anogan.config.preset makes the configuration.
+
+    Examples
+    --------
+    The digit 0 is normal, with so few steps that it takes seconds
+
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from anogan.config import preset
+    >>> digits = load_digits()
+    >>> images = np.kron(digits.images * 15, np.ones((1, 2, 2))).astype(np.uint8)[..., None]
+    >>> images.shape
+    (1797, 16, 16, 1)
+    >>> zeros, ones = images[digits.target == 0], images[digits.target == 1]
+    >>> config = preset("default", height=16, width=16, channels=1, gf_dim=8, df_dim=8, steps=20)
+    >>> model = DCGAN(config).train(zeros[:150], progress=False)
+    >>> found = model.anomaly_detector(ones[:20])
+    >>> bool(found.is_anomaly.mean() > 0.5)  # most of them
+    True
+    >>> found.anomaly_map.shape
+    (20, 16, 16)
+    >>> one = model.anomaly_detector(zeros[150])  # also a path, a Pillow image, a list of them
+    >>> one.score.shape, one.p_value.shape
+    ((1,), (1,))
+    >>> model.threshold(target_fpr=0.01) > model.threshold(target_fpr=0.2)
+    True
     """
 
     def __init__(self, config: Config, precision: str = "float32", workers: Workers | None = None):
@@ -67,6 +97,7 @@ class DCGAN:
         none = np.zeros((0, *config.shape), np.uint8)
         self.images = RunImages(none, none)
         self.calibrations: dict[str, Calibration] = {}
+        self._calibrated: dict[str, Calibration] = {}  # the last one that is not kept
         self.folder: Path | None = None
         self._pool: Pool | None = None
         self._remembered: RunImages | None = None
@@ -195,7 +226,7 @@ class DCGAN:
 
     def anomaly_detector(
         self,
-        images: npt.ArrayLike,
+        images: Any,
         search: str | None = None,
         steps: int | None = None,
         learning_rate: float = LEARNING_RATE,
@@ -204,19 +235,20 @@ class DCGAN:
     ) -> Detection:
         """Scores images by how far the nearest image that G can draw is from each.
 
-        images (n, h, w, c), uint8 or float in [-1, 1]. search: "gradient" backpropagates into
-        z from the nearest of some fixed samples (Schlegl et al. 2017, section 2.2), "encoder"
-        takes z = E(x) (Schlegl et al. 2019), "hybrid" starts the gradient search there; the
-        default is the encoder where there is one. steps and learning_rate are the gradient
-        search's. batch_size: images at once on each device, fewer are filled up; as many as there
-        are in all, up to 64, if it is not given. calibration: of this way to search, from
-        `calibrate`, which is called where it is not given. Nothing of the model changes; an
-        image's result does not depend on the others, and on a CPU, in batches of one size, not on
-        where it is.
+        images: a path, a Pillow image or a list of these, resized as the images of a folder are;
+        an array (n, h, w, c) of the model's size, uint8 or float in [-1, 1], or one such image,
+        whose results have a leading dimension of 1. search: "gradient" backpropagates into z from
+        the nearest of some fixed samples (Schlegl et al. 2017, section 2.2), "encoder" takes
+        z = E(x) (Schlegl et al. 2019), "hybrid" starts the gradient search there; the default is
+        the encoder where there is one. steps and learning_rate are the gradient search's.
+        batch_size: images at once on each device, fewer are filled up; as many as there are in
+        all, up to 64, if it is not given. calibration: of this way to search, from `calibrate`,
+        which is called where it is not given. Nothing of the model changes; an image's result does
+        not depend on the others, and on a CPU, in batches of one size, not on where it is.
         Raises UserError for images of another shape, type or range, and for scores not finite.
         """
         way = self.way(search, steps, learning_rate)
-        x = self._as_images(images)
+        x = as_images(images, self.config)
         calibration = calibration or self.calibrate(search, steps, learning_rate)
         size = batch_size or batch_size_of(x)
         self.remember()
@@ -230,6 +262,29 @@ class DCGAN:
         size = batch_size_of(images)
         return self.detector.terms(images, way, weights, starts, size, TERMS)
 
+    def threshold(
+        self,
+        target_fpr: float = Threshold.target_fpr,
+        search: str | None = None,
+        steps: int | None = None,
+        learning_rate: float = LEARNING_RATE,
+    ) -> float:
+        """The score above which this fraction of normal images lies; see Threshold.
+
+        search, steps and learning_rate as given to anomaly_detector. Raises UserError for a rate
+        that is not between 0 and 1, and where fewer than 5 images were held out from training.
+        """
+        if not 0 < target_fpr < 1:
+            raise UserError(f"target_fpr must be between 0 and 1, not {target_fpr}")
+        normal = self.calibrate(search, steps, learning_rate).normal_scores
+        if normal is None:
+            raise UserError(
+                f"{len(self.images.held_out)} normal images were held out from training, too few "
+                f"for a threshold, which takes {FEWEST}: train on more images, or with a larger "
+                "validation_fraction"
+            )
+        return normal.threshold(target_fpr)
+
     def calibrate(
         self,
         search: str | None = None,
@@ -237,12 +292,14 @@ class DCGAN:
         learning_rate: float = LEARNING_RATE,
     ) -> Calibration:
         """What held-out normal images say of a way to search: as kept, or else found now."""
-        known = self.calibrations.get(self._key(search, steps, learning_rate))
-        if known:
-            return known
-        way = self.way(search, steps, learning_rate)
-        self.remember()
-        return self.detector.calibrate(self.images.held_out, way, self._starts(way))
+        key = self._key(search, steps, learning_rate)
+        known = self.calibrations.get(key) or self._calibrated.get(key)
+        if known is None:
+            way = self.way(search, steps, learning_rate)
+            self.remember()
+            known = self.detector.calibrate(self.images.held_out, way, self._starts(way))
+            self._calibrated = {key: known}  # for the next query
+        return known
 
     def keep_calibration(
         self,
@@ -294,9 +351,9 @@ class DCGAN:
             self._pool = tf.constant(z), tf.constant(self.generate(z))
         return self._pool
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        """D's features of images (n, h, w, c), uint8 or float in [-1, 1]: (n, d)."""
-        return self.detector.features(self._as_images(images))
+    def features(self, images: Any) -> np.ndarray:
+        """D's features of images, given as to anomaly_detector: (n, d)."""
+        return self.detector.features(as_images(images, self.config))
 
     def unexplained(self) -> float | None:
         """The fraction of held-out images' variance that their reconstructions leave.
@@ -314,12 +371,6 @@ class DCGAN:
             left += float(((x - self.generate(self.detector.encode_batch(x))) ** 2).sum())
         values = len(held_out) * len(windows) * np.prod(self.config.net_shape)
         return None if variance < ONE_LEVEL**2 * values else left / variance
-
-    def _as_images(self, images: npt.ArrayLike) -> np.ndarray:
-        images = checked_images(images)
-        if images.shape[1:] != self.config.shape:
-            raise UserError(f"images are {images.shape[1:]}, the model's are {self.config.shape}")
-        return images
 
     # saving
 
@@ -352,7 +403,7 @@ class DCGAN:
         model = cls(config, precision, workers)
         model._checkpoints = Checkpoints(folder, model.trainer)
         model._checkpoints.restore()
-        model.images = model._saved_images = RunImages.load(folder, config.shape)
+        model.images = model._saved_images = RunImages.load(folder, config)
         model.calibrations = load_calibrations(folder)
         model.folder = folder
         return model

@@ -18,11 +18,12 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from anogan.errors import UserError
+from anogan.errors import UserError, first_line
 from anogan.files import write_atomic
 from anogan.quiet import silence_pillow
 
-File = str | Path | IO[bytes]
+Stored = str | Path | IO[bytes]
+File = Stored | Image.Image
 Size = tuple[int, int]  # height and width, pixels
 Range = tuple[float, float]  # values that become black and white
 Remark = Callable[[str], None]
@@ -86,8 +87,9 @@ def load_image(
 ) -> np.ndarray:
     """An image file as uint8 (height, width, channels), resized with antialiasing.
 
-    crop: (height, width) of the centre that is resized; none: the whole image. What the pixels
-    are: as in `read_image`; value_range: None where the training images have 8 bits a channel.
+    path: or an image that Pillow has opened or made, which is not changed. crop: (height, width)
+    of the centre that is resized; none: the whole image. What the pixels are: as in `read_image`;
+    value_range: None where the training images have 8 bits a channel.
     remark: called with what was left out or may look otherwise than meant, in the same words for
     each such file. Raises ImageError, also for an image smaller than the crop.
     """
@@ -102,7 +104,7 @@ def load_image(
         crop_h, crop_w = crop or (h, w)
         if crop_h > h or crop_w > w:
             raise ImageError(
-                path,
+                _name(path),
                 f"{h} x {w} pixels, smaller than the crop of {crop_h} x {crop_w}: "
                 "lower --input_height and --input_width, or leave out --crop",
             )
@@ -219,6 +221,10 @@ COMMON = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # tried before Pi
 @contextlib.contextmanager
 def _opened(path: File) -> Iterator[Image.Image]:
     """A Pillow image; whatever Pillow raises in the block becomes an ImageError."""
+    if isinstance(path, Image.Image):
+        with _copied(path) as image:
+            yield image
+        return
     Image.init()  # so that no thread sees a half-filled list of formats
     try:
         try:
@@ -242,13 +248,29 @@ def _opened(path: File) -> Iterator[Image.Image]:
         raise ImageError(path, f"cannot be read ({reason})") from error
 
 
-def _bytes_in(file: File) -> int:
+def _bytes_in(file: Stored) -> int:
     """How long a file is, also an open one."""
     if isinstance(file, str | Path):
         return os.path.getsize(file)
     place, length = file.tell(), file.seek(0, os.SEEK_END)
     file.seek(place)
     return length
+
+
+@contextlib.contextmanager
+def _copied(given: Image.Image) -> Iterator[Image.Image]:
+    """A copy of a Pillow image; whatever Pillow raises in the block becomes an ImageError."""
+    try:
+        yield given.copy()
+    except UserError:
+        raise
+    except Exception as error:  # as for files, which Pillow reads as late as here
+        raise ImageError(_name(given), f"cannot be read ({first_line(error)})") from error
+
+
+def _name(path: File) -> File:
+    """Of a file, or what an image is called that may be from none."""
+    return getattr(path, "filename", "") or "an image" if isinstance(path, Image.Image) else path
 
 
 def _require_plausible(image: Image.Image, size: int) -> None:

@@ -24,6 +24,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZipFile
@@ -31,6 +32,7 @@ from zipfile import ZipFile
 import numpy as np
 import tensorflow as tf
 
+from anogan.config import Config
 from anogan.errors import UserError, first_line
 from anogan.files import is_own, read_own, temporary_in, write_atomic
 from anogan.scoring import Calibration
@@ -86,11 +88,13 @@ class RunImages:
         write_atomic(folder / IMAGES, json.dumps(listed) + "\n")
 
     @classmethod
-    def load(cls, folder: Path, shape: tuple[int, ...]) -> RunImages:
-        """shape: of one image. UserError where a file is damaged or of something else."""
+    def load(cls, folder: Path, config: Config) -> RunImages:
+        """UserError where a file is damaged or not of a run of this configuration."""
         path = folder / ARRAYS
         try:
-            found = _arrays(read_own(path), shape)
+            # what G draws are windows, where the images are seen through them
+            shapes = {"held_out": config.shape, "seen": config.shape, "first": config.net_shape}
+            found = _arrays(read_own(path), shapes)
             path = folder / IMAGES
             listed = json.loads(read_own(path)) if os.path.lexists(path) else {}
             names, states = listed.get("held_out", []), listed.get("images", {})
@@ -107,11 +111,14 @@ class RunImages:
             ) from None
 
 
-def _arrays(packed: bytes, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """The arrays of images, (n, *shape) uint8, in an archive; no more memory than they need."""
+def _arrays(packed: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The arrays of images in an archive, {name: (n, *shape) uint8}; in no more memory than that.
+
+    shapes: {name: of one image}.
+    """
     found = {}
     with ZipFile(io.BytesIO(packed)) as archive:
-        for name in ("held_out", "seen", "first"):
+        for name, shape in shapes.items():
             if f"{name}.npy" not in archive.namelist() and name == "first":
                 continue
             with archive.open(f"{name}.npy") as file:

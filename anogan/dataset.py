@@ -27,6 +27,7 @@ FEWEST_HELD_OUT = 8  # images, if the fraction asks for as many: chance alone co
 DECODED_TOGETHER = 8  # images
 Decode = Callable[[str, Callable[[str], None]], np.ndarray]
 SizeOf = Callable[[str], tuple[int, int]]
+Original = Callable[[str, int], np.ndarray]
 Item = TypeVar("Item")
 DECODERS = ThreadPoolExecutor(os.cpu_count(), "decode")  # shared: as many threads as cores at most
 
@@ -85,16 +86,17 @@ class ImageSet:
         labels: npt.ArrayLike | None = None,
         kinds: Sequence[str] | None = None,
         size: SizeOf | None = None,
+        original: Original | None = None,
     ) -> ImageSet:
         """places: paths within the folder.
 
         decode(path, remark): uint8 of that shape; it raises ImageError for a broken file. remark:
         a function that decode calls with what is to be said of the file. size: path to (height,
-        width) of the whole image; none: it is that shape's.
+        width) of the whole image; none: it is that shape's. original: see there.
         """
         fits = len(places) * int(np.prod(shape)) <= memory_limit
         cache = np.empty((len(places), *shape), np.uint8) if fits else None
-        source = _Source(names, shape, cache, folder, places, decode, size)
+        source = _Source(names, shape, cache, folder, places, decode, size, original)
         return cls(source, names, labels, kinds)
 
     def __len__(self) -> int:
@@ -167,6 +169,16 @@ class ImageSet:
         if source.size_of is None:
             return self.shape[0], self.shape[1]
         return source.size_of(source.path(self._indices[index]))
+
+    def original(self, index: int, longest: int) -> np.ndarray:
+        """An image as it is in its file, in its own aspect: uint8 (h, w, 1 or 3), upright.
+
+        Not enlarged, and no side longer than that many pixels. Raises ImageError.
+        """
+        source = self._source
+        if source.original is None:
+            return self.read([index])[0][0]
+        return source.original(source.path(self._indices[index]), longest)
 
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (indices (m,), float32 images (m, h, w, c) in [-1, 1]) in order, m <= batch_size.
@@ -250,10 +262,11 @@ class _Source:
         places: Sequence[str] = (),
         decode: Decode | None = None,
         size_of: SizeOf | None = None,
+        original: Original | None = None,
     ):
         self.names, self.shape = names, tuple(int(side) for side in shape)
         self.images, self.folder, self.places = images, folder, places
-        self.decode, self.size_of = decode, size_of
+        self.decode, self.size_of, self.original = decode, size_of, original
         self.known = np.full(len(names), decode is None)  # is in `images`, or broken
         self.broken = np.zeros(len(names), bool)
         self.skipped: list[tuple[str, str]] = []

@@ -27,7 +27,7 @@ from anogan.scoring import (
     fit_weights,
 )
 from anogan.synthetic import plant_anomalies, plant_unseen
-from anogan.threshold import FEWEST, NormalScores
+from anogan.threshold import FEWEST, NormalScores, Threshold
 from anogan.windows import Windows
 from utils import to_float
 
@@ -102,9 +102,9 @@ class Detector:
         windows = {name: found.pop(name) for name in TERMS}
         worst = calibration.worst_windows(windows)
         parts = calibration.contributions(windows)[worst]
-        losses = found["losses"]
+        losses, score, normal = found["losses"], parts.sum(axis=1), calibration.normal_scores
         return Detection(
-            score=parts.sum(axis=1),
+            score=score,
             **{name: values[worst] for name, values in windows.items()},
             contributions=parts,
             z=found["z"][worst],
@@ -112,6 +112,8 @@ class Detector:
             reconstruction=found["reconstruction"],
             residual_map=found["residual_map"],
             anomaly_map=calibration.anomaly_map(found),
+            is_anomaly=score > normal.threshold(Threshold.target_fpr) if normal else None,
+            p_value=normal.p_value(score) if normal else None,
         )
 
     def calibrate(self, held_out: np.ndarray, way: Way, pool: Pool | None) -> Calibration:

@@ -176,8 +176,14 @@ def image_folder(
     def decode(path: str, remark: Callable[[str], None]) -> np.ndarray:
         return load_image(path, *shape, crop, value_range, remark)
 
+    def original(path: str, longest: int) -> np.ndarray:
+        h, w = crop or image_size(path)
+        scale = min(1.0, longest / max(h, w))
+        size = max(1, round(h * scale)), max(1, round(w * scale))
+        return load_image(path, *size, 3, crop, value_range)
+
     images = ImageSet.from_files(
-        folder, places, names, shape, decode, memory_limit, labels, kinds, image_size
+        folder, places, names, shape, decode, memory_limit, labels, kinds, image_size, original
     )
     images.left_out += listing.told()
     images.left_out += told

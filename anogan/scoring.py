@@ -53,6 +53,9 @@ class Detection(NamedTuple):
     residual_map: np.ndarray  # (n, h, w) |x - G(z)|, mean over channels, in [0, 2]
     anomaly_map: np.ndarray  # (n, h, w) where the image is abnormal, 0 and up
     losses: np.ndarray | None  # (n, steps + 1) what the search minimised; None without a search
+    # of the score among held-out normal images; None where there are too few, see threshold.py
+    is_anomaly: np.ndarray | None = None  # (n,) bool, above the threshold for 5 % false positives
+    p_value: np.ndarray | None = None  # (n,)
 
 
 class Way(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 
 from anogan import files
 from anogan.checkpoint import Checkpoints, RunImages, has_checkpoint, load_calibrations
-from anogan.config import Config
+from anogan.config import Config, preset
 from anogan.errors import UserError
 from anogan.lock import LOCK, only_run
 from model import DCGAN
@@ -41,7 +41,21 @@ def run(two_checkpoints, tmp_path):
 
 
 def images_of(run):
-    return RunImages.load(run, Config.load(run).shape)
+    return RunImages.load(run, Config.load(run))
+
+
+def test_images_of_a_run_with_windows_are_read_again(tmp_path):
+    config = preset("default", height=48, width=32, channels=1, window=16)
+    whole, drawn = np.ones((3, 48, 32, 1), np.uint8), np.full((4, 16, 16, 1), 7, np.uint8)
+    RunImages(whole, 2 * whole, drawn).save(tmp_path)
+    found = RunImages.load(tmp_path, config)
+    for mine, saved in zip(
+        (found.held_out, found.seen, found.first), (whole, 2 * whole, drawn), strict=True
+    ):
+        np.testing.assert_array_equal(mine, saved)
+    RunImages(drawn, whole, drawn).save(tmp_path)
+    with pytest.raises(UserError, match="held_out is"):
+        RunImages.load(tmp_path, config)
 
 
 def checkpoints(folder):

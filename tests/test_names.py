@@ -16,7 +16,7 @@ from anogan.errors import UserError
 from anogan.files import printable
 from anogan.labels import labelled
 from anogan.report.names import LONGEST, fitting, map_stems, picture_name
-from anogan.report.pictures import MAP_ENDINGS, detection_panel
+from anogan.report.pictures import MAP_ENDINGS, detection_panel, view
 from anogan.table import cell, from_cell
 
 pytestmark = pytest.mark.unit
@@ -135,11 +135,13 @@ def test_a_heading_holds_one_short_line_of_a_name():
 
 
 def test_a_picture_of_any_name_is_drawn_without_a_word(tmp_path):
-    image = {"query": np.zeros((4, 4, 1), np.float32)}
+    shown = view(
+        np.zeros((4, 4, 1), np.uint8), np.zeros((4, 4, 1), np.uint8), np.zeros((4, 4)), 1.0
+    )
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for i, name in enumerate(["$\\frac{$", "$x$ a_b^c", "中文😀", fitting(EVIL), "$\\alpha$"]):
             path = tmp_path / f"{i}.png"
-            detection_panel(path, f"{name}\nscore", image, np.zeros((4, 4)), 1.0)
+            detection_panel(path, f"{name}\nscore", shown, np.zeros((4, 4)), 1.0, "")
             assert path.stat().st_size
     assert not [w for w in said if "Glyph" in str(w.message)]

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from anogan.report import page as report_page
-from utils import to_uint8
 
 pytestmark = pytest.mark.unit
 
+NAMES = ["缺陷/图片.png", "صورة.png", "שלום.png", "Ωμέγα_дефект.png"]
+ARROW_RIGHT, ESCAPE = "\ue014", "\ue00c"  # as WebDriver names keys
 EVIL = "<img src=x onerror=alert(1)>.png"
 COUNT = 10_000
 
@@ -23,7 +24,7 @@ def rows():
     order = np.argsort(-score)
     kind = np.where(anomalous, np.where(np.arange(COUNT) % 20 == 0, "crack", "stain"), "good")
     return {
-        "file": [EVIL if i == 0 else f"{kind[j]}/{j:05d}.png" for i, j in enumerate(order)],
+        "file": [EVIL, *NAMES, *(f"{kind[j]}/{j:05d}.png" for j in order[5:])],
         "label": ["anomalous" if anomalous[j] else "normal" for j in order],
         "kind": [str(kind[j]) for j in order],
         "score": score[order],
@@ -34,11 +35,15 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def page(rows, digits, tmp_path_factory):
+def page(rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    pictures = [report_page.thumbnail(to_uint8(digits[0][i] / 127.5 - 1.0)) for i in range(60)]
+    shape = 160, 64, 3
+    pictures = [report_page.webp(np.full(shape, i, np.uint8)) for i in range(60)]
     places = [*range(100), *range(COUNT - 50, COUNT)]
-    gallery = [(row, *(pictures[(row + k) % 60] for k in range(3))) for row in places]
+    gallery = [
+        report_page.Card(row, *(pictures[(row + k) % 60] for k in range(3)), "above the mean: peak")
+        for row in places
+    ]
     plot = folder / "plot.png"
     plot.write_bytes(b"\x89PNG")
     path = folder / "report.html"
@@ -167,6 +172,57 @@ def test_gallery_filters_by_kind_and_decision(browser):
     cards = browser.find_elements("css selector", "#gallery .card")
     assert "is-anomaly" not in cards[0].get_attribute("class")
     choose(browser, "order", "most")
+
+
+def test_threshold_falls_between_the_cards_it_parts(browser, rows):
+    order = "return Array.from(document.querySelectorAll('#gallery > *'), e => e.className)"
+    classes = browser.execute_script(order)
+    assert classes.count("cut") == 1
+    at = classes.index("cut")
+    called = [c == "card is-anomaly" for c in classes if c != "cut"]
+    assert all(called[:at]) and not any(called[at:]) and sum(called) == 100
+    assert browser.find_element("css selector", ".cut").text == "threshold 1.500"
+
+
+def test_names_in_any_script_are_shown(browser):
+    shown = [e.text for e in browser.find_elements("css selector", "#gallery .name bdi")[:5]]
+    assert shown == [EVIL, *NAMES]
+    assert set(NAMES) <= set(first_cells(browser, 1))
+
+
+def test_a_click_enlarges_a_card_and_escape_or_close_puts_it_back(browser):
+    card = browser.find_element("id", "image-2")
+    image, before = card.find_element("tag name", "img"), card.size
+    assert image.size == {"width": 160, "height": 160}
+    assert "above the mean: peak" in card.text and "score " in card.text
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
+    image.click()
+    assert card.size["width"] >= 1200 and image.size["height"] > 400
+    keys = browser.find_element("tag name", "body").send_keys
+    keys(ARROW_RIGHT)
+    assert card.size == before and browser.find_element("id", "image-3").size["width"] >= 1200
+    keys(ESCAPE)
+    assert browser.find_element("id", "image-3").size["width"] < 600
+    image.click()
+    card.find_element("class name", "close").click()
+    assert card.size == before
+
+
+def test_page_is_of_use_without_script(page, browser):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(page.as_uri())
+        card = browser.find_element("id", "image-1")
+        assert NAMES[0] in card.text
+        assert "Without JavaScript" in browser.find_element("tag name", "body").text
+        assert not browser.find_element("id", "threshold").is_displayed()
+        card.find_element("tag name", "img").click()
+        assert card.size["width"] >= 1200
+        card.find_element("class name", "close").click()
+        assert card.size["width"] < 600
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        browser.get(page.as_uri())
 
 
 def test_names_are_shown_as_text(browser):

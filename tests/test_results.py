@@ -1,6 +1,7 @@
 """What scoring keeps in memory."""
 
 import csv
+import html
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from anogan import detector
 from anogan.dataset import ImageSet
 from anogan.report.best import Best
+from anogan.report.facts import decided_by
 from anogan.report.results import Results
 from anogan.scoring import MAPS, TERMS, Way
 from anogan.threshold import Threshold
@@ -100,12 +102,13 @@ def test_map_shows_the_parts_as_far_as_they_make_the_score(trained, queries):
 
 
 def test_pictures_say_what_decided(trained, queries, tmp_path):
-    results = Results(tmp_path, ImageSet.from_array(queries[0]), trained, trained.calibrate())
-    with results:
-        results.add(np.arange(80), to_float(queries[0]), trained.anomaly_detector(queries[0]))
-    place = int(np.argmax(results.columns["score"]))
-    parts = {n: results.columns[f"{n}_contribution"][place] for n in TERMS}
-    assert results._decided_by(place).startswith(f"above the mean: {max(parts, key=parts.get)}")
+    scored(tmp_path, trained, queries[0])
+    highest = max(table(tmp_path), key=lambda row: float(row["score"]))
+    parts = {name: float(highest[f"{name}_contribution"]) for name in TERMS}
+    told = decided_by(parts)
+    assert told.startswith(f"above the mean: {max(parts, key=parts.get)}".replace("_", " "))
+    assert told in html.unescape((tmp_path / "report.html").read_text())
+    assert decided_by(dict.fromkeys(TERMS, -1.0)) == "no term is above the mean of normal images"
 
 
 def test_threshold_from_labels_of_one_sort_is_none_and_says_why(trained, zeros, tmp_path):

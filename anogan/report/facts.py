@@ -24,6 +24,14 @@ def told_expected(auroc: float | None) -> str:
     )
 
 
+def decided_by(contributions: dict[str, float]) -> str:
+    """The terms that made a score high, the greatest first; {term: what it adds to the score}."""
+    high = {name: value for name, value in contributions.items() if value > 0}
+    greatest = sorted(high, key=lambda name: -high[name])[:3]
+    told = ", ".join(f"{name.replace('_', ' ')} {high[name]:+.3g}" for name in greatest)
+    return f"above the mean: {told}" if told else "no term is above the mean of normal images"
+
+
 def facts(metrics: dict[str, Any], config: Config, progress: str) -> dict[str, str]:
     """The lines above the report: {name: text}; progress: see DCGAN.progress."""
     facts = {"data set": metrics["dataset"], "images": f"{metrics['images']}"}

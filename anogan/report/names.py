@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+
+import matplotlib
+from matplotlib.ft2font import FT2Font
 
 from anogan.files import printable
 
 LONGEST = 200  # bytes of a map's name with its folders; file systems end a name at 255
 SHOWN = 40  # characters of an image's name in a picture's
 IN_TITLE = 100  # and in the heading of one
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 def picture_name(group: str, rank: int, name: str) -> str:
@@ -21,9 +27,27 @@ def picture_name(group: str, rank: int, name: str) -> str:
     return f"{group}_{rank:02d}_{_plain(name)}.png"
 
 
+@functools.cache
+def _letters() -> frozenset[int]:
+    """What the font has, that pictures are written in."""
+    return frozenset(FT2Font(str(FONT)).get_charmap())
+
+
+def drawable(text: str) -> str:
+    """A text for a picture in one line: letters that its font lacks, or that run to the left, as
+    \\u4e2d. On the page the browser shows them all.
+    """
+    return "".join(
+        c
+        if ord(c) in _letters() and unicodedata.bidirectional(c) not in ("R", "AL")
+        else c.encode("unicode_escape").decode()
+        for c in printable(text)
+    )
+
+
 def fitting(text: str) -> str:
     """What fits into a picture's heading, in one line."""
-    text = printable(text)
+    text = drawable(text)
     return text if len(text) <= IN_TITLE else f"…{text[-IN_TITLE:]}"
 
 

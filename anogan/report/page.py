@@ -6,25 +6,33 @@ import base64
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from anogan.files import printable, write_atomic
+from anogan.threshold import told
 
 TEMPLATES = Path(__file__).parent / "templates"
-THUMBNAIL = 96  # pixels, the longer side of a gallery picture at most
 MOST_ROWS = 50_000  # images in the table; of more, the most anomalous
 
 
-def thumbnail(image: np.ndarray) -> bytes:
-    """uint8 (h, w, c) as WebP, not larger than THUMBNAIL."""
-    picture = Image.fromarray(image.squeeze())
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+class Card(NamedTuple):
+    """One image of the gallery; pictures as WebP, see `webp`."""
+
+    row: int  # its place among the rows
+    original: bytes
+    overlay: bytes  # the anomaly map over it
+    reconstruction: bytes
+    decided_by: str
+
+
+def webp(image: np.ndarray) -> bytes:
+    """uint8 (h, w, 3) as WebP."""
     packed = io.BytesIO()
-    picture.save(packed, "WEBP", quality=85)
+    Image.fromarray(image).save(packed, "WEBP", quality=80)
     return packed.getvalue()
 
 
@@ -45,18 +53,19 @@ def write(
     title: str,
     facts: dict,
     rows: dict,
-    gallery: Iterable[Sequence[Any]],
+    gallery: Iterable[Card],
     plots: dict[str, Path],
     decision: dict[str, float],
+    has_masks: bool = False,
 ) -> None:
     """Writes the page.
 
     facts: {name: text} of the run. rows: columns of equal length, the most anomalous first:
     file, label, kind (or None), score, residual, discrimination, as_high: how many held-out
     normal images score as high. The table shows the first MOST_ROWS; all scores and labels are
-    in the page, so that its counts are those of all images. gallery: (row, query,
-    reconstruction, map) of the images that are shown, each picture as thumbnail() gives it.
-    plots: {title: PNG file}. decision: threshold and held_out (images), as far as there are any.
+    in the page, so that its counts are those of all images. gallery: of the images that
+    are shown, the most anomalous first. plots: {title: PNG file}. decision: threshold and held_out
+    (images), as far as there are any. has_masks: whether true masks are outlined.
     File names are data: control characters in them are escaped, as on a terminal, the template
     escapes what is HTML, and the script writes them as text.
     """
@@ -65,30 +74,41 @@ def write(
     shown: dict[str, Any] = {k: None if v is None else list(v)[:MOST_ROWS] for k, v in rows.items()}
     for name in ("score", "residual", "discrimination"):
         shown[name] = [float(f"{v:.5g}") for v in shown[name]]
-    as_high, kinds, labels = rows["as_high"], rows["kind"], rows["label"]
+    as_high, kinds, labels, scores = rows["as_high"], rows["kind"], rows["label"], rows["score"]
+    threshold, held_out = decision.get("threshold"), decision.get("held_out", 0)
     if as_high is not None:
         shown["as_high"] = [int(v) for v in shown["as_high"]]
     anomalous = None if labels is None else np.array([v == "anomalous" for v in labels], np.uint8)
-    pictures = [
+    cards = [
         {
-            "row": int(row),
-            "file": rows["file"][row],
-            "kind": None if kinds is None else kinds[row],
-            "as_high": None if as_high is None else int(as_high[row]),
-            "pictures": [data_uri("webp", p) for p in three],
+            "row": card.row,
+            "file": rows["file"][card.row],
+            "kind": kinds[card.row] if kinds else None,
+            "label": labels[card.row] if labels else None,
+            "score": f"{scores[card.row]:.4g}",
+            "is_anomaly": threshold is not None and scores[card.row] > threshold,
+            "rarity": None if as_high is None else told(int(as_high[card.row]), int(held_out)),
+            "decided_by": card.decided_by,
+            "pictures": {
+                "original": data_uri("webp", card.original),
+                "anomaly map": data_uri("webp", card.overlay),
+                "reconstruction": data_uri("webp", card.reconstruction),
+            },
         }
-        for row, *three in gallery
+        for card in gallery
     ]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     page = environment.get_template("report.html").render(
         title=printable(title),
         facts={printable(name): printable(text) for name, text in facts.items()},
         plots={t: data_uri("png", Path(p).read_bytes()) for t, p in plots.items()},
+        cards=cards,
+        threshold=None if threshold is None else f"{threshold:.4g}",
+        has_masks=has_masks,
         count=count,
         shown=len(shown["score"]),
         data={
             "rows": shown,
-            "gallery": pictures,
             "decision": decision,
             "scores": _packed(np.asarray(rows["score"], "<f8")),
             "anomalous": None if anomalous is None else _packed(anomalous),

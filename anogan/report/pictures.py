@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageColor
 from scipy import ndimage
 
 from anogan.files import write_atomic
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 COLOURS = "inferno"
 MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
 OUTLINE = (0, 255, 255)
+TRUE = "cyan"  # outline of the true mask
+SMALLEST_VIEW = 160  # pixels: smaller originals are enlarged, so that lines on them are thin
 MAP_ENDINGS = (".npy", ".png", "_overlay.png")  # of the files that save_map writes
 
 
@@ -42,28 +44,76 @@ def show_image(axis: Axes, image: np.ndarray, title: str) -> None:
     axis.set_axis_off()
 
 
-def detection_panel(
-    path: Path, title: str, images: dict, anomaly_map: np.ndarray, threshold: float
-) -> None:
-    """Query and reconstructions, the query with the part over the pixel threshold, anomaly map.
+class View(NamedTuple):
+    """What is shown of one image, each in the original's aspect: uint8 (h, w, 3)."""
 
-    images: {title: (h, w, c) in [-1, 1]}, the query first; anomaly_map (h, w), shown on the scale
-    from 0 to twice the pixel threshold that is the same in all panels of a model.
+    original: np.ndarray
+    overlay: np.ndarray  # the anomaly map over it, with outlines: see `view`
+    reconstruction: np.ndarray
+
+
+def view(
+    original: np.ndarray,
+    reconstruction: np.ndarray,
+    anomaly_map: np.ndarray,
+    threshold: float,
+    mask: np.ndarray | None = None,
+) -> View:
+    """An original (h, w, 1 or 3) beside what was found in the image as the model sees it.
+
+    reconstruction (H, W, c), uint8; anomaly_map (H, W). The part of it over the pixel threshold
+    is outlined in white, what the true mask, bool of any size, marks in cyan.
     """
-    count = len(images) + 2
+    h, w = original.shape[:2]
+    if max(h, w) < SMALLEST_VIEW:  # whole pixels, so that they stay to be seen as such
+        factor = -(-SMALLEST_VIEW // max(h, w))
+        original = original.repeat(factor, axis=0).repeat(factor, axis=1)
+    size = original.shape[1::-1]
+    heat = np.asarray(Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR))
+    overlay = shown_map(to_float(original), heat, threshold)
+    _outline(overlay, heat > threshold, "white")
+    if mask is not None and mask.any():
+        # the mean over each pixel, so that a thin mark is not lost
+        marked = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
+        _outline(overlay, np.asarray(marked) > min(0.5, np.asarray(marked).max() / 2), TRUE)
+    drawn = Image.fromarray(np.broadcast_to(reconstruction, (*anomaly_map.shape, 3)))
+    reconstructed = np.asarray(drawn.resize(size, Image.Resampling.BICUBIC))
+    return View(np.broadcast_to(original, overlay.shape), overlay, reconstructed)
+
+
+def _outline(image: np.ndarray, part: np.ndarray, colour: str) -> None:
+    """Draws a line around a part, bool (h, w), of an image (h, w, 3)."""
+    width = max(1, round(max(part.shape) / 200))
+    ring = ndimage.binary_dilation(part, iterations=width) & ~part
+    image[ring] = ImageColor.getrgb(colour)
+
+
+def detection_panel(
+    path: Path, title: str, shown: View, anomaly_map: np.ndarray, threshold: float, legend: str
+) -> None:
+    """Original, the map over it, reconstruction, and the anomaly map as the model sees it.
+
+    anomaly_map (h, w), on the scale from 0 to twice the pixel threshold that is the same in all
+    panels of a model. legend: what the outlines are.
+    """
     # placed by hand: several times as fast as a layout engine
-    figure = Figure(figsize=(2.75 * count, 3.6))
-    *places, outline, heat = figure.subplots(1, count)
-    figure.subplots_adjust(0.01, 0.02, 0.95, 0.74, wspace=0.05)
-    for axis, (name, image) in zip(places, images.items(), strict=True):
-        show_image(axis, image, name)
-    shown = heat.imshow(anomaly_map, cmap=COLOURS, vmin=0, vmax=MAP_TOP * threshold)
-    heat.set_title("anomaly map", fontsize="small")
-    heat.set_axis_off()
-    figure.colorbar(shown, cax=figure.add_axes((0.955, 0.06, 0.01, 0.64)))
-    show_image(outline, next(iter(images.values())), "outline over the pixel threshold")
-    if anomaly_map.max() > threshold:
-        outline.contour(anomaly_map, [threshold], colors="#D55E00", linewidths=1.5)
+    figure = Figure(figsize=(11, 3.8))
+    axes = figure.subplots(1, 4)
+    figure.subplots_adjust(0.01, 0.02, 0.94, 0.71, wspace=0.05)
+    titles = "original", f"anomaly map over it\n{legend}", "reconstruction G(z)"
+    for axis, image, name in zip(axes, shown, titles, strict=False):
+        axis.imshow(image)
+        axis.set_title(name, fontsize="small")
+        axis.set_axis_off()
+    # in the original's aspect, as it is laid over it
+    h, w = shown.original.shape[:2]
+    aspect = h / w * anomaly_map.shape[1] / anomaly_map.shape[0]
+    drawn = axes[3].imshow(
+        anomaly_map, cmap=COLOURS, vmin=0, vmax=MAP_TOP * threshold, aspect=aspect
+    )
+    axes[3].set_title("anomaly map", fontsize="small")
+    axes[3].set_axis_off()
+    figure.colorbar(drawn, cax=figure.add_axes((0.945, 0.06, 0.01, 0.61)))
     figure.suptitle(title, fontsize="medium", parse_math=False)  # $ is a dollar
     save_figure(figure, path)
 

@@ -21,6 +21,10 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 MOST = 4000  # points of one sort in a plot
 TSNE_MOST = 300  # images of one sort in the t-SNE
+TSNE_CAPTION = (
+    "Each point is an image, by the features of the discriminator's last convolution: neighbours\n"
+    "look alike to it. The axes, and how far apart groups lie, mean nothing"
+)
 
 
 def write(folder: Path, test: dict) -> dict[str, Path]:
@@ -194,6 +198,7 @@ def tsne(features: dict[str, np.ndarray], seed: int = 0) -> Figure:
             points[:, 0], points[:, 1], s=12, alpha=0.7, linewidths=0, label=label, **style
         )
     axes.set(xticks=[], yticks=[])
+    axes.set_xlabel(TSNE_CAPTION, fontsize="small")
     axes.spines[["bottom", "left"]].set_visible(False)
     axes.legend(frameon=False)
     return figure

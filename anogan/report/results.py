@@ -21,16 +21,17 @@ from anogan.errors import UserError
 from anogan.files import Output, atomic_file, write_atomic
 from anogan.masks import Masks
 from anogan.metrics import LABELS, PixelMeasures
-from anogan.report import page, plots
+from anogan.report import plots, showing
 from anogan.report.best import Best, saved
 from anogan.report.facts import facts
-from anogan.report.names import fitting, map_stems, picture_name
+from anogan.report.names import map_stems
 from anogan.report.partial import Partial, Row
-from anogan.report.pictures import MAP_ENDINGS, detection_panel, save_map, shown_map
+from anogan.report.pictures import MAP_ENDINGS, save_map
+from anogan.report.showing import Scored
 from anogan.scoring import TERMS, Calibration, Detection
 from anogan.table import cell
-from anogan.threshold import Threshold, normalise, told
-from utils import ImageError, save_image, tile, to_float
+from anogan.threshold import Threshold, normalise
+from utils import ImageError, to_float
 
 if TYPE_CHECKING:
     from model import DCGAN
@@ -39,7 +40,6 @@ SCORES = "scores.csv"
 FILES = (SCORES, "metrics.json", "report.html", "contact_sheet.png")
 CONTRIBUTIONS = tuple(f"{name}_contribution" for name in TERMS)
 COLUMNS = ("score", *TERMS, *CONTRIBUTIONS)
-SHEET = 100  # images on the contact sheet
 GALLERY = 100  # of the most anomalous in the report; half as many of the least and the nearest
 KEPT = 500  # images of each label whose features and search losses are plotted
 TOGETHER = 32  # images that are scored again at a time, where their pictures were lost
@@ -320,13 +320,6 @@ class Results:
         labels = self.images.labels
         return np.zeros(len(self.images), int) if labels is None else labels
 
-    def _known(self, index: int) -> tuple[str, str, str]:
-        """File, label and kind of an image, the latter empty where unknown."""
-        images = self.images
-        label = "" if images.labels is None else LABELS[images.labels[index]]
-        kind = "" if images.kinds is None else images.kinds[index]
-        return images.names[index], label, kind
-
     def finish(self) -> dict:
         """Writes all that needs every score; the metrics."""
         self.partial.close()
@@ -337,7 +330,16 @@ class Results:
         labels = None if self.images.labels is None else self.images.labels[self.indices]
         kinds = None if self.images.kinds is None else [self.images.kinds[i] for i in self.indices]
         value, how = self.threshold.choose(self.normal, labels, scores)
-        self._scores(scores, value)
+        scored = Scored(
+            self.images,
+            self.masks,
+            self.indices,
+            self.columns,
+            value,
+            self.pixel_threshold,
+            self.normal,
+        )
+        self._scores(scored)
         metrics = {
             **self._origin(),
             "images": len(scores),
@@ -358,10 +360,10 @@ class Results:
             metrics |= self._pixels.measures()
         write_atomic(self.new / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         groups = self._draw_again()
-        self._pictures(groups, value)
-        self._contact_sheet(scores)
+        self._pictures(scored, groups)
+        showing.sheet(self.new / "contact_sheet.png", scored)
         drawn = self._plots(scores, labels, value, metrics) if len(scores) else {}
-        self._report(groups, labels, kinds, value, metrics, drawn)
+        self._report(scored, groups, metrics, drawn)
         self.output.publish()
         return metrics
 
@@ -398,8 +400,9 @@ class Results:
             return self.normal.unit(value)
         return max(float(np.std(self.columns["score"])), 1e-12) / 3
 
-    def _scores(self, scores: np.ndarray, value: float | None) -> None:
+    def _scores(self, scored: Scored) -> None:
         """scores.csv: each image's score and what it is made of, and the decision."""
+        scores, value = self.columns["score"], scored.threshold
         p_values = None if self.normal is None else self.normal.p_value(scores)
         with atomic_file(self.new / SCORES) as target:
             rows = csv.writer(target)
@@ -410,7 +413,7 @@ class Results:
             if value is not None:
                 normalised = normalise(scores, value, self._unit(value))
             for place, index in enumerate(self.indices):
-                row: list[Any] = [cell(text) for text in self._known(index)]
+                row: list[Any] = [cell(text) for text in scored.known(index)]
                 row += [f"{column[place]:.6g}" for column in self.columns.values()]
                 if value is not None:
                     row += [int(scores[place] > value), f"{normalised[place]:.4f}"]
@@ -418,46 +421,10 @@ class Results:
                     row.append(f"{p_values[place]:.4g}")
                 rows.writerow(row)
 
-    def _pictures(self, groups: dict[str, list[int]], value: float | None) -> None:
+    def _pictures(self, scored: Scored, groups: dict[str, list[int]]) -> None:
         least = groups["least"][: self.pictures]
-        for name, group in {"most": groups["most"][: self.pictures], "least": least[::-1]}.items():
-            for rank, index in enumerate(group, 1):
-                path = self.new / "pictures" / picture_name(name, rank, self.images.names[index])
-                picture = self.best.pictures[index]
-                shown = {
-                    "query": to_float(picture.query),
-                    "reconstruction G(z)": to_float(picture.reconstruction),
-                }
-                title = self._title(index, value)
-                detection_panel(path, title, shown, picture.anomaly_map, self.pixel_threshold)
-
-    def _title(self, index: int, value: float | None) -> str:
-        file, _, kind = map(fitting, self._known(index))
-        place = int(np.searchsorted(self.indices, index))
-        score = self.columns["score"][place]
-        title = f"{file}{f' ({kind})' if kind else ''}\nanomaly score {score:.4g}"
-        if value is not None:
-            title += f", {'anomalous' if score > value else 'normal'}"
-        if self.normal is not None:
-            title += f"; {told(int(self.normal.as_high([score])[0]), len(self.normal.scores))}"
-        return f"{title}\n{self._decided_by(place)}"
-
-    def _decided_by(self, place: int) -> str:
-        """The terms that made the score of an image high, the greatest first."""
-        parts = {name: self.columns[f"{name}_contribution"][place] for name in TERMS}
-        high = sorted((name for name in TERMS if parts[name] > 0), key=lambda n: -parts[n])
-        told = ", ".join(f"{name.replace('_', ' ')} {parts[name]:+.3g}" for name in high[:3])
-        return f"above the mean: {told}" if told else "no term is above the mean of normal images"
-
-    def _contact_sheet(self, scores: np.ndarray) -> None:
-        """The most anomalous first, and evenly spaced ranks where there are too many images."""
-        if not len(scores):
-            return
-        order = np.argsort(-scores, kind="stable")
-        shown = order[np.unique(np.linspace(0, len(order) - 1, min(SHEET, len(order)), dtype=int))]
-        images, _ = self.images.read(self.indices[shown])
-        if len(images):
-            save_image(self.new / "contact_sheet.png", tile(images))
+        large = {"most": groups["most"][: self.pictures], "least": least[::-1]}
+        showing.panels(self.new / "pictures", scored, large, self.best.pictures)
 
     def _plots(
         self,
@@ -494,35 +461,13 @@ class Results:
 
     def _report(
         self,
+        scored: Scored,
         groups: dict[str, list[int]],
-        labels: np.ndarray | None,
-        kinds: list[str] | None,
-        value: float | None,
         metrics: dict[str, Any],
         drawn: dict[str, Path],
     ) -> None:
-        scores = self.columns["score"]
-        order = np.argsort(-scores, kind="stable")
-        rank = np.empty(len(order), int)
-        rank[order] = np.arange(len(order))
-        rows = {
-            "file": [self._known(self.indices[i])[0] for i in order],
-            "label": None if labels is None else [LABELS[i] for i in labels[order]],
-            "kind": None if kinds is None else [kinds[i] for i in order],
-            "score": scores[order],
-            "residual": self.columns["residual"][order],
-            "discrimination": self.columns["discrimination"][order],
-            "as_high": None if self.normal is None else self.normal.as_high(scores[order]),
-        }
-        pictures, gallery = self.best.pictures, []
-        for index in dict.fromkeys(sum((groups[n] for n in ("most", "nearest", "least")), [])):
-            _, query, reconstruction, anomaly_map = pictures[index]
-            over = shown_map(to_float(query), anomaly_map, self.pixel_threshold)
-            thumbnails = map(page.thumbnail, (query, reconstruction, over))
-            gallery.append((rank[np.searchsorted(self.indices, index)], *thumbnails))
-        decided = {} if value is None else {"threshold": value}
-        if self.normal is not None:
-            decided["held_out"] = len(self.normal.scores)
+        shown = list(dict.fromkeys(sum((groups[n] for n in ("most", "nearest", "least")), [])))
         title = f"Anomaly test of {self.model.config.dataset}"
         told = facts(metrics, self.model.config, self.model.progress)
-        page.write(self.new / "report.html", title, told, rows, gallery, drawn, decided)
+        path = self.new / "report.html"
+        showing.report(path, scored, shown, self.best.pictures, title, told, drawn)

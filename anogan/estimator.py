@@ -1,0 +1,227 @@
+"""The model as an outlier detector of scikit-learn's, for pipelines and searches."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from anogan.checkpoint import save_calibrations
+from anogan.config import preset
+from anogan.errors import UserError
+from model import DCGAN
+
+FEWEST_IMAGES = 10  # to fit: half of them are held out, which is enough for a threshold
+ENOUGH_HELD_OUT = 20  # images, which are more than a tenth of a small set
+SMALLEST, LARGEST = 16, 64  # pixels a side of what the networks see, unless settings say otherwise
+BATCH = 32  # images at once; one size, so that scores do not depend on how many there are
+MODEL_BYTES = "model_files"  # in the state that is pickled
+
+
+def _scored_size(height: int, width: int) -> tuple[int, int]:
+    """Near the images' own aspect, as far as sides of SMALLEST to LARGEST pixels allow."""
+    scale = min(1.0, LARGEST / max(height, width))
+    return max(SMALLEST, round(height * scale)), max(SMALLEST, round(width * scale))
+
+
+class AnoGAN(OutlierMixin, BaseEstimator):
+    """AnoGAN as an outlier detector: fit on normal images, then predict 1 (normal) or -1.
+
+    Parameters
+    ----------
+    image_shape : tuple of (height, width) or (height, width, channels), default=None
+        How a row of features is an image, where X is (n_samples, n_features); 1 or 3 channels.
+        None: a square grey image if the number of features is a square, else one line of pixels.
+    target_fpr : float, default=0.05
+        The fraction of normal images that `predict` calls outliers.
+    preset : {"default", "classic"}, default="default"
+        The method: this tool's, or that of the 2017 paper.
+    steps : int, default=600
+        Batches to train on.
+    settings : dict, default=None
+        More settings of anogan.config.Config, such as {"height": 128, "width": 128}. Without
+        those, images are resized to sides of 16 to 64 pixels.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the networks' weights, the order of the images and those held out.
+
+    Attributes
+    ----------
+    model_ : DCGAN
+        The trained model.
+    image_shape_ : tuple of (height, width, channels)
+        Of the images it was fitted on.
+    value_range_ : tuple of (low, high)
+        What was taken for black and white: 0 and 255 for uint8, else the lowest and the highest
+        value in `fit`; values beyond are clipped.
+    offset_ : float
+        Images of a lower `score_samples` are outliers.
+    n_features_in_ : int
+        Numbers in an image.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from anogan.estimator import AnoGAN
+    >>> X, y = load_digits(return_X_y=True)
+    >>> detector = AnoGAN(image_shape=(8, 8), steps=20, settings={"gf_dim": 8, "df_dim": 8})
+    >>> detector.fit(X[y == 0]).predict(X[y == 1]).mean() < 0  # most are outliers: -1
+    True
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, ...] | None = None,
+        *,
+        target_fpr: float = 0.05,
+        preset: str = "default",
+        steps: int = 600,
+        settings: dict[str, Any] | None = None,
+        random_state: Any = 0,
+    ):
+        self.image_shape = image_shape
+        self.target_fpr = target_fpr
+        self.preset = preset
+        self.steps = steps
+        self.settings = settings
+        self.random_state = random_state
+
+    def fit(self, X: npt.ArrayLike, y: Any = None) -> AnoGAN:
+        """Trains on normal images.
+
+        X: (n_samples, height, width, channels) or (n_samples, n_features), at least 10 of them.
+        y is ignored. Raises ValueError for what cannot be trained on.
+        """
+        rows, shape = self._rows(X, reset=True)
+        self.image_shape_ = shape or self._shape_of(rows.shape[1])
+        low, high = (0, 255) if rows.dtype == np.uint8 else (rows.min(), rows.max())
+        self.value_range_ = float(low), float(high)
+        seed = self.random_state
+        if not isinstance(seed, int | np.integer):
+            seed = check_random_state(seed).randint(2**28)
+        height, width = _scored_size(*self.image_shape_[:2])
+        fraction = max(0.1, min(0.5, ENOUGH_HELD_OUT / len(rows)))
+        known = {
+            "dataset": "fit",
+            "height": height,
+            "width": width,
+            "channels": self.image_shape_[2],
+            "steps": self.steps,
+            "seed": int(seed),
+            "validation_fraction": fraction,
+        }
+        try:
+            model = DCGAN(preset(self.preset, **{**known, **(self.settings or {})}))
+            model.train(self._images(rows, model.config.shape), progress=False)
+            model.keep_calibration()
+            self.offset_ = -model.threshold(self.target_fpr)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        self.model_ = model
+        return self
+
+    def score_samples(self, X: npt.ArrayLike) -> np.ndarray:
+        """The negative anomaly score of each image (n_samples,): higher is more normal."""
+        check_is_fitted(self)
+        rows, _ = self._rows(X, reset=False)
+        images = self._images(rows, self.model_.config.shape)
+        try:
+            return -self.model_.anomaly_detector(images, batch_size=BATCH).score
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
+    def decision_function(self, X: npt.ArrayLike) -> np.ndarray:
+        """How far `score_samples` is above `offset_`, (n_samples,): negative for outliers."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: npt.ArrayLike) -> np.ndarray:
+        """1 for normal images, -1 for anomalous ones: (n_samples,)."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    # from numbers to images
+
+    def _rows(self, X: Any, reset: bool) -> tuple[np.ndarray, tuple[int, ...] | None]:
+        """(X as (n, features), the images' shape if X has one); checked as scikit-learn does."""
+        shape = None
+        if getattr(X, "ndim", 2) > 2:
+            X = np.asarray(X)
+            shape = self._checked(X.shape[1:])
+            if not reset and shape != self.image_shape_:
+                raise ValueError(f"images are {shape}, those in fit were {self.image_shape_}")
+            X = X.reshape(len(X), -1)
+        least = FEWEST_IMAGES if reset else 1
+        rows = validate_data(self, X, reset=reset, ensure_min_samples=least, ensure_min_features=2)
+        if rows.dtype.kind not in "fiub":
+            raise ValueError(f"X holds {rows.dtype}: give numbers")
+        return rows, shape
+
+    def _shape_of(self, features: int) -> tuple[int, ...]:
+        """(h, w, c) of the image that a row of so many features is."""
+        if self.image_shape is None:
+            side = math.isqrt(features)
+            return (side, side, 1) if side**2 == features else (1, features, 1)
+        shape = self._checked(tuple(self.image_shape))
+        if math.prod(shape) != features:
+            raise ValueError(f"image_shape {shape} is not that of {features} features")
+        return shape
+
+    @staticmethod
+    def _checked(shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(h, w, c); ValueError where a shape is none of an image."""
+        full = (*shape, 1) if len(shape) == 2 else tuple(shape)
+        if len(full) != 3 or full[2] not in (1, 3) or min(full) < 1:
+            raise ValueError(
+                f"{shape} is no shape of an image: (height, width) or (height, width, 1 or 3)"
+            )
+        return full
+
+    def _images(self, rows: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+        """(n, features) -> uint8 images of this shape."""
+        low, high = self.value_range_
+        levels = (rows.astype(np.float64) - low) * (255 / max(high - low, 1e-300))
+        pixels = np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
+        pixels = pixels.reshape(-1, *self.image_shape_)
+        height, width, channels = shape
+        if pixels.shape[1:] == shape:
+            return pixels
+        resized = [
+            Image.fromarray(one.squeeze(2) if channels == 1 else one).resize(
+                (width, height), Image.Resampling.BICUBIC
+            )
+            for one in pixels
+        ]
+        return np.stack([np.asarray(one).reshape(shape) for one in resized])
+
+    # pickling: the networks as the files that save writes
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "model_" in state:
+            model = state.pop("model_")
+            with tempfile.TemporaryDirectory() as folder:
+                model.save(folder)
+                save_calibrations(Path(folder), model.calibrations)
+                model.folder = None  # the next save is a new one
+                state[MODEL_BYTES] = {
+                    path.name: path.read_bytes() for path in Path(folder).iterdir()
+                }
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        files = state.pop(MODEL_BYTES, None)
+        super().__setstate__(state)
+        if files is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self.model_ = DCGAN.load(folder)
+            self.model_.folder = None

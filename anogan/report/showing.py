@@ -1,0 +1,160 @@
+"""The pictures of what was scored: large ones, the contact sheet, and those on the page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anogan.dataset import ImageSet
+from anogan.masks import Masks
+from anogan.metrics import LABELS
+from anogan.report import page
+from anogan.report.best import Picture
+from anogan.report.facts import decided_by
+from anogan.report.names import fitting, picture_name
+from anogan.report.pictures import View, detection_panel, view
+from anogan.report.sheet import SIDE, Cell, contact_sheet
+from anogan.scoring import TERMS
+from anogan.threshold import NormalScores, told
+from utils import ImageError, save_image
+
+LARGE = 480  # pixels, the longer side of an original in a large picture
+ON_PAGE = 320  # and on the page, where some hundred are
+SHEET = 200  # images on the contact sheet
+# Not the threads that decode images, for which these wait
+PAINTERS = ThreadPoolExecutor(os.cpu_count(), "paint")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is known of a test when all its images are scored."""
+
+    images: ImageSet
+    masks: Masks | None
+    indices: np.ndarray  # (n,) of the images that could be scored, rising
+    columns: dict[str, np.ndarray]  # (n,) the score, its terms and what each contributes
+    threshold: float | None
+    pixel_threshold: float
+    normal: NormalScores | None
+
+    @property
+    def order(self) -> np.ndarray:
+        """Places (n,) in the columns, the most anomalous image first."""
+        return np.argsort(-self.columns["score"], kind="stable")
+
+    def known(self, index: int) -> tuple[str, str, str]:
+        """File, label and kind of an image, the latter empty where unknown."""
+        images = self.images
+        label = "" if images.labels is None else LABELS[images.labels[index]]
+        kind = "" if images.kinds is None else images.kinds[index]
+        return images.names[index], label, kind
+
+    def decided_by(self, place: int) -> str:
+        """What made the score at a place in the columns high."""
+        return decided_by({name: self.columns[f"{name}_contribution"][place] for name in TERMS})
+
+    def title(self, index: int) -> str:
+        """What is to be said of an image above its picture."""
+        file, label, kind = map(fitting, self.known(index))
+        place = int(np.searchsorted(self.indices, index))
+        score = self.columns["score"][place]
+        title = f"{file}{f' ({kind or label})' if kind or label else ''}\nanomaly score {score:.4g}"
+        if self.threshold is not None:
+            title += f", {'anomalous' if score > self.threshold else 'normal'}"
+            title += f" (threshold {self.threshold:.4g})"
+        if self.normal is not None:
+            title += f"; {told(int(self.normal.as_high([score])[0]), len(self.normal.scores))}"
+        return f"{title}\n{self.decided_by(place)}"
+
+    def view(self, index: int, picture: Picture, longest: int) -> View:
+        """An image's pictures, no larger than that many pixels a side."""
+        original, mask = picture.query, None
+        try:
+            original = self.images.original(index, longest)
+            mask = self.masks.read(index) if self.masks else None
+        except ImageError:  # it has just been changed or removed: as it was scored, then
+            pass
+        drawn = picture.reconstruction, picture.anomaly_map
+        return view(original, *drawn, self.pixel_threshold, mask)
+
+
+def panels(
+    folder: Path, scored: Scored, groups: dict[str, list[int]], pictures: dict[int, Picture]
+) -> None:
+    """A large picture of each image in the groups, by rank."""
+    legend = "white: over the pixel threshold" + ("; cyan: true mask" if scored.masks else "")
+    for name, group in groups.items():
+        for rank, index in enumerate(group, 1):
+            path = folder / picture_name(name, rank, scored.images.names[index])
+            picture = pictures[index]
+            detection_panel(
+                path,
+                scored.title(index),
+                scored.view(index, picture, LARGE),
+                picture.anomaly_map,
+                scored.pixel_threshold,
+                legend,
+            )
+
+
+def sheet(path: Path, scored: Scored) -> None:
+    """The most anomalous first, and evenly spaced ranks where there are too many images."""
+    order = scored.order
+    if not len(order):
+        return
+    shown = order[np.unique(np.linspace(0, len(order) - 1, min(SHEET, len(order)), dtype=int))]
+    cells = [cell for cell in PAINTERS.map(lambda place: _cell(scored, place), shown) if cell]
+    if cells:
+        save_image(path, contact_sheet(cells, scored.threshold))
+
+
+def _cell(scored: Scored, place: int) -> Cell | None:
+    """Of an image on the contact sheet; None if it cannot be read any more."""
+    index = int(scored.indices[place])
+    name, label, kind = scored.known(index)
+    told = f"{label} ({kind})" if kind and kind != label else label
+    try:
+        picture = scored.images.original(index, SIDE)
+    except ImageError:
+        return None
+    return Cell(picture, name, float(scored.columns["score"][place]), told)
+
+
+def report(
+    path: Path,
+    scored: Scored,
+    shown: Sequence[int],
+    pictures: dict[int, Picture],
+    title: str,
+    told: dict[str, str],
+    plots: dict[str, Path],
+) -> None:
+    """The page; shown: indices of the images in its gallery, told: what is said of the run."""
+    columns, order = scored.columns, scored.order
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order))
+    known = [scored.known(i) for i in scored.indices[order]]
+    rows: dict[str, Any] = {
+        "file": [file for file, _, _ in known],
+        "label": None if scored.images.labels is None else [label for _, label, _ in known],
+        "kind": None if scored.images.kinds is None else [kind for _, _, kind in known],
+        **{name: columns[name][order] for name in ("score", "residual", "discrimination")},
+        "as_high": scored.normal and scored.normal.as_high(columns["score"][order]),
+    }
+
+    def card(index: int) -> page.Card:
+        place = int(np.searchsorted(scored.indices, index))
+        original, overlay, drawn = map(page.webp, scored.view(index, pictures[index], ON_PAGE))
+        return page.Card(int(rank[place]), original, overlay, drawn, scored.decided_by(place))
+
+    decision = {} if scored.threshold is None else {"threshold": scored.threshold}
+    if scored.normal is not None:
+        decision["held_out"] = len(scored.normal.scores)
+    gallery = sorted(PAINTERS.map(card, shown))
+    page.write(path, title, told, rows, gallery, plots, decision, scored.masks is not None)

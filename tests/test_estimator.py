@@ -1,0 +1,127 @@
+"""The scikit-learn wrapper: its conventions, what it takes for an image, pickles, their checks."""
+
+import doctest
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from anogan import estimator
+from anogan.estimator import AnoGAN, _scored_size
+
+pytestmark = pytest.mark.unit
+SMALL = {"gf_dim": 1, "df_dim": 1, "z_dim": 2, "batch_size": 2}
+
+
+@pytest.fixture
+def eager():
+    """TensorFlow without compiling: many small fits take less so."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def fitted(zeros):
+    return AnoGAN(steps=1, settings=SMALL).fit(zeros[:40])
+
+
+def test_conventions_of_outlier_detectors(fitted, queries):
+    images = queries[0]
+    decision, scores = fitted.decision_function(images), fitted.score_samples(images)
+    np.testing.assert_array_equal(decision, scores - fitted.offset_)
+    np.testing.assert_array_equal(fitted.predict(images), np.where(decision < 0, -1, 1))
+    found = fitted.model_.anomaly_detector(images, batch_size=estimator.BATCH)
+    np.testing.assert_array_equal(scores, -found.score)
+    np.testing.assert_array_equal(fitted.predict(images) == -1, found.is_anomaly)
+
+
+def test_rows_of_features_are_the_same_as_images(fitted, queries):
+    images = queries[0][:5]
+    rows = fitted.score_samples(images.reshape(5, -1))
+    np.testing.assert_array_equal(rows, fitted.score_samples(images))
+    np.testing.assert_array_equal(rows[:1], fitted.score_samples(images[:1]))
+    assert fitted.image_shape_ == (16, 16, 1) and fitted.n_features_in_ == 256
+    with pytest.raises(ValueError, match=r"images are \(8, 32, 1\), those in fit were"):
+        fitted.score_samples(images.reshape(5, 8, 32))
+    with pytest.raises(ValueError, match="255 features"):
+        fitted.score_samples(images.reshape(5, -1)[:, 1:])
+
+
+def test_a_pickle_holds_the_model_and_leaves_it_as_it_was(fitted, queries):
+    before = fitted.score_samples(queries[0])
+    other = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(other.score_samples(queries[0]), before)
+    np.testing.assert_array_equal(fitted.score_samples(queries[0]), before)
+    assert other.offset_ == fitted.offset_ and other.model_.folder is fitted.model_.folder is None
+    assert len(other.model_.calibrations) == 1
+    again = pickle.loads(pickle.dumps(other))  # once more, from one that was loaded
+    np.testing.assert_array_equal(again.score_samples(queries[0]), before)
+    assert not hasattr(clone(fitted), "model_") and clone(fitted).get_params()["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "X", "said"),
+    [
+        ((7, 9), np.zeros((20, 64)), r"image_shape \(7, 9, 1\) is not that of 64 features"),
+        ((4, 4, 4), np.zeros((20, 64)), r"\(4, 4, 4\) is no shape of an image"),
+        (None, np.zeros((20, 8, 8, 2)), r"\(8, 8, 2\) is no shape of an image"),
+        (None, np.zeros((9, 8, 8, 1)), "minimum of 10 is required"),
+        (None, np.full((20, 64), np.nan), "NaN"),
+        (None, np.full((20, 64), 3.0), "the same"),
+    ],
+)
+def test_what_cannot_be_fitted_is_a_value_error(shape, X, said):
+    with pytest.raises(ValueError, match=said):
+        AnoGAN(shape, steps=1, settings=SMALL).fit(X)
+
+
+def test_values_and_sizes_become_those_of_the_networks():
+    assert _scored_size(8, 8) == (16, 16) and _scored_size(480, 120) == (64, 16)
+    assert _scored_size(28, 28) == (28, 28) and _scored_size(1, 300) == (16, 64)
+    detector = AnoGAN()
+    detector.image_shape_, detector.value_range_ = (2, 2, 1), (-1.0, 3.0)
+    rows = np.array([[-1.0, 3.0, 1.0, 9.0]])
+    assert detector._images(rows, (2, 2, 1)).ravel().tolist() == [0, 255, 128, 255]
+    assert detector._images(rows, (16, 16, 1)).shape == (1, 16, 16, 1)
+    assert detector._shape_of(49) == (7, 7, 1) and detector._shape_of(50) == (1, 50, 1)
+
+
+@pytest.mark.slow
+def test_checks_of_scikit_learn(eager):
+    from sklearn.utils.estimator_checks import check_estimator
+
+    results = check_estimator(
+        AnoGAN(steps=1, settings=SMALL), on_skip=None, on_fail=None
+    )  # all pass: a row of any number of features is an image of one line
+    failed = {r["check_name"]: repr(r["exception"]) for r in results if r["status"] == "failed"}
+    assert not failed
+    assert sum(r["status"] == "passed" for r in results) > 35
+
+
+@pytest.mark.slow
+def test_it_works_in_a_pipeline_and_a_search(eager, zeros, queries):
+    from sklearn.preprocessing import MinMaxScaler
+
+    rows = zeros[:24].reshape(24, -1)
+    piped = make_pipeline(MinMaxScaler(), AnoGAN(steps=1, settings=SMALL)).fit(rows)
+    assert set(piped.predict(queries[0].reshape(80, -1))) <= {-1, 1}
+    search = GridSearchCV(
+        AnoGAN(steps=1, settings=SMALL),
+        {"target_fpr": [0.1, 0.2]},
+        scoring=lambda fitted, X, y=None: fitted.score_samples(X).mean(),
+        cv=2,
+    )
+    assert search.fit(rows).best_params_["target_fpr"] in (0.1, 0.2)
+
+
+@pytest.mark.slow
+def test_example_of_the_docstring_runs():
+    found = doctest.DocTestFinder(recurse=False).find(AnoGAN, "AnoGAN", globs={})
+    told = []
+    assert not doctest.DocTestRunner().run(found[0], out=told.append).failed, "".join(told)
