@@ -34,7 +34,7 @@ import tensorflow as tf
 from anogan.errors import UserError, first_line
 from anogan.files import is_own, read_own, temporary_in, write_atomic
 from anogan.scoring import Calibration
-from anogan.trainer import Trainer
+from anogan.trainer import Averages
 
 ARRAYS, IMAGES, CALIBRATIONS = "images.npz", "images.json", "calibration.json"
 KEPT = 2  # checkpoints
@@ -128,14 +128,11 @@ def _arrays(packed: bytes, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 
 class Checkpoints:
-    """A run's folder: saves and restores a Trainer's variables."""
+    """A run's folder: saves and restores a Trainer's variables, or restores its Averages alone."""
 
-    def __init__(self, folder: Path, trainer: Trainer):
+    def __init__(self, folder: Path, trainer: Averages):
         self.folder, self.trainer = Path(folder), trainer
-        nets = dict(trainer.nets.trained())
-        nets |= {f"{name}_average": net for name, net in trainer.ema.trained().items()}
-        optimisers = {f"{name}_optimiser": o for name, o in trainer.optimisers.items()}
-        self._objects = tf.train.Checkpoint(step=trainer.step, **nets, **optimisers)
+        self._objects = tf.train.Checkpoint(**trainer.parts())
         self._last = -1  # step of the newest checkpoint there that is this trainer's
 
     def save(self) -> None:

@@ -14,6 +14,7 @@ from anogan.files import printable
 LONGEST = 200  # bytes of a map's name with its folders; file systems end a name at 255
 SHOWN = 40  # characters of an image's name in a picture's
 IN_TITLE = 100  # and in the heading of one
+MAP_ENDINGS = (".npy", ".png", "_overlay.png")  # of the files that save_map writes
 
 
 def picture_name(group: str, rank: int, name: str) -> str:

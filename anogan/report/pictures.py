@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 COLOURS = "inferno"
 MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
 OUTLINE = (0, 255, 255)
-MAP_ENDINGS = (".npy", ".png", "_overlay.png")  # of the files that save_map writes
 
 
 def save_figure(figure: Figure, path: Path) -> None:
