@@ -204,7 +204,11 @@ class Checkpoints:
             raise ValueError("a part of it is missing")
         if not all(is_own(self.folder / name) for name in names):
             raise ValueError("a part of it is no file of its own")
-        status = self._objects.read(str(self.folder / f"ckpt-{step}")).expect_partial()
+        path = str(self.folder / f"ckpt-{step}")
+        stored = tf.train.load_checkpoint(path)
+        for name in stored.get_variable_to_shape_map():  # where only a part is restored, too
+            stored.get_tensor(name)  # compares its checksum
+        status = self._objects.read(path).expect_partial()
         status.assert_existing_objects_matched()
         if self.trainer.steps_done != step:
             raise ValueError(f"it is of step {self.trainer.steps_done}")

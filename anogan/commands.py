@@ -365,7 +365,7 @@ def anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None 
         say(f"scores in {folder / 'scores.csv'}")
     if out:
         skipped = [{"file": name, "reason": reason} for name, reason in images.skipped]
-        summary = {**metrics, "skipped_files": skipped, "results": str(folder)}
+        summary = {"summary": {**metrics, "skipped_files": skipped, "results": str(folder)}}
         for found in (*(decision._asdict() for decision in decisions), summary):
             print(json.dumps(found), file=out)
         out.flush()
@@ -472,7 +472,7 @@ def run(options: Options) -> int:
 
 
 def _run(options: Options, out: TextIO | None = None) -> int:
-    """Whatever can be wrong is looked at first, before TensorFlow's slow import and the training."""
+    """What can be wrong is looked at first, before TensorFlow's slow import and the training."""
     if options.dataset != "mnist":
         options = dataclasses.replace(options, dataset=dataset_name(options))
     if options.train:

@@ -38,7 +38,6 @@ class Lines(tqdm):
         if not self.disable:
             self.display()
             self.disable = True
-            self._decr_instances(self)
 
 
 def progress(
