@@ -2,8 +2,8 @@
 
 python benchmarks/start.py [--rounds 5]
 
-Trains for a few steps on 300 pictures of 64 x 64 that it draws, then runs in turn, each in a process
-of its own: `import tensorflow`, and main.py that scores one image, and 129 of them without and with
+Trains for a few steps on 300 pictures of 64 x 64 that it draws, then runs in turn, each in a
+process of its own: `import tensorflow`, and main.py that scores one image, and 129 of them without and with
 the report. Of each the least time of all rounds counts, by the clock and of the processors: other
 work on the machine only adds to it. A further process of each kind says where the time goes. Prints
 a table of ratios to the import and writes results/start.json.
@@ -120,7 +120,9 @@ def main() -> None:
             inner = [sys.executable, __file__, "--split", *MAIN[2:], *SCORE, *flags]
             told = subprocess.run(inner, cwd=folder, check=True, capture_output=True, text=True)
             phases[kind] = json.loads(told.stdout.splitlines()[-1])
-    best = {kind: [min(column) for column in zip(*rows)] for kind, rows in times.items()}
+    best = {
+        kind: [min(column) for column in zip(*rows, strict=True)] for kind, rows in times.items()
+    }
     base = best.pop("import tensorflow")
     print(f"import tensorflow: {base[0]:.2f} s by the clock, {base[1]:.2f} s of processors")
     heads = ("clock", "processors", "goal", *PHASES)
