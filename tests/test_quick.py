@@ -145,7 +145,8 @@ def test_startup_lines_go_and_errors_stay(capfd):
         os.write(2, b"E0000 00:00:1.1 1 cuda_platform.cc:52] failed call to cuInit: ERROR (303)\n")
         os.write(
             2,
-            b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n",
+            b"WARNING: All log messages before absl::InitializeLog() is called are written to "
+            b"STDERR\n",
         )
         os.write(2, b"F0000 00:00:1.1 1 cpu.cc:1] compiled to use AVX, not available\n")
     os.write(2, b"I0000 later\n")
