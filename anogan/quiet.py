@@ -18,9 +18,6 @@ from collections.abc import Iterator
 from ctypes.util import find_library
 from pathlib import Path
 
-import PIL
-from PIL import Image
-
 # TF_CPP_MIN_LOG_LEVEL is not heeded by those that come before TensorFlow has read it
 STARTUP_LINES = (
     r"^WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
@@ -74,6 +71,9 @@ def not_imported(*names: str) -> Iterator[None]:
 
 def silence_pillow() -> None:
     """Once for the process, for good."""
+    import PIL  # here, so that main.py answers a mistyped flag at once
+    from PIL import Image
+
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.ERROR)
     Image.core  # noqa: B018  # loads Pillow's libraries
