@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   python main.py --dataset celebA --input_height=108 --crop --train
   python main.py --dataset parts --train                       images in data/parts
   python main.py --dataset parts --anomaly_test                images in test_data
+  python main.py --dataset parts --anomaly_test --test_dir photo.jpg --no-report
   python main.py --dataset parts --generate_test_images 36     draw samples
   python main.py --dataset parts --visualize
 
@@ -38,6 +39,7 @@ DEFAULT = Config()
 FOR_SCORING = (
     *("test_dir", "search", "test_epoch", "test_size", "target_fpr", "threshold"),
     *("threshold_from", "labels", "mask_dir", "save_maps", "test_result_dir"),
+    *("json", "fail_on_anomaly"),
 )
 FOR_EXPORT = "search", "target_fpr", "threshold"  # of these, what --export and --serve use
 FOR_SERVE = *FOR_EXPORT, "test_epoch"
@@ -321,9 +323,11 @@ def parser() -> argparse.ArgumentParser:
     a = group.add_argument
     a(
         "--test_dir",
-        metavar="DIR",
-        help="Score the images in this folder (default: the data set's own test images, or "
-        "test_data).",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="Score these files, and the images in these folders (default: the data set's own test "
+        "images, or test_data).",
     )
     a(
         "--search",
@@ -396,6 +400,25 @@ def parser() -> argparse.ArgumentParser:
         default=False,
         help="Save the anomaly map of every image (default no).",
     )
+    a(
+        "--report",
+        action=Switch,
+        default=True,
+        help="Make pictures, plots and the page (default yes); scores.csv and metrics.json always.",
+    )
+    a(
+        "--json",
+        action=Switch,
+        default=False,
+        help="Write a line of JSON for each image, then one that sums up, to standard output, and "
+        "all other lines to standard error (default no).",
+    )
+    a(
+        "--fail_on_anomaly",
+        action=Switch,
+        default=False,
+        help="Exit with 3 where an image is called anomalous (default no).",
+    )
 
     group = p.add_argument_group("folders")
     a = group.add_argument
@@ -414,7 +437,8 @@ def parser() -> argparse.ArgumentParser:
     a(
         "--test_result_dir",
         metavar="DIR",
-        help="Write results to this folder (default: test_result beside the test images).",
+        help="Write results to this folder (default: test_result in the folder of test images, or "
+        "beside the first of several).",
     )
     a(
         "--log_dir",
@@ -474,8 +498,10 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         used = used or (args.serve is not None and flag in FOR_SERVE)
         if not (value is None or value is False or used):  # 0 is a value
             p.error(f"--{flag} is for scoring: add --anomaly_test")
+    if not (args.report or args.anomaly_test):
+        p.error("--no-report is for scoring: add --anomaly_test")
     for flag in FOLDERS:
-        if getattr(args, flag) == "":
+        if getattr(args, flag) == "" or (flag == "test_dir" and "" in (args.test_dir or ())):
             p.error(f"--{flag} is empty: name a folder or file, or leave it out")
     if args.export and args.search not in (None, "encoder"):
         p.error(f"--export writes the encoder's way to score: leave --search {args.search} out")
@@ -497,7 +523,10 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, 1 for a user's error, 130 after Ctrl-C; wrong arguments exit with 2."""
+    """The exit code: 0, 1 for a user's error, 3 as --fail_on_anomaly says, 130 after Ctrl-C.
+
+    Wrong arguments exit with 2.
+    """
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)
@@ -519,12 +548,11 @@ def main(arguments: list[str] | None = None) -> int:
             from anogan import commands  # slow: only when the arguments are good
 
             try:
-                commands.run(options)
+                return commands.run(options)
             except Exception as error:
                 if options.strategy != "multiworker" or not lost(error):
                     raise
                 start_anew()
-        return 0
     except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
     except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -33,7 +33,7 @@ from anogan.errors import UserError
 from anogan.inputs import as_images
 from anogan.scoring import LEARNING_RATE, TERMS, Calibration, Detection, Way
 from anogan.threshold import FEWEST, Threshold
-from anogan.trainer import Trainer
+from anogan.trainer import Averages, Trainer
 from anogan.training import ONE_LEVEL, TrainingRun, find_spread
 from utils import to_uint8
 
@@ -90,10 +90,8 @@ class DCGAN:
         with self.workers.strategy.scope():
             keras.utils.set_random_seed(config.seed)
             dtype = keras.DTypePolicy(precision)
-            nets = networks.build(config, dtype)
-            ema = nets if config.is_classic else networks.copied(nets, config, dtype)
-            self.trainer = Trainer(config, nets, ema, self.workers)
-        self.detector = Detector(config, ema, self.workers)
+            self.averages = Averages(networks.build(config, dtype))
+        self.detector = Detector(config, self.averages.ema, self.workers)
         none = np.zeros((0, *config.shape), np.uint8)
         self.images = RunImages(none, none)
         self.calibrations: dict[str, Calibration] = {}
@@ -102,15 +100,28 @@ class DCGAN:
         self._pool: Pool | None = None
         self._remembered: RunImages | None = None
 
+    @cached_property
+    def trainer(self) -> Trainer:
+        """All that training needs besides; of a loaded model it is read when it is asked for."""
+        config, ema = self.config, self.averages.ema
+        with self.workers.strategy.scope():
+            dtype = keras.DTypePolicy(self.precision)
+            nets = ema if config.is_classic else networks.copied(ema, config, dtype)
+            trainer = Trainer(config, nets, self.averages, self.workers)
+        if self.folder:
+            self._checkpoints = Checkpoints(self.folder, trainer)
+            self._checkpoints.restore()
+        return trainer
+
     def checksum(self) -> int:
         """Of the weights that decide scores."""
-        weights = [w for net in self.trainer.ema.trained().values() for w in net.get_weights()]
+        weights = [w for net in self.averages.ema.trained().values() for w in net.get_weights()]
         return crc32(b"".join(w.tobytes() for w in weights))
 
     @property
     def steps_done(self) -> int:
         """Batches trained on so far."""
-        return self.trainer.steps_done
+        return self.averages.steps_done
 
     @property
     def total_steps(self) -> int | None:
@@ -146,14 +157,15 @@ class DCGAN:
         images = images if isinstance(images, ImageSet) else ImageSet.from_array(images)
         if images.shape != self.config.shape:
             raise UserError(f"images are {images.shape}, the model's are {self.config.shape}")
+        trainer = self.trainer  # first: it may be read anew
         rest, held_out = self._split(images)
         spread, total = find_spread(rest), self.config.total_steps(len(rest))
         if total > self.steps_done:
             self._keep(images, rest, held_out)
             self.calibrations, self._pool = {}, None
-        self.trainer.settle(images, rest, self.precision)
+        trainer.settle(images, rest, self.precision)
         TrainingRun(
-            self.trainer,
+            trainer,
             rest,
             spread,
             save=partial(self.save, folder) if folder else None,
@@ -334,7 +346,7 @@ class DCGAN:
         learning_rate: float = LEARNING_RATE,
     ) -> Way:
         """How z is found if that is asked for; what is None is chosen."""
-        return Way.chosen(search, steps, learning_rate, bool(self.trainer.nets.encoder))
+        return Way.chosen(search, steps, learning_rate, bool(self.averages.ema.encoder))
 
     def remember(self) -> None:
         """Gives the detector the memory of the images that were seen, unless it has it."""
@@ -361,7 +373,7 @@ class DCGAN:
         1 is no better than the mean image: collapse. None without encoder or held-out images, or
         where these differ by less than a grey level.
         """
-        if not self.trainer.nets.encoder or not len(self.images.held_out):
+        if not self.averages.ema.encoder or not len(self.images.held_out):
             return None
         windows, seen, held_out = self.detector.windows, self.images.seen, self.images.held_out
         mean = sum(x.sum(axis=0) for x in windows.in_parts(seen, 64)) / (len(seen) * len(windows))
@@ -377,8 +389,9 @@ class DCGAN:
     def save(self, folder: str | Path) -> None:
         """Writes configuration, held-out images and a checkpoint; a kill at any time is safe."""
         folder = Path(folder)
+        trainer = self.trainer  # of a loaded model, read from the folder that it came from
         if self.folder != folder:
-            self._checkpoints = Checkpoints(folder, self.trainer)
+            self._checkpoints = Checkpoints(folder, trainer)
             self.folder, self._saved_images = folder, None
         if self._saved_images is not self.images:
             self.images.save(folder)
@@ -401,8 +414,7 @@ class DCGAN:
         folder = Path(folder)
         config = dataclasses.replace(Config.load(folder), **changes)
         model = cls(config, precision, workers)
-        model._checkpoints = Checkpoints(folder, model.trainer)
-        model._checkpoints.restore()
+        Checkpoints(folder, model.averages).restore()
         model.images = model._saved_images = RunImages.load(folder, config)
         model.calibrations = load_calibrations(folder)
         model.folder = folder

@@ -36,7 +36,7 @@ from anogan.config import Config
 from anogan.errors import UserError, first_line
 from anogan.files import is_own, read_own, temporary_in, write_atomic
 from anogan.scoring import Calibration
-from anogan.trainer import Trainer
+from anogan.trainer import Averages
 
 ARRAYS, IMAGES, CALIBRATIONS = "images.npz", "images.json", "calibration.json"
 KEPT = 2  # checkpoints
@@ -135,14 +135,11 @@ def _arrays(packed: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, n
 
 
 class Checkpoints:
-    """A run's folder: saves and restores a Trainer's variables."""
+    """A run's folder: saves and restores a Trainer's variables, or restores its Averages alone."""
 
-    def __init__(self, folder: Path, trainer: Trainer):
+    def __init__(self, folder: Path, trainer: Averages):
         self.folder, self.trainer = Path(folder), trainer
-        nets = dict(trainer.nets.trained())
-        nets |= {f"{name}_average": net for name, net in trainer.ema.trained().items()}
-        optimisers = {f"{name}_optimiser": o for name, o in trainer.optimisers.items()}
-        self._objects = tf.train.Checkpoint(step=trainer.step, **nets, **optimisers)
+        self._objects = tf.train.Checkpoint(**trainer.parts())
         self._last = -1  # step of the newest checkpoint there that is this trainer's
 
     def save(self) -> None:
@@ -214,7 +211,11 @@ class Checkpoints:
             raise ValueError("a part of it is missing")
         if not all(is_own(self.folder / name) for name in names):
             raise ValueError("a part of it is no file of its own")
-        status = self._objects.read(str(self.folder / f"ckpt-{step}")).expect_partial()
+        path = str(self.folder / f"ckpt-{step}")
+        stored = tf.train.load_checkpoint(path)
+        for name in stored.get_variable_to_shape_map():  # where only a part is restored, too
+            stored.get_tensor(name)  # compares its checksum
+        status = self._objects.read(path).expect_partial()
         status.assert_existing_objects_matched()
         if self.trainer.steps_done != step:
             raise ValueError(f"it is of step {self.trainer.steps_done}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
+import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
-from tqdm import tqdm
 
 from anogan import dataset, distributed, export, folders, forecast, mnist, scale, suspicious
 from anogan.config import FILE_NAME, FREE, Config, preset
@@ -33,9 +34,9 @@ from anogan.places import (
     test_places,
     training_folder,
 )
-from anogan.report import pictures
+from anogan.progress import progress
 from anogan.report.facts import UNFINISHED, told_expected
-from anogan.report.results import FILES, Results
+from anogan.report.results import FILES, Decision, Results
 from anogan.scoring import Detection
 from anogan.threshold import Threshold
 from utils import find_range, probe
@@ -46,6 +47,8 @@ if TYPE_CHECKING:  # it imports TensorFlow, which is slow
 FEW_IMAGES = 100  # to train on: of fewer the user is warned
 # benchmarks/few_images.py
 TOLD_OF_FEW = "on digits AUROC was 0.93 with 20, 0.96 with 100 and 0.98 with 5,851 of them"
+TOLD = 20  # images whose score is printed
+ANOMALOUS = 3  # exit code of --fail_on_anomaly
 PROBED = 64  # images that are looked at to know whether they are grey or colour, 8 bits or more
 
 
@@ -181,8 +184,9 @@ def test_images(options: Options, config: Config, places: Places) -> ImageSet:
             *config.shape,
             crop=config.crop,
             value_range=config.value_range,
-            labelled=not options.labels,
+            labelled=not (options.labels or places.chosen),
             exclude=strictly_inside(places.images, places.results, places.masks),
+            chosen=places.chosen,
         )
         if options.labels:
             images = labelled(images, options.labels, places.images)
@@ -293,8 +297,9 @@ def _train(
     elif team.chief:
         say(f"trained to step {step}: model in {folder}, samples in {options.sample_dir}/{name}")
         tell_fit(model.unexplained())
-        if config.dataset != "mnist":
-            tell_suspicious(model, images, Path(options.sample_dir) / name)
+    model.keep_calibration()  # of the usual search, so that scoring begins at once
+    if step > before and team.chief and config.dataset != "mnist":
+        tell_suspicious(model, images, Path(options.sample_dir) / name)
     tell_skipped(images)
     tell_remarks(images)
     return model
@@ -352,8 +357,8 @@ def connect(options: Options) -> distributed.Workers:
     return distributed.Workers(options.strategy)
 
 
-def anomaly_test(options: Options, model: DCGAN, test: Test) -> None:
-    """Scores the test images and writes the results."""
+def anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None = None) -> int:
+    """Scores the test images and writes the results, and JSON to `out`; the exit code."""
     images, team, folder = test.images, model.workers, test.folder
     for line in test.lines:
         say(line, team)
@@ -377,6 +382,7 @@ def anomaly_test(options: Options, model: DCGAN, test: Test) -> None:
         way=search,
         batch_size=batch_size * team.devices,
         detect=detect,
+        report=options.report,
     )
     if test.threshold.too_fine_for(results.normal):
         count = len(calibration.scores)
@@ -393,21 +399,61 @@ def anomaly_test(options: Options, model: DCGAN, test: Test) -> None:
     share = team.share(len(left), results.batch_size)
     mine = left[share.start : share.stop]
     batches = images.subset(mine).batches(results.batch_size)
-    with results, tqdm(total=len(mine), unit="img", disable=not team.chief) as bar:
+    with results, progress(len(mine), "img", "scoring", shown=team.chief) as bar:
         for indices, batch in batches:
             results.add(mine[indices], batch, detect(batch))
             bar.update(len(indices))
         bar.close()
         results.gather()
         if team.chief:
-            say("drawing pictures, plots and the report")
+            if options.report:
+                say("drawing pictures, plots and the report")
             metrics = results.finish()
     tell_skipped(images)
     tell_remarks(images)
-    if team.chief:
-        tell_metrics(metrics)
+    if not team.chief:
+        return 0
+    decisions = results.decisions(metrics["threshold"])
+    tell_decisions(decisions)
+    tell_metrics(metrics)
+    if options.report:
         say(f"scores in {folder / 'scores.csv'}, pictures in {folder / 'pictures'}")
         say(f"report: {folder / 'report.html'}")
+    else:
+        say(f"scores in {folder / 'scores.csv'}")
+    if out:
+        skipped = [{"file": name, "reason": reason} for name, reason in images.skipped]
+        summary = {"summary": {**metrics, "skipped_files": skipped, "results": str(folder)}}
+        for found in (*(decision._asdict() for decision in decisions), summary):
+            print(json.dumps(found), file=out)
+        out.flush()
+    return exit_code(decisions, images) if options.fail_on_anomaly else 0
+
+
+def tell_decisions(decisions: list[Decision]) -> None:
+    """A line for each of the first images."""
+    for file, score, threshold, is_anomaly, _ in decisions[:TOLD]:
+        if threshold is None:
+            say(f"{file}: score {score:.4g}")
+        else:
+            called = "anomalous" if is_anomaly else "normal"
+            say(f"{file}: score {score:.4g}, threshold {threshold:.4g}: {called}")
+    if len(decisions) > TOLD:
+        say(f"and {len(decisions) - TOLD} more in scores.csv")
+
+
+def exit_code(decisions: list[Decision], images: ImageSet) -> int:
+    """Of --fail_on_anomaly; UserError where it cannot be told that there is none."""
+    if any(decision.is_anomaly for decision in decisions):
+        return ANOMALOUS
+    if any(decision.is_anomaly is None for decision in decisions):
+        raise UserError("--fail_on_anomaly needs a threshold, and there is none: give --threshold")
+    if images.skipped:
+        raise UserError(
+            f"--fail_on_anomaly: {len(images.skipped)} files could not be read and are not "
+            f"judged, the first: {images.skipped[0][0]} ({images.skipped[0][1]})"
+        )
+    return 0
 
 
 def tell_metrics(metrics: dict[str, Any]) -> None:
@@ -443,6 +489,8 @@ def sample_folder(options: Options, model: DCGAN) -> Path:
 
 def visualize(options: Options, model: DCGAN) -> None:
     """A grid of samples, an interpolation in z, and early beside present images, scored."""
+    from anogan.report import pictures  # Matplotlib is slow to load
+
     folder = sample_folder(options, model)
     record(folder, "samples.png", "interpolation.png", "early_and_now.png")
     pictures.samples(folder / "samples.png", model, options.generate_test_images, options.seed)
@@ -469,11 +517,20 @@ def say(text: str, team: distributed.Workers | None = None) -> None:
         print(printable(text), flush=True)
 
 
-def run(options: Options) -> None:
-    """What the switches ask for; without any, samples from the trained model.
+def run(options: Options) -> int:
+    """What the switches ask for; without any, samples from the trained model. The exit code.
 
-    Whatever can be wrong is looked at first, before TensorFlow's slow import and the training.
+    With --json standard output is for JSON alone.
     """
+    if not options.json:
+        return _run(options)
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        return _run(options, out)
+
+
+def _run(options: Options, out: TextIO | None = None) -> int:
+    """What can be wrong is looked at first, before TensorFlow's slow import and the training."""
     if options.dataset != "mnist":
         options = dataclasses.replace(options, dataset=dataset_name(options))
     if options.train:
@@ -500,14 +557,15 @@ def run(options: Options) -> None:
     if options.strategy == "multiworker":
         distributed.task()
     model = train(options, config, changes, images) if options.train else load(options)
-    if test:
-        anomaly_test(options, model, test)
+    code = anomaly_test(options, model, test, out) if test else 0
     if model.workers.chief:
         if options.visualize:
             visualize(options, model)
         if options.export:
             say(export.export(model, options.export, place, threshold_of(options)))
         if draws:
+            from anogan.report import pictures
+
             path = sample_folder(options, model) / "samples.png"
             record(path.parent, path.name)
             pictures.samples(path, model, options.generate_test_images, options.seed)
@@ -517,3 +575,4 @@ def run(options: Options) -> None:
             service = serve.Service(model, threshold_of(options), search)
             serve.serve(service, listener, options.serve_host)
     model.workers.wait()  # a worker that leaves early looks lost
+    return code

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anogan.errors import UserError
+from anogan.quiet import not_imported, without_startup_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,9 @@ RESTARTS = "ANOGAN_RESTARTS"  # environment: how often in a row this worker star
 MOST_RESTARTS = 10
 LONG = 120.0  # seconds after which a start counts as a success
 STARTED = time.monotonic()
+# Keras takes these in where they are installed, for wrappers and plots that are not used here: a
+# third of the time that TensorFlow's import takes
+UNUSED = ("matplotlib", "pandas", "sklearn")
 
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -180,17 +184,11 @@ class Workers:
 
 
 def import_tensorflow() -> None:
-    """Slow, and without the lines that its libraries write about missing GPUs and the like."""
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
+    """Slow; without what this tool has no use for, and without the lines that it starts with."""
+    with without_startup_lines(), not_imported(*UNUSED):
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
 
 
 def has_gpu() -> bool:

@@ -6,7 +6,7 @@ import fnmatch
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -101,6 +101,34 @@ def list_images(
     return listing
 
 
+def list_chosen(
+    folder: Path, chosen: Sequence[str], pattern: str | None, exclude: Iterable[str | Path] = ()
+) -> Listing:
+    """The images among some files and in some folders, as list_images lists one; in that order.
+
+    chosen: paths within the folder. A file that is named is taken for an image, whatever its
+    ending. UserError where one is missing, or a folder holds no image.
+    """
+    names: list[str] = []
+    left_out, results, exclude = Counter[str](), 0, list(exclude)
+    for path in chosen:
+        if os.path.isdir(folder / path):
+            found = list_images(folder / path, pattern, exclude)
+            names += [PurePosixPath(path, name).as_posix() for name in found.names]
+            left_out += found.left_out
+            results += found.results
+        elif os.path.isfile(folder / path):
+            names.append(PurePosixPath(path).as_posix())
+        else:
+            raise UserError(f"{folder / path} does not exist: name a file or folder of images")
+    return Listing(list(dict.fromkeys(names)), left_out, results)
+
+
+def is_image_name(path: str) -> bool:
+    """Whether a path ends as an image does."""
+    return os.path.splitext(path)[1].lower() in image_endings()
+
+
 def _is_about(entry: os.DirEntry[str], own: set[str], real: str) -> bool:
     """Whether a file that is no image need not be mentioned: a README, or this tool's own."""
     return entry.name.split(".")[0] == "README" or os.path.join(real, entry.name) in own
@@ -154,6 +182,7 @@ def image_folder(
     limit: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
     drop: str | Path | None = None,
+    chosen: Sequence[str] = (),
 ) -> ImageSet:
     """The images in a folder and its sub-folders: see list_images and load_image.
 
@@ -161,10 +190,13 @@ def image_folder(
     in all other sub-folders 1, and the kind is the sub-folder's name; then an image in none is a
     UserError, for it would count as one or the other and falsify the AUROC. training: all images
     must be normal ones, see refuse_labelled. limit: at most so many images, evenly spaced. drop: a
-    file that names images to leave out, see without.
-    UserError where there is no image.
+    file that names images to leave out, see without. chosen: only these files and folders in it,
+    see list_chosen. UserError where there is no image.
     """
-    listing = list_images(folder, pattern, exclude)
+    if chosen:
+        listing = list_chosen(Path(folder), chosen, pattern, exclude)
+    else:
+        listing = list_images(folder, pattern, exclude)
     if training:
         refuse_labelled(Path(folder), listing.names)
     kept, told = without(drop, listing.names, folder)

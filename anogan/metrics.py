@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 LABELS = ("normal", "anomalous")
 BOOTSTRAP = 1000  # resamples for the interval of the AUROC
@@ -150,6 +149,8 @@ class PixelMeasures:
         The map is resized to H x W, bilinear; a region is what is connected in the mask, corners
         included.
         """
+        from scipy import ndimage  # slow, and for masks alone
+
         parts = []
         for rows, bins in self._bins(anomaly_map, *mask.shape):
             parts.append(bins[mask[rows]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -52,7 +53,7 @@ class Options:
     precision: str = "auto"
 
     # scoring
-    test_dir: str | None = None
+    test_dir: Sequence[str] | None = None
     search: str | None = None
     test_epoch: int | None = None
     test_learning_rate: float = 0.1
@@ -66,6 +67,9 @@ class Options:
     labels: str | None = None
     mask_dir: str | None = None
     save_maps: bool = False
+    report: bool = True
+    json: bool = False
+    fail_on_anomaly: bool = False
 
     # folders
     checkpoint_dir: str = "checkpoints"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -109,12 +110,16 @@ class Places(NamedTuple):
     masks: Path | None
     results: Path
     has_layout: bool  # of MVTec AD: that is how the places are known
+    chosen: tuple[str, ...] = ()  # files and folders in `images`; none: all that is there
 
 
 def test_places(options: Options, config: Config) -> Places:
     """As the flags say; else the parts of the data set, where it has a layout with a test set."""
-    if options.test_dir:
-        folder = Path(options.test_dir)
+    if options.test_dir and (len(options.test_dir) > 1 or not may_be_folder(options.test_dir[0])):
+        return _chosen_places(options, options.test_dir)
+    given = options.test_dir[0] if options.test_dir else None
+    if given:
+        folder = Path(given)
         parts = folders.layout(folder.parent) if folder.name == "test" else folders.layout(folder)
     else:
         folder = Path(options.data_dir) / config.dataset
@@ -122,11 +127,27 @@ def test_places(options: Options, config: Config) -> Places:
     if parts:
         images, masks, beside = parts.test, parts.masks, parts.test.parent
     else:
-        images, masks = Path(options.test_dir or TEST_DIR), None
+        images, masks = Path(given or TEST_DIR), None
         beside = images
     masks = Path(options.mask_dir) if options.mask_dir else masks
     results = Path(options.test_result_dir or beside / "test_result")
     return Places(images, masks, results, parts is not None)
+
+
+def may_be_folder(path: str) -> bool:
+    """Whether there is a folder of that name, or nothing, and the name is not that of an image."""
+    return os.path.isdir(path) or not (os.path.lexists(path) or folders.is_image_name(path))
+
+
+def _chosen_places(options: Options, given: Sequence[str]) -> Places:
+    """Of files and folders named one by one: named in the results from what they all lie in."""
+    beside = [os.path.dirname(os.path.abspath(path)) for path in given]
+    common = os.path.commonpath(beside)
+    shown = Path(os.path.relpath(common)) if not os.path.isabs(given[0]) else Path(common)
+    chosen = dict.fromkeys(os.path.relpath(os.path.abspath(path), common) for path in given)
+    masks = Path(options.mask_dir) if options.mask_dir else None
+    results = Path(options.test_result_dir or Path(given[0]).parent / "test_result")
+    return Places(shown, masks, results, False, tuple(chosen))
 
 
 def strictly_inside(folder: str | Path, *others: str | Path | None) -> list:

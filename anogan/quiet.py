@@ -1,6 +1,7 @@
-"""Keeps from the console what Pillow and libtiff say of damaged files.
+"""Keeps from the console what libraries say that is of no use to the user.
 
-Their lines name no file; what matters of them is in an ImageError.
+Pillow's and libtiff's lines on damaged files name no file; what matters of them is in an
+ImageError. TensorFlow starts with lines on oneDNN, GPUs and the processor, whatever is asked.
 """
 
 from __future__ import annotations
@@ -9,16 +10,70 @@ import contextlib
 import ctypes
 import logging
 import os
+import shutil
+import subprocess
+import sys
 import warnings
+from collections.abc import Iterator
 from ctypes.util import find_library
 from pathlib import Path
 
-import PIL
-from PIL import Image
+# TF_CPP_MIN_LOG_LEVEL is not heeded by those that come before TensorFlow has read it
+STARTUP_LINES = (
+    r"^WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
+    r"^I[0-9]{4} [0-9:. ]+",  # absl's information
+    r"^[WE][0-9]{4} [0-9:. ]+(cuda|cudart|gpu)[a-z_]*\.cc:[0-9]+\] .*"
+    r"(cuda|cuInit|CUDA|factory|GPU libraries)",  # there is no GPU
+    r"^To enable the following instructions: .* rebuild TensorFlow",
+    r"^Skipping registering GPU devices",
+)
+
+
+@contextlib.contextmanager
+def without_startup_lines() -> Iterator[None]:
+    """What C++ and Python write to standard error in the block, but for STARTUP_LINES.
+
+    A process of its own filters, so that what a crash says last comes through.
+    """
+    grep = shutil.which("grep")
+    if not grep:
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    command = [grep, "-a", "--line-buffered", "-v", "-E", "|".join(STARTUP_LINES)]
+    told = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=stderr, env={**os.environ, "LC_ALL": "C"}
+    )
+    assert told.stdin
+    os.dup2(told.stdin.fileno(), 2)
+    told.stdin.close()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)  # the last end of the pipe, so that grep ends
+        os.close(stderr)
+        told.wait()
+
+
+@contextlib.contextmanager
+def not_imported(*names: str) -> Iterator[None]:
+    """In the block these modules, unless loaded already, count as not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def silence_pillow() -> None:
     """Once for the process, for good."""
+    import PIL  # here, so that main.py answers a mistyped flag at once
+    from PIL import Image
+
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.ERROR)
     Image.core  # noqa: B018  # loads Pillow's libraries

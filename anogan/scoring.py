@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from anogan.config import Config
 from anogan.errors import UserError
@@ -240,6 +239,8 @@ def fit_weights(
 
 def auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
     """Of scores (n,) and (m,); ties count half."""
+    from scipy.stats import rankdata  # slow, and for calibration alone
+
     ranks = rankdata(np.concatenate([normal, anomalous]))[len(normal) :].sum()
     count = len(anomalous)
     return float((ranks - count * (count + 1) / 2) / (len(normal) * count))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import genpareto
+from scipy.special import boxcox
 
 SHOWN = 10  # images above a score make their fraction a figure; below, the fitted tail speaks
 TAIL = 0.1  # fraction of the normal images to which the tail is fitted
@@ -47,6 +47,8 @@ class NormalScores:
         self.shown = min(SHOWN / len(self.scores), 0.5)  # the smallest fraction the sample can show
 
     def _fit(self) -> Tail:
+        from scipy.stats import genpareto  # slow, and for calibration alone
+
         n = len(self.scores)
         count = min(max(20, round(TAIL * n)), n // 2)
         start = float(self.scores[n - count - 1])
@@ -79,7 +81,7 @@ class NormalScores:
             return counted
         tail = self.tail
         rate = min(target_fpr / tail.fraction, 1.0)
-        fitted = tail.start + genpareto.isf(rate, tail.shape, 0.0, tail.scale)
+        fitted = tail.start - boxcox(rate, -tail.shape) * tail.scale  # as genpareto.isf
         return float(max(fitted, counted))
 
     def unit(self, threshold: float) -> float:

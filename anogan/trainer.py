@@ -27,12 +27,32 @@ R1_WEIGHT = 1.0  # of the gradient penalty
 R1_EVERY = 16  # steps (lazy regularisation, Karras et al. 2020, section 3.1)
 
 
-class Trainer:
+class Averages:
+    """The EMA of a training's networks, with which images are scored, and the step it is of."""
+
+    def __init__(self, ema: Networks):
+        self.ema = ema
+        once = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=once)
+        self.optimisers: dict[str, keras.optimizers.Optimizer] = {}
+
+    @property
+    def steps_done(self) -> int:
+        return int(self.step.numpy())
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, by name."""
+        nets = {f"{name}_average": net for name, net in self.ema.trained().items()}
+        return {"step": self.step, **nets}
+
+
+class Trainer(Averages):
     """The networks in training, their EMA, their optimisers, and the step they have reached."""
 
-    def __init__(self, config: Config, nets: Networks, ema: Networks, workers: Workers):
-        """ema: networks that follow nets, or nets themselves where there is no EMA."""
-        self.config, self.nets, self.ema, self.workers = config, nets, ema, workers
+    def __init__(self, config: Config, nets: Networks, averages: Averages, workers: Workers):
+        """averages: of networks that follow nets, or of nets themselves where there is no EMA."""
+        self.config, self.nets, self.workers = config, nets, workers
+        self.ema, self.step = averages.ema, averages.step
         self.windows = Windows(config.height, config.width, config.window)
         self.optimisers = {}
         for name, net in nets.trained().items():
@@ -40,14 +60,12 @@ class Trainer:
                 config.learning_rate, config.beta1, BETA2[config.is_classic]
             )
             self.optimisers[name].build(net.trainable_variables)
-        once = tf.VariableAggregation.ONLY_FIRST_REPLICA
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=once)
         self._train_step = tf.function(self._step_everywhere, autograph=False)
         self._penalty_step = tf.function(self._penalty_everywhere, autograph=False)
 
-    @property
-    def steps_done(self) -> int:
-        return int(self.step.numpy())
+    def parts(self) -> dict[str, Any]:
+        optimisers = {f"{name}_optimiser": o for name, o in self.optimisers.items()}
+        return {**super().parts(), **self.nets.trained(), **optimisers}
 
     def update(self, x: Any) -> dict[str, tf.Tensor]:
         """One training step on a batch (b, h, w, c) in [-1, 1]; the losses, as tensors.

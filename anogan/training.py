@@ -19,6 +19,7 @@ from anogan.distributed import handled, interrupts
 from anogan.errors import UserError
 from anogan.files import record
 from anogan.forecast import told_time
+from anogan.progress import progress
 from anogan.trainer import Trainer
 from utils import save_image, tile, to_float, to_uint8
 
@@ -97,14 +98,7 @@ class TrainingRun:
         batches = trainer.batches(self.images)
         saved = time.monotonic()
         every = max(1, total // GRIDS)
-        bar = tqdm(
-            total=total,
-            initial=step,
-            unit="step",
-            disable=not self.progress,
-            dynamic_ncols=True,
-            desc="training",
-        )
+        bar = progress(total, "step", "training", initial=step, shown=self.progress)
         try:
             with bar:
                 started, first = time.monotonic(), step

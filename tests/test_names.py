@@ -15,8 +15,8 @@ from anogan.dataset import ImageSet
 from anogan.errors import UserError
 from anogan.files import printable
 from anogan.labels import labelled
-from anogan.report.names import LONGEST, fitting, map_stems, picture_name
-from anogan.report.pictures import MAP_ENDINGS, detection_panel, view
+from anogan.report.names import LONGEST, MAP_ENDINGS, fitting, map_stems, picture_name
+from anogan.report.pictures import detection_panel, view
 from anogan.table import cell, from_cell
 
 pytestmark = pytest.mark.unit

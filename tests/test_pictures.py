@@ -11,8 +11,8 @@ from anogan.report import plots, sheet
 from anogan.report.best import Picture
 from anogan.report.names import drawable, fitting
 from anogan.report.pictures import view
+from anogan.report.scored import Scored
 from anogan.report.sheet import BAND, CELL, INK, PAD, Cell, contact_sheet
-from anogan.report.showing import Scored
 from anogan.scoring import TERMS
 
 pytestmark = pytest.mark.unit

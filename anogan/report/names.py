@@ -11,15 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-import matplotlib
-from matplotlib.ft2font import FT2Font
-
 from anogan.files import printable
 
 LONGEST = 200  # bytes of a map's name with its folders; file systems end a name at 255
 SHOWN = 40  # characters of an image's name in a picture's
 IN_TITLE = 100  # and in the heading of one
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+MAP_ENDINGS = (".npy", ".png", "_overlay.png")  # of the files that save_map writes
 
 
 def picture_name(group: str, rank: int, name: str) -> str:
@@ -27,10 +24,19 @@ def picture_name(group: str, rank: int, name: str) -> str:
     return f"{group}_{rank:02d}_{_plain(name)}.png"
 
 
+def font_file() -> Path:
+    """The file of the font that pictures are written in."""
+    import matplotlib  # slow, and not needed where there are no pictures
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
 @functools.cache
 def _letters() -> frozenset[int]:
-    """What the font has, that pictures are written in."""
-    return frozenset(FT2Font(str(FONT)).get_charmap())
+    """What that font has."""
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(str(font_file())).get_charmap())
 
 
 def drawable(text: str) -> str:

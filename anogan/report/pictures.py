@@ -25,7 +25,6 @@ MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
 OUTLINE = (0, 255, 255)
 TRUE = "cyan"  # outline of the true mask
 SMALLEST_VIEW = 160  # pixels: smaller originals are enlarged, so that lines on them are thin
-MAP_ENDINGS = (".npy", ".png", "_overlay.png")  # of the files that save_map writes
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -9,7 +9,7 @@ import logging
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -21,13 +21,11 @@ from anogan.errors import UserError
 from anogan.files import Output, atomic_file, write_atomic
 from anogan.masks import Masks
 from anogan.metrics import LABELS, PixelMeasures
-from anogan.report import plots, showing
 from anogan.report.best import Best, saved
 from anogan.report.facts import facts
-from anogan.report.names import map_stems
+from anogan.report.names import MAP_ENDINGS, map_stems
 from anogan.report.partial import Partial, Row
-from anogan.report.pictures import MAP_ENDINGS, save_map
-from anogan.report.showing import Scored
+from anogan.report.scored import Scored
 from anogan.scoring import TERMS, Calibration, Detection
 from anogan.table import cell
 from anogan.threshold import Threshold, normalise
@@ -43,6 +41,16 @@ COLUMNS = ("score", *TERMS, *CONTRIBUTIONS)
 GALLERY = 100  # of the most anomalous in the report; half as many of the least and the nearest
 KEPT = 500  # images of each label whose features and search losses are plotted
 TOGETHER = 32  # images that are scored again at a time, where their pictures were lost
+
+
+class Decision(NamedTuple):
+    """What is said of one image; None where there is no threshold, or no p-value."""
+
+    file: str
+    score: float
+    threshold: float | None
+    is_anomaly: bool | None
+    p_value: float | None
 
 
 class Results:
@@ -65,19 +73,21 @@ class Results:
         way: tuple[Any, ...] = (),
         batch_size: int = 1,
         detect: Callable[[np.ndarray], Detection] | None = None,
+        report: bool = True,
     ):
         """images: the ImageSet that is scored, by the DCGAN model and with its calibration.
 
         save_maps: also as files, one of each image; pictures: so many of the most and the least
         anomalous are drawn large. way: how z is found, and whatever else decides scores;
         batch_size: of the batches that will be added, see settle; detect: scores images
-        (n, h, w, c) in that way once more.
+        (n, h, w, c) in that way once more. report: whether pictures, plots and the page are made.
         """
         self.folder, self.images, self.model = Path(folder), images, model
         self.normal, self.threshold = calibration.normal_scores, threshold or Threshold()
         self.pixel_threshold = calibration.pixel_threshold(self.threshold.target_fpr)
         self.way = model.way(*way)
         self.masks, self.save_maps, self.pictures = masks, save_maps, pictures
+        self.report = report
         self.formula, self.batch_size = calibration.formula(), batch_size
         self.detect = detect or (lambda x: model.anomaly_detector(x, calibration=calibration))
         by_labels = self.threshold.uses_labels  # known only when all scores are
@@ -141,6 +151,9 @@ class Results:
 
     def add(self, indices: np.ndarray, queries: np.ndarray, found: Detection) -> None:
         """One batch: indices into the ImageSet, its images in [-1, 1], their Detection."""
+        if self.save_maps:
+            from anogan.report.pictures import save_map  # Matplotlib is slow to load
+
         rows = self._broken_rows()
         for i, index in enumerate(map(int, indices)):
             if self.save_maps:
@@ -150,7 +163,8 @@ class Results:
             self._take(index, row)
             rows.append(row)
         self.partial.add(rows)
-        self.best.offer(indices.tolist(), queries, found)
+        if self.report:
+            self.best.offer(indices.tolist(), queries, found)
         self._save_pictures()
 
     def _broken_rows(self) -> list[Row]:
@@ -214,6 +228,8 @@ class Results:
                 self.best.pictures[index] = picture
 
     def _save_pictures(self, now: bool = False) -> None:
+        if not self.report:
+            return
         key, names = self.partial.key, self.images.names
         self.partial.save_pictures(lambda path: self.best.save(path, key, names), now)
 
@@ -359,11 +375,14 @@ class Results:
         if self._pixels:
             metrics |= self._pixels.measures()
         write_atomic(self.new / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        groups = self._draw_again()
-        self._pictures(scored, groups)
-        showing.sheet(self.new / "contact_sheet.png", scored)
-        drawn = self._plots(scores, labels, value, metrics) if len(scores) else {}
-        self._report(scored, groups, metrics, drawn)
+        if self.report:
+            from anogan.report import showing
+
+            groups = self._draw_again()
+            self._pictures(scored, groups)
+            showing.sheet(self.new / "contact_sheet.png", scored)
+            drawn = self._plots(scores, labels, value, metrics) if len(scores) else {}
+            self._report(scored, groups, metrics, drawn)
         self.output.publish()
         return metrics
 
@@ -382,6 +401,21 @@ class Results:
             "versions": provenance.versions(),
             "date": provenance.now(),
         }
+
+    def decisions(self, threshold: float | None) -> list[Decision]:
+        """Of each image that could be read; after finish."""
+        scores = self.columns["score"]
+        p_values = [None] * len(scores) if self.normal is None else self.normal.p_value(scores)
+        return [
+            Decision(
+                self.images.names[index],
+                float(score),
+                threshold,
+                None if threshold is None else bool(score > threshold),
+                None if p is None else float(p),
+            )
+            for index, score, p in zip(self.indices, scores, p_values, strict=True)
+        ]
 
     def _draw_again(self) -> dict[str, list[int]]:
         """The indices to show, by group; pictures that no run kept are made anew."""
@@ -422,6 +456,8 @@ class Results:
                 rows.writerow(row)
 
     def _pictures(self, scored: Scored, groups: dict[str, list[int]]) -> None:
+        from anogan.report import showing
+
         least = groups["least"][: self.pictures]
         large = {"most": groups["most"][: self.pictures], "least": least[::-1]}
         showing.panels(self.new / "pictures", scored, large, self.best.pictures)
@@ -433,6 +469,8 @@ class Results:
         value: float | None,
         metrics: dict[str, Any],
     ) -> dict:
+        from anogan.report import plots
+
         folder = self.new / "plots"
         known = self._labels()
         names = ("images",) if self.images.labels is None else LABELS
@@ -466,6 +504,8 @@ class Results:
         metrics: dict[str, Any],
         drawn: dict[str, Path],
     ) -> None:
+        from anogan.report import showing
+
         shown = list(dict.fromkeys(sum((groups[n] for n in ("most", "nearest", "least")), [])))
         title = f"Anomaly test of {self.model.config.dataset}"
         told = facts(metrics, self.model.config, self.model.progress)

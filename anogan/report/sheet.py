@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anogan.report.names import FONT, drawable
+from anogan.report.names import drawable, font_file
 
 SIDE = 160  # pixels, the longer one of a thumbnail
 PAD, LINE = 8, 15  # pixels around a cell, and of a line of text
@@ -29,7 +29,7 @@ class Cell(NamedTuple):
 
 def contact_sheet(cells: Sequence[Cell], threshold: float | None) -> np.ndarray:
     """Cells, the most anomalous first, as uint8 (H, W, 3); a line where the threshold falls."""
-    font = ImageFont.truetype(str(FONT), 11)
+    font = ImageFont.truetype(str(font_file()), 11)
     above = len(cells) if threshold is None else sum(c.score > threshold for c in cells)
     parts = [cells[:above], cells[above:]]
     rows = [-(-len(part) // COLUMNS) for part in parts]

@@ -5,23 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anogan.dataset import ImageSet
-from anogan.masks import Masks
-from anogan.metrics import LABELS
 from anogan.report import page
 from anogan.report.best import Picture
-from anogan.report.facts import decided_by
-from anogan.report.names import fitting, picture_name
+from anogan.report.names import picture_name
 from anogan.report.pictures import View, detection_panel, view
+from anogan.report.scored import Scored
 from anogan.report.sheet import SIDE, Cell, contact_sheet
-from anogan.scoring import TERMS
-from anogan.threshold import NormalScores, told
 from utils import ImageError, save_image
 
 LARGE = 480  # pixels, the longer side of an original in a large picture
@@ -31,57 +25,16 @@ SHEET = 200  # images on the contact sheet
 PAINTERS = ThreadPoolExecutor(os.cpu_count(), "paint")
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What is known of a test when all its images are scored."""
-
-    images: ImageSet
-    masks: Masks | None
-    indices: np.ndarray  # (n,) of the images that could be scored, rising
-    columns: dict[str, np.ndarray]  # (n,) the score, its terms and what each contributes
-    threshold: float | None
-    pixel_threshold: float
-    normal: NormalScores | None
-
-    @property
-    def order(self) -> np.ndarray:
-        """Places (n,) in the columns, the most anomalous image first."""
-        return np.argsort(-self.columns["score"], kind="stable")
-
-    def known(self, index: int) -> tuple[str, str, str]:
-        """File, label and kind of an image, the latter empty where unknown."""
-        images = self.images
-        label = "" if images.labels is None else LABELS[images.labels[index]]
-        kind = "" if images.kinds is None else images.kinds[index]
-        return images.names[index], label, kind
-
-    def decided_by(self, place: int) -> str:
-        """What made the score at a place in the columns high."""
-        return decided_by({name: self.columns[f"{name}_contribution"][place] for name in TERMS})
-
-    def title(self, index: int) -> str:
-        """What is to be said of an image above its picture."""
-        file, label, kind = map(fitting, self.known(index))
-        place = int(np.searchsorted(self.indices, index))
-        score = self.columns["score"][place]
-        title = f"{file}{f' ({kind or label})' if kind or label else ''}\nanomaly score {score:.4g}"
-        if self.threshold is not None:
-            title += f", {'anomalous' if score > self.threshold else 'normal'}"
-            title += f" (threshold {self.threshold:.4g})"
-        if self.normal is not None:
-            title += f"; {told(int(self.normal.as_high([score])[0]), len(self.normal.scores))}"
-        return f"{title}\n{self.decided_by(place)}"
-
-    def view(self, index: int, picture: Picture, longest: int) -> View:
-        """An image's pictures, no larger than that many pixels a side."""
-        original, mask = picture.query, None
-        try:
-            original = self.images.original(index, longest)
-            mask = self.masks.read(index) if self.masks else None
-        except ImageError:  # it has just been changed or removed: as it was scored, then
-            pass
-        drawn = picture.reconstruction, picture.anomaly_map
-        return view(original, *drawn, self.pixel_threshold, mask)
+def _view(scored: Scored, index: int, picture: Picture, longest: int) -> View:
+    """An image's pictures, no larger than that many pixels a side."""
+    original, mask = picture.query, None
+    try:
+        original = scored.images.original(index, longest)
+        mask = scored.masks.read(index) if scored.masks else None
+    except ImageError:  # it has just been changed or removed: as it was scored, then
+        pass
+    drawn = picture.reconstruction, picture.anomaly_map
+    return view(original, *drawn, scored.pixel_threshold, mask)
 
 
 def panels(
@@ -96,7 +49,7 @@ def panels(
             detection_panel(
                 path,
                 scored.title(index),
-                scored.view(index, picture, LARGE),
+                _view(scored, index, picture, LARGE),
                 picture.anomaly_map,
                 scored.pixel_threshold,
                 legend,
@@ -150,7 +103,7 @@ def report(
 
     def card(index: int) -> page.Card:
         place = int(np.searchsorted(scored.indices, index))
-        original, overlay, drawn = map(page.webp, scored.view(index, pictures[index], ON_PAGE))
+        original, overlay, drawn = map(page.webp, _view(scored, index, pictures[index], ON_PAGE))
         return page.Card(int(rank[place]), original, overlay, drawn, scored.decided_by(place))
 
     decision = {} if scored.threshold is None else {"threshold": scored.threshold}
