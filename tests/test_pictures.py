@@ -13,6 +13,7 @@ from anogan.report.names import drawable, fitting
 from anogan.report.pictures import view
 from anogan.report.scored import Scored
 from anogan.report.sheet import BAND, CELL, INK, PAD, Cell, contact_sheet
+from anogan.report.showing import view_of
 from anogan.scoring import TERMS
 
 pytestmark = pytest.mark.unit
@@ -49,15 +50,15 @@ def picture(images):
 
 def test_original_is_shown_in_its_own_size_and_aspect(parts):
     scored, pixels = parts
-    shown = scored.view(0, picture(scored.images), 480)
+    shown = view_of(scored, 0, picture(scored.images), 480)
     np.testing.assert_array_equal(shown.original[..., 0], pixels)
     assert shown.overlay.shape == shown.reconstruction.shape == (400, 100, 3)
-    assert scored.view(0, picture(scored.images), 320).original.shape == (320, 80, 3)
+    assert view_of(scored, 0, picture(scored.images), 320).original.shape == (320, 80, 3)
 
 
 def test_true_mask_and_pixel_threshold_are_outlined_where_they_are(parts):
     scored, _ = parts
-    overlay = scored.view(0, picture(scored.images), 320).overlay
+    overlay = view_of(scored, 0, picture(scored.images), 320).overlay
     rows, columns = np.nonzero(has(overlay, CYAN))
     assert rows.min() >= 236 and rows.max() <= 244  # row 300 of 400, at 320
     assert 13 <= columns.min() <= 16 and 62 <= columns.max() <= 67
@@ -69,7 +70,7 @@ def test_without_masks_nothing_is_cyan_and_a_lost_original_is_shown_as_it_was_sc
     scored, _ = parts
     kept = picture(scored.images)
     (scored.masks.images._source.folder / "a.png").unlink()
-    shown = scored.view(0, kept, 320)
+    shown = view_of(scored, 0, kept, 320)
     assert shown.original.shape == (160, 160, 3) and not has(shown.overlay, CYAN).any()
     np.testing.assert_array_equal(shown.original[::5, ::5, :1], kept.query)
 

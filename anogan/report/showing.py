@@ -25,7 +25,7 @@ SHEET = 200  # images on the contact sheet
 PAINTERS = ThreadPoolExecutor(os.cpu_count(), "paint")
 
 
-def _view(scored: Scored, index: int, picture: Picture, longest: int) -> View:
+def view_of(scored: Scored, index: int, picture: Picture, longest: int) -> View:
     """An image's pictures, no larger than that many pixels a side."""
     original, mask = picture.query, None
     try:
@@ -49,7 +49,7 @@ def panels(
             detection_panel(
                 path,
                 scored.title(index),
-                _view(scored, index, picture, LARGE),
+                view_of(scored, index, picture, LARGE),
                 picture.anomaly_map,
                 scored.pixel_threshold,
                 legend,
@@ -103,7 +103,7 @@ def report(
 
     def card(index: int) -> page.Card:
         place = int(np.searchsorted(scored.indices, index))
-        original, overlay, drawn = map(page.webp, _view(scored, index, pictures[index], ON_PAGE))
+        original, overlay, drawn = map(page.webp, view_of(scored, index, pictures[index], ON_PAGE))
         return page.Card(int(rank[place]), original, overlay, drawn, scored.decided_by(place))
 
     decision = {} if scored.threshold is None else {"threshold": scored.threshold}
