@@ -3,10 +3,11 @@
 python benchmarks/start.py [--rounds 5]
 
 Trains for a few steps on 300 pictures of 64 x 64 that it draws, then runs in turn, each in a
-process of its own: `import tensorflow`, and main.py that scores one image, and 129 of them without
-and with the report. Of each the least time of all rounds counts, by the clock and of the
-processors: other work on the machine only adds to it. A further process of each kind says where the
-time goes. Prints a table of ratios to the import and writes results/start.json.
+process of its own: `import tensorflow`, and main.py that scores one image, and 129 of
+them without and with the report. Of each the least time of all rounds counts, by the clock and of
+the processors: other work on the machine only adds to it. A further process of each kind says
+where the time goes. Prints
+a table of ratios to the import and writes results/start.json.
 """
 
 from __future__ import annotations
