@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(RUN) main.py --dataset mnist --normal_class 8 --train --anomaly_test
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2
 
 test-slow: $(VENV)/.installed-dev
 	$(RUN) -m pytest -q -m slow --ignore tests/campaign

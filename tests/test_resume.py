@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anogan import provenance
 from anogan.errors import UserError
 from anogan.files import PARTIAL, STAGING
 from anogan.folders import image_folder
@@ -18,6 +19,12 @@ from anogan.report.results import COLUMNS, Results
 from utils import ImageError
 
 pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(autouse=True)
+def the_same_time(monkeypatch):
+    """Results say when they were made, and are compared here."""
+    monkeypatch.setattr(provenance, "now", lambda: "2026-01-01T00:00:00+00:00")
 
 
 @pytest.fixture(autouse=True)
