@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anogan.errors import UserError
-from anogan.quiet import not_imported, without_startup_lines
+from anogan.quiet import not_imported, silence_retracing, without_startup_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,6 +189,7 @@ def import_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+    silence_retracing()
 
 
 def has_gpu() -> bool:

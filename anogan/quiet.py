@@ -69,6 +69,12 @@ def not_imported(*names: str) -> Iterator[None]:
             del sys.modules[name]
 
 
+def silence_retracing() -> None:
+    """Once for the process: TensorFlow takes the graphs of several objects for one made anew."""
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
+
+
 def silence_pillow() -> None:
     """Once for the process, for good."""
     import PIL  # here, so that main.py answers a mistyped flag at once

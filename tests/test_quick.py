@@ -19,6 +19,7 @@ from anogan.folders import image_folder
 from anogan.options import Options
 from anogan.places import test_places as places_of
 from anogan.quiet import not_imported, without_startup_lines
+from utils import to_float
 
 
 @pytest.fixture
@@ -179,3 +180,13 @@ def test_a_process_imports_no_more_than_it_needs():
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert found.stdout == "[]\n" and not found.stderr
+
+
+def test_a_second_memory_is_no_cause_for_alarm(zeros, caplog):
+    from anogan.distributed import import_tensorflow
+    from anogan.memory import Memory
+
+    import_tensorflow()
+    for count in range(8):
+        Memory(zeros[: 4 + count]).maps(to_float(zeros[:2]))
+    assert "retracing" not in caplog.text
