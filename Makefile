@@ -14,7 +14,7 @@ test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -q -n 2
 
 test-slow: $(VENV)/.installed-dev
-	$(RUN) -m pytest -q -m slow --ignore tests/campaign
+	$(RUN) -m pytest -q -n 2 -m slow --ignore tests/campaign
 
 # Seeded attempts to break the tool: ten minutes; SIZE=1 takes hours and is the full campaign.
 SIZE ?= 0.05

@@ -72,7 +72,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
     >>> from anogan.estimator import AnoGAN
     >>> X, y = load_digits(return_X_y=True)
     >>> detector = AnoGAN(image_shape=(8, 8), steps=20, settings={"gf_dim": 8, "df_dim": 8})
-    >>> detector.fit(X[y == 0]).predict(X[y == 1]).mean() < 0  # most are outliers: -1
+    >>> bool(detector.fit(X[y == 0]).predict(X[y == 1]).mean() < 0)  # most are outliers: -1
     True
     """
 
@@ -156,8 +156,8 @@ class AnoGAN(OutlierMixin, BaseEstimator):
             if not reset and shape != self.image_shape_:
                 raise ValueError(f"images are {shape}, those in fit were {self.image_shape_}")
             X = X.reshape(len(X), -1)
-        least = FEWEST_IMAGES if reset else 1
-        rows = validate_data(self, X, reset=reset, ensure_min_samples=least, ensure_min_features=2)
+        least = {"ensure_min_samples": FEWEST_IMAGES, "ensure_min_features": 2} if reset else {}
+        rows = validate_data(self, X, reset=reset, **least)
         if rows.dtype.kind not in "fiub":
             raise ValueError(f"X holds {rows.dtype}: give numbers")
         return rows, shape

@@ -243,6 +243,7 @@ def test_ctrl_c_ends_it_cleanly(trained_folder, queries, sign):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     ) as process:
+        assert process.stdout.readline().startswith("the model in ")
         line = process.stdout.readline()
         assert re.match(r"serving at http://127\.0\.0\.1:\d+ ", line)
         assert ask(line.split()[2], packed(queries[0][0]))[0] == 200
