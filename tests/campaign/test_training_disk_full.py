@@ -80,7 +80,9 @@ def fault(code, log, cwd, step) -> str:
 
 BAR = re.compile(r"step/s|s/step")
 KNOWN = (
-    r"error: |WARNING: no |training on |going on |trained to step |reconstructions |nothing to do"
+    r"error: |WARNING: (no|only) |training on |going on |trained to step |reconstructions "
+    r"|nothing to do"
+    r"|[0-9]+ steps of |about |are all normal|ranked by "
 )
 
 
