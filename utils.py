@@ -104,7 +104,7 @@ def load_image(
         crop_h, crop_w = crop or (h, w)
         if crop_h > h or crop_w > w:
             raise ImageError(
-                _name(path),
+                name_of(path),
                 f"{h} x {w} pixels, smaller than the crop of {crop_h} x {crop_w}: "
                 "lower --input_height and --input_width, or leave out --crop",
             )
@@ -243,8 +243,7 @@ def _opened(path: File) -> Iterator[Image.Image]:
     except MemoryError:
         raise ImageError(path, "takes more memory than there is: shrink it") from None
     except Exception as error:  # Pillow's decoders raise any of a dozen kinds on broken files
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = (text.strip() or type(error).__name__).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise ImageError(path, f"cannot be read ({reason})") from error
 
 
@@ -265,10 +264,10 @@ def _copied(given: Image.Image) -> Iterator[Image.Image]:
     except UserError:
         raise
     except Exception as error:  # as for files, which Pillow reads as late as here
-        raise ImageError(_name(given), f"cannot be read ({first_line(error)})") from error
+        raise ImageError(name_of(given), f"cannot be read ({first_line(error)})") from error
 
 
-def _name(path: File) -> File:
+def name_of(path: File) -> File:
     """Of a file, or what an image is called that may be from none."""
     return getattr(path, "filename", "") or "an image" if isinstance(path, Image.Image) else path
 

@@ -95,9 +95,7 @@ class Workers:
             first = tf.equal(context.replica_id_in_sync_group % self.devices, 0)
             return context.all_reduce("SUM", x * tf.cast(first, x.dtype))
 
-        self._total = tf.function(
-            lambda x: self.strategy.run(add, (x,)), autograph=False, reduce_retracing=True
-        )
+        self._total = graph_of(lambda x: self.strategy.run(add, (x,)), reduce_retracing=True)
 
     def shared_out(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         """A function of arrays as a tf.function with these options; rows over local devices.

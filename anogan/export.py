@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anogan.config import Config
-from anogan.errors import UserError
-from anogan.files import record, require_writable, write_atomic, written
+from anogan.errors import UserError, first_line
+from anogan.files import record, require_writable, temporary_in, write_atomic, written
 from anogan.threshold import Threshold
 
 if TYPE_CHECKING:  # both import TensorFlow, which is slow
@@ -119,7 +118,7 @@ def _save_folder(graph: WholeGraph, path: Path) -> None:
     """Writes a SavedModel aside and then puts it in the place of a former one."""
     import tensorflow as tf
 
-    new, old = (path.with_name(f".{secrets.token_hex(8)}.tmp") for _ in range(2))
+    new, old = (temporary_in(path.parent) for _ in range(2))
     try:
         with _quiet():
             tf.saved_model.save(graph, str(new), signatures=graph.score)
@@ -127,7 +126,7 @@ def _save_folder(graph: WholeGraph, path: Path) -> None:
             os.rename(path, old)
         os.rename(new, path)
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"{path} cannot be written ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path} cannot be written ({first_line(error)})") from error
     finally:
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)

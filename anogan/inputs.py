@@ -15,7 +15,7 @@ from PIL import Image
 from anogan.config import Config
 from anogan.dataset import DECODERS
 from anogan.errors import UserError
-from utils import checked_images, load_image
+from utils import checked_images, load_image, name_of
 
 FILES = str, os.PathLike, Image.Image
 
@@ -71,8 +71,7 @@ def _read(files: list[Any], config: Config) -> np.ndarray:
 
 
 def _read_one(file: str | Path | Image.Image, config: Config) -> np.ndarray:
-    name = getattr(file, "filename", "") or "an image" if isinstance(file, Image.Image) else file
     say: Callable[[str], None] = functools.partial(
-        logging.getLogger(__name__).warning, "%s: %s", name
+        logging.getLogger(__name__).warning, "%s: %s", name_of(file)
     )
     return load_image(file, *config.shape, config.crop, config.value_range, say)

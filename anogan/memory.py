@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from anogan.distributed import graph_of
 from utils import to_float
 
 BINS = 8  # of orientations
@@ -79,7 +80,7 @@ class Memory:
             self.known.append(_ready(found))
             self.usual.append(USUAL * usual)
             self.spread.append(tf.maximum(tf.reduce_mean(usual), 1e-3))
-        self.maps = tf.function(self.newness, autograph=False, reduce_retracing=True)
+        self.maps = graph_of(self.newness, reduce_retracing=True)
 
     def newness(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(b, h, w, c) in [-1, 1] -> how new images are (b,), and their places (b, h, w), 0 and up.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anogan.dataset import ImageSet, permutation
+from anogan.dataset import ImageSet, permutation, thin
 from anogan.errors import UserError
 from anogan.files import atomic_file, record
 from anogan.labels import finder, read_text
@@ -61,7 +61,7 @@ def oddness(model: DCGAN, images: np.ndarray) -> np.ndarray:
 
 def rank(model: DCGAN, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """(indices of the training images, the oddest first; their scores); of many RANKED alone."""
-    wanted = np.linspace(0, len(images) - 1, min(len(images), RANKED)).astype(int)
+    wanted = np.array(thin(list(range(len(images))), RANKED))
     pixels, indices = images.read(wanted)
     scores = oddness(model, pixels)
     order = np.argsort(-scores, kind="stable")

@@ -13,7 +13,7 @@ import tensorflow as tf
 import ops
 from anogan.config import Config
 from anogan.dataset import ImageSet
-from anogan.distributed import Workers
+from anogan.distributed import Workers, graph_of
 from anogan.errors import UserError
 from anogan.networks import Networks
 from anogan.synthetic import ReplicaSlice, plant_anomalies, plant_defects
@@ -60,8 +60,8 @@ class Trainer(Averages):
                 config.learning_rate, config.beta1, BETA2[config.is_classic]
             )
             self.optimisers[name].build(net.trainable_variables)
-        self._train_step = tf.function(self._step_everywhere, autograph=False)
-        self._penalty_step = tf.function(self._penalty_everywhere, autograph=False)
+        self._train_step = graph_of(self._step_everywhere)
+        self._penalty_step = graph_of(self._penalty_everywhere)
 
     def parts(self) -> dict[str, Any]:
         optimisers = {f"{name}_optimiser": o for name, o in self.optimisers.items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from anogan.dataset import thin
 from anogan.report import page
 from anogan.report.best import Picture
 from anogan.report.names import picture_name
@@ -61,7 +62,7 @@ def sheet(path: Path, scored: Scored) -> None:
     order = scored.order
     if not len(order):
         return
-    shown = order[np.unique(np.linspace(0, len(order) - 1, min(SHEET, len(order)), dtype=int))]
+    shown = thin(order.tolist(), SHEET)
     cells = [cell for cell in PAINTERS.map(lambda place: _cell(scored, place), shown) if cell]
     if cells:
         save_image(path, contact_sheet(cells, scored.threshold))
