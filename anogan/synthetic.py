@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import ops
+from anogan.distributed import graph_of
 
 VISIBLE = 0.08  # of [-1, 1]: a smaller change is no anomaly
 CHUNKS = 4  # parts of a batch, each filled in one way: all ways for all would take longer
@@ -181,7 +182,7 @@ def _filling(fills: tuple[Fill, ...], replicas: int) -> Callable[..., tf.Tensor]
         return tf.switch_case(which, [functools.partial(fill, images, random) for fill in fills])
 
     once = {"_noinline": True}  # or the optimiser would copy it into each place again
-    return tf.function(filled, autograph=False, experimental_attributes=once)
+    return graph_of(filled, experimental_attributes=once)
 
 
 def _changed(images: tf.Tensor, planted: tf.Tensor) -> tf.Tensor:

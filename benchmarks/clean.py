@@ -1,6 +1,6 @@
 """Does the ranking of training images find anomalies among them?
 
-python benchmarks/clean.py DATA_DIR [--sets elpv pcb] [--seeds 0 1 2] [--train]
+python benchmarks/clean.py [--data_dir data] [--sets elpv pcb] [--seeds 0 1 2] [--train]
 
 Adds defective test images to normal training images until they are 5 %, and counts how many of
 these are in the oddest tenth: by the memory alone, and with --train by the whole score after a
@@ -11,9 +11,9 @@ results/clean.jsonl; what is there already is not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,7 +21,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import numpy as np  # noqa: E402
-from detection import SETS, load_lines, read_all  # noqa: E402
+from detection import SETS, read_all  # noqa: E402
+from lines import run_once  # noqa: E402
 
 from anogan import suspicious  # noqa: E402
 from anogan.config import Config  # noqa: E402
@@ -69,19 +70,14 @@ def main(args: argparse.Namespace) -> None:
     for name in args.sets:
         for seed in args.seeds:
             key = {"set": name, "class": CLASSES[name], "seed": seed, "trained": args.train}
-            if any(key.items() <= line.items() for line in load_lines(RESULTS)):
-                continue
-            line = {**key, **one_run(args.data_dir, name, seed, args.train)}
-            with open(RESULTS, "a") as file:
-                file.write(json.dumps(line) + "\n")
-            print(line, flush=True)
+            run_once(RESULTS, key, partial(one_run, args.data_dir, name, seed, args.train))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data_dir")
+    parser.add_argument("--data_dir", default="data")
     parser.add_argument("--sets", nargs="*", choices=tuple(CLASSES), default=list(CLASSES))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--train", action="store_true")

@@ -19,7 +19,6 @@ are those of their categories that are there; mvtec's figures stand beside publi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -33,6 +32,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import numpy as np  # noqa: E402
+from lines import append, load_lines  # noqa: E402
 from localisation import KINDS, plant  # noqa: E402
 from published import mvtec_table  # noqa: E402
 from sklearn.decomposition import PCA  # noqa: E402
@@ -270,15 +270,9 @@ def run(args, sets: list[str]) -> None:
                     line = {**key, "peers": peers(data), **one_run(data, searches)}
                 except Exception as error:  # a failed run is a result, too
                     line = {**key, "failed": f"{type(error).__name__}: {error}", "searches": {}}
-                args.results.parent.mkdir(parents=True, exist_ok=True)
-                with open(args.results, "a") as file:
-                    file.write(json.dumps(line) + "\n")
+                append(args.results, line)
                 said = {s: round(v["auroc"], 4) for s, v in line["searches"].items()}
                 print(key, said or line["failed"], line.get("peers"), flush=True)
-
-
-def load_lines(results: Path) -> list[dict]:
-    return [json.loads(x) for x in results.read_text().splitlines()] if results.exists() else []
 
 
 def told(values: list[float], digits: int = 3) -> str:

@@ -1,6 +1,6 @@
 """How AUROC falls with few training images.
 
-python benchmarks/few_images.py DATA_DIR [--sets mnist elpv] [--counts 20 50 100 200] [--seeds 0]
+python benchmarks/few_images.py [--data_dir data] [--sets mnist elpv] [--counts 20 50 100 200]
 
 Trains with the tool's defaults on so many evenly spaced images of the digit 8 or of ELPV's
 monocrystalline cells, scores the test images, and appends a line of JSON a run to
@@ -11,9 +11,9 @@ an interruption.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,7 +21,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import numpy as np  # noqa: E402
-from detection import SETS, auroc, load_lines  # noqa: E402
+from detection import SETS, auroc  # noqa: E402
+from lines import run_once  # noqa: E402
 
 RESULTS = HERE / "results" / "few_images.jsonl"
 CLASSES = {"mnist": "8", "elpv": "mono"}
@@ -54,19 +55,14 @@ def main(args: argparse.Namespace) -> None:
         for name in args.sets:
             for count in args.counts:
                 key = {"set": name, "class": CLASSES[name], "images": count, "seed": seed}
-                if any(key.items() <= line.items() for line in load_lines(RESULTS)):
-                    continue
-                line = {**key, **one_run(args.data_dir, name, count, seed)}
-                with open(RESULTS, "a") as file:
-                    file.write(json.dumps(line) + "\n")
-                print(line, flush=True)
+                run_once(RESULTS, key, partial(one_run, args.data_dir, name, count, seed))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data_dir")
+    parser.add_argument("--data_dir", default="data")
     parser.add_argument("--sets", nargs="*", choices=tuple(CLASSES), default=list(CLASSES))
     parser.add_argument("--counts", type=int, nargs="*", default=[20, 50, 100, 200])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])

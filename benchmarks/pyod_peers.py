@@ -10,12 +10,13 @@ evenly spaced, as vectors in [0, 1]. Writes results/pyod.jsonl; what is there is
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from lines import run_once
 from sklearn.metrics import roc_auc_score
 
 HERE = Path(__file__).parent
@@ -48,33 +49,26 @@ def some(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     return pixels.reshape(len(pixels), -1) / 255.0, places
 
 
+def one_run(detector, train: np.ndarray, queries: np.ndarray, labels: np.ndarray) -> dict:
+    started = time.monotonic()
+    scores = detector.fit(train).decision_function(queries)
+    seconds = time.monotonic() - started
+    return {"auroc": float(roc_auc_score(labels, scores)), "seconds": seconds}
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--data_dir", default="data")
     p.add_argument("--classes", type=int, nargs="*", default=[8])
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    done = {(r["class"], r["seed"], r["method"]) for r in map(json.loads, lines)}
     for digit in args.classes:
         test = mnist(args.data_dir, "test", normal_class=digit)
         train, _ = some(mnist(args.data_dir, "train", normal_class=digit))
         queries, places = some(test)
         for method, detector in detectors(train.shape[1], args.seed).items():
-            if (digit, args.seed, method) in done:
-                continue
-            started = time.monotonic()
-            scores = detector.fit(train).decision_function(queries)
-            line = {
-                "class": digit,
-                "seed": args.seed,
-                "method": method,
-                "auroc": float(roc_auc_score(test.labels[places], scores)),
-                "seconds": time.monotonic() - started,
-            }
-            with open(RESULTS, "a") as file:
-                file.write(json.dumps(line) + "\n")
-            print(line, flush=True)
+            key = {"class": digit, "seed": args.seed, "method": method}
+            run_once(RESULTS, key, partial(one_run, detector, train, queries, test.labels[places]))
 
 
 if __name__ == "__main__":
