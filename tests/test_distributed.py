@@ -2,19 +2,16 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import free_ports, start
 
 from anogan import distributed
 from anogan.errors import UserError
@@ -79,31 +76,6 @@ def folders(tmp_path_factory, zeros, digits):
     Image.fromarray(deep).save(root / "test_data" / "odd" / "020.png")
     np.save(root / "zeros.npy", zeros)
     return root
-
-
-def start(cwd, code, arguments, index=None, ports=()):
-    """A Python process, one of a team if it has an index; its lines go to a file in cwd."""
-    variables = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    variables.pop("TF_CONFIG", None)
-    if index is not None:
-        task = {"type": "worker", "index": index}
-        cluster = {"worker": [f"localhost:{port}" for port in ports]}
-        variables["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
-    with (cwd / f"worker{index or 0}.log").open("a") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            cwd=cwd, env=variables, stdout=log, stderr=log,
-        )  # fmt: skip
-
-
-def free_ports():
-    sockets = [socket.socket() for _ in range(2)]
-    for s in sockets:
-        s.bind(("localhost", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 def finish(cwd, *processes):

@@ -1,9 +1,7 @@
 """SIGKILL at any moment of a scoring: the same command then leaves what an unbroken one does."""
 
-import os
 import random
 import shutil
-import signal
 import time
 
 import pytest
@@ -28,26 +26,6 @@ def rows_at(cwd) -> int:
         return 0
 
 
-def killed(driver, cwd, rng, length) -> bool:
-    """Starts a scoring and kills it: one in four anywhere, others once it has new rows."""
-    before = rows_at(cwd)
-    process = os.pidfd_open(driver.start(cwd, ARGUMENTS, FEW_PICTURES))
-    try:
-        if rng.random() < 0.25:
-            time.sleep(rng.uniform(0, length))
-        else:
-            end = time.monotonic() + 60
-            while rows_at(cwd) == before and time.monotonic() < end:
-                time.sleep(0.001)
-            time.sleep(rng.uniform(0, 0.3 * length))
-        signal.pidfd_send_signal(process, signal.SIGKILL)
-    except ProcessLookupError:  # it was at its end
-        pass
-    finally:
-        os.close(process)
-    return driver.end()[0] == -signal.SIGKILL
-
-
 def test_scoring_killed_at_random_moments(trained_folder, queries, tmp_path):
     rng, kills, wanted, found, taken_up = random.Random(SEED), 0, size(KILLS), [], 0
     unbroken, number = tmp_path / "unbroken", 0
@@ -67,7 +45,8 @@ def test_scoring_killed_at_random_moments(trained_folder, queries, tmp_path):
             shutil.copytree(tmp_path / "earlier", cwd)  # with the times of its files
             what = ""
             for _ in range(min(IN_A_ROW, wanted - kills)):
-                kills += killed(driver, cwd, rng, length)
+                way = rng, length, rows_at, 0.3 * length
+                kills += driver.killed(cwd, *way, ARGUMENTS, FEW_PICTURES)
                 what = what or mixed(cwd, old)
             code, log = driver.run(cwd, ARGUMENTS, FEW_PICTURES)
             taken_up += "going on" in log

@@ -2,17 +2,14 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from processes import free_ports, start
 
 from anogan.files import PARTIAL
 from campaign.scoring_runs import FEW_PICTURES
@@ -41,30 +38,6 @@ def make_data(cwd, queries, count):
         shutil.copyfile(source, path)
 
 
-def start(cwd, arguments, index, ports):
-    cluster = {"worker": [f"localhost:{port}" for port in ports]}
-    variables = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
-    }
-    with (cwd / f"worker{index}.log").open("a") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", MAIN, *arguments], cwd=cwd, env=variables, stdout=log, stderr=log
-        )
-
-
-def free_ports():
-    sockets = [socket.socket() for _ in range(2)]
-    for s in sockets:
-        s.bind(("localhost", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 def rows(cwd, worker):
     """How many rows a worker has written, about."""
     try:
@@ -91,7 +64,7 @@ def test_two_workers_score_very_many_files_though_one_is_killed(trained_folder, 
     arguments = ["--dataset", "zeros", "--anomaly_test", "--test_dir", "test"]
     arguments += ["--strategy", "multiworker", "--test_batch_size", "32"]
     ports = free_ports()
-    team = [start(tmp_path, arguments, index, ports) for index in (0, 1)]
+    team = [start(tmp_path, MAIN, arguments, index, ports) for index in (0, 1)]
     end = time.monotonic() + 600 + count / 20
     try:
         while rows(tmp_path, 1) < count / 8:  # a quarter of its share
@@ -99,7 +72,7 @@ def test_two_workers_score_very_many_files_though_one_is_killed(trained_folder, 
             time.sleep(0.02)
         team[1].kill()
         team[1].wait()
-        team[1] = start(tmp_path, arguments, 1, ports)
+        team[1] = start(tmp_path, MAIN, arguments, 1, ports)
         while any(p.poll() is None for p in team):
             assert time.monotonic() < end, logs(tmp_path)
             if rows(tmp_path, 1):  # both are scoring

@@ -1,9 +1,7 @@
 """SIGKILL at random moments of a training: the same command then ends as an unbroken one does."""
 
-import os
 import random
 import shutil
-import signal
 import time
 
 import pytest
@@ -30,26 +28,6 @@ def last_save(cwd) -> int:
     return max(times)
 
 
-def killed(driver, cwd, rng, length) -> bool:
-    """Starts a training and kills it: one in four anywhere, others after a first checkpoint."""
-    before = last_save(cwd)
-    process = os.pidfd_open(driver.start(cwd))
-    try:
-        if rng.random() < 0.25:
-            time.sleep(rng.uniform(0, length))
-        else:
-            end = time.monotonic() + 60
-            while last_save(cwd) == before and time.monotonic() < end:
-                time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.4 * length))
-        signal.pidfd_send_signal(process, signal.SIGKILL)
-    except ProcessLookupError:  # it was at its end
-        pass
-    finally:
-        os.close(process)
-    return driver.end()[0] == -signal.SIGKILL
-
-
 def test_training_killed_at_random_moments(zeros, tmp_path):
     rng, kills, wanted, found = random.Random(SEED), 0, size(KILLS), []
     unbroken = tmp_path / "unbroken"
@@ -63,7 +41,8 @@ def test_training_killed_at_random_moments(zeros, tmp_path):
             cwd = tmp_path / str(number)
             make_data(cwd, zeros[:60])
             here = min(IN_A_ROW, wanted - kills)
-            kills += sum(killed(driver, cwd, rng, length) for _ in range(here))
+            way = rng, length, last_save, 0.4 * length
+            kills += sum(driver.killed(cwd, *way) for _ in range(here))
             code, log = driver.run(cwd)
             what = differences(cwd, unbroken) if code == 0 else f"exit code {code}"
             if what or "Traceback" in log:

@@ -4,8 +4,10 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,29 @@ class Driver:
         """The exit code and the lines of a command."""
         self.start(cwd, arguments, setup)
         return self.end()
+
+    def killed(self, cwd, rng, within, progress, after, arguments=ARGUMENTS, setup=OFTEN) -> bool:
+        """Starts a command and kills it; whether it was not at its end before.
+
+        One in four anywhere within so many seconds, others up to `after` seconds after progress(),
+        a number of what the command has left behind, has changed.
+        """
+        before = progress(cwd)
+        process = os.pidfd_open(self.start(cwd, arguments, setup))
+        try:
+            if rng.random() < 0.25:
+                time.sleep(rng.uniform(0, within))
+            else:
+                end = time.monotonic() + 60
+                while progress(cwd) == before and time.monotonic() < end:
+                    time.sleep(0.001)
+                time.sleep(rng.uniform(0, after))
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        except ProcessLookupError:  # it was at its end
+            pass
+        finally:
+            os.close(process)
+        return self.end()[0] == -signal.SIGKILL
 
 
 def make_data(cwd, images):
