@@ -234,6 +234,7 @@ class ImageSet:
             full[~good] = [self._stand_in(i) for i in indices[~good]]
             return full
 
+        @tf.autograph.experimental.do_not_convert  # which writes files, see distributed.graph_of
         def tensor(element: tf.Tensor) -> tf.Tensor:
             images = tf.numpy_function(batch, [element], tf.uint8, stateful=False)
             images = tf.ensure_shape(images, (size, *self.shape))
