@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
+import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from anogan.errors import UserError
 from anogan.fetch import DownloadError
 from anogan.files import printable
 from anogan.industrial import MVTEC_CATEGORIES, fetch_kolektor, fetch_mvtec, fetch_visa
+from anogan.lock import only_one
 from anogan.sources import LSUN_CATEGORIES, fetch_celeba, fetch_elpv, fetch_lsun, fetch_mnist
 
 # Name: what it is, and what fetches it. That takes the data folder and --from_file (lsun and mvtec
@@ -86,6 +90,17 @@ def _options(name: str, args: argparse.Namespace) -> dict[str, str]:
     return {key: value for key, value in given.items() if value}
 
 
+@contextlib.contextmanager
+def _only(data_dir: Path, name: str) -> Iterator[None]:
+    """This process is the only one that fetches a data set; UserError where another one does."""
+    if data_dir.is_dir() and not os.access(data_dir, os.W_OK):  # it may be there already
+        yield
+        return
+    busy = f"another download of it is at work in {data_dir}: wait until it ends"
+    with only_one(data_dir / f".{name}.lock", busy):
+        yield
+
+
 def _reason(error: OSError, args: argparse.Namespace) -> str:
     """What is wrong with a file, and the remedy."""
     path = error.filename or args.data_dir
@@ -108,10 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.from_file and not is_usable(args.from_file):
                 raise DownloadError(f"--from_file {args.from_file}: there is no such file")
             _, fetch = DATASETS[name]
-            line = fetch(args.data_dir, args.from_file, **_options(name, args))
+            with _only(args.data_dir, name):
+                line = fetch(args.data_dir, args.from_file, **_options(name, args))
             print(f"{name}: {printable(line)}", flush=True)
             continue
-        except DownloadError as error:
+        except (DownloadError, UserError) as error:
             reason = str(error)
         except ImportError as error:
             reason = f"{error}; run: python -m pip install -r requirements.txt"

@@ -9,7 +9,7 @@
     images.json       held_out: names of all images kept from training; images: {name: [size,
                       time]} of all training images. Runs of before version 2 have none
     calibration.json  {version and way: Calibration}, a cache
-    .lock             held by the process that trains here, see lock.only_run
+    .lock             held by the process that trains here, see lock.only_one
 
 A folder is data, maybe from elsewhere: loading it runs none of its content, and only files of these
 names in it are read, replaced or removed, no links. Each file is written whole or not at all.

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -21,7 +21,7 @@ from anogan.errors import UserError
 from anogan.files import Output, clear_temporaries, printable, record, require_writable
 from anogan.folders import list_images
 from anogan.labels import labelled
-from anogan.lock import only_run
+from anogan.lock import LOCK, only_one
 from anogan.masks import Masks
 from anogan.options import Options
 from anogan.places import (
@@ -254,9 +254,20 @@ def run_config(options: Options) -> tuple[Config, dict]:
 def train(options: Options, config: Config, changes: dict, images: ImageSet) -> DCGAN:
     """Trains a new run, or goes on with the one that is there; the model."""
     folder = run_folder(options)
-    is_chief = options.strategy != "multiworker" or distributed.task()[0] == 0
-    with only_run(folder) if is_chief else contextlib.nullcontext():
+    with _only(options, folder, "training run", "--checkpoint_dir"):
         return _train(options, folder, config, changes, images)
+
+
+@contextlib.contextmanager
+def _only(options: Options, folder: Path, what: str, flag: str) -> Iterator[None]:
+    """The chief is the only one that writes to a folder; UserError where another process does."""
+    if options.strategy == "multiworker" and distributed.task()[0]:
+        yield
+        return
+    busy = f"another {what} is at work in {folder}: wait until it ends, or name another {flag}"
+    with only_one(folder / LOCK, busy):
+        clear_temporaries(folder)
+        yield
 
 
 def _train(
@@ -359,6 +370,11 @@ def connect(options: Options) -> distributed.Workers:
 
 def anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None = None) -> int:
     """Scores the test images and writes the results, and JSON to `out`; the exit code."""
+    with _only(options, test.folder, "scoring", "--test_result_dir"):
+        return _anomaly_test(options, model, test, out)
+
+
+def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None) -> int:
     images, team, folder = test.images, model.workers, test.folder
     for line in test.lines:
         say(line, team)

@@ -1,4 +1,4 @@
-"""One training run a folder: a lock that the system drops with the process that holds it."""
+"""One process a folder: a lock that the system drops with the process that holds it."""
 
 from __future__ import annotations
 
@@ -12,36 +12,57 @@ from pathlib import Path
 from typing import IO
 
 from anogan.errors import UserError
-from anogan.files import clear_temporaries
 
-LOCK = ".lock"  # in a run's folder
+LOCK = ".lock"  # in a run's or a result's folder
 
 
 @contextlib.contextmanager
-def only_run(folder: str | Path) -> Iterator[None]:
-    """The right to train in a folder; UserError where another process has it.
+def only_one(path: str | Path, busy: str) -> Iterator[None]:
+    """What the lock file stands for is this process's; a UserError `busy` where it is another's.
 
-    It ends with the process, however that ends. What a killed one left half written is removed.
+    It ends with the process, however that ends.
     """
-    folder = Path(folder)
-    with _lock_file(folder / LOCK) as file:
-        if not _lock(file):
-            raise UserError(
-                f"another training run is at work in {folder}: wait until it ends, or name another "
-                "--checkpoint_dir"
-            )
-        clear_temporaries(folder)
-        yield
+    path = Path(path)
+    with _locked(path) as file:
+        if file is None:
+            raise UserError(busy)
+        try:
+            yield
+        finally:
+            if sys.platform != "win32":  # there an open file cannot be removed
+                path.unlink(missing_ok=True)
 
 
-def _lock_file(path: Path) -> IO[bytes]:
-    """It stays where it is: who removed it could remove that of the next one."""
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes] | None]:
+    """A file that only this process has locked; None where another process has.
+
+    Whoever holds the lock may remove the file: one that is not at the path any more is no lock.
+    """
+    while True:
+        with _opened(path) as file:
+            if not _lock(file):
+                yield None
+                return
+            if _is_at(path, file):
+                yield file
+                return
+
+
+def _opened(path: Path) -> IO[bytes]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         no_link = getattr(os, "O_NOFOLLOW", 0)
         return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | no_link, 0o666), "r+b", 0)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: IO[bytes]) -> bool:

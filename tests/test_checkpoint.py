@@ -10,11 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from anogan import files
+from anogan import lock as locks
 from anogan.checkpoint import Checkpoints, RunImages, has_checkpoint, load_calibrations
 from anogan.config import Config, preset
 from anogan.errors import UserError
-from anogan.lock import LOCK, only_run
+from anogan.lock import LOCK, only_one
 from model import DCGAN
 
 pytestmark = pytest.mark.unit
@@ -228,32 +228,51 @@ def test_a_calibration_with_a_wrong_number_is_made_anew(run, value, caplog):
     assert load_calibrations(run) == {} and "calibrating anew" in caplog.text
 
 
-def test_a_killed_runs_lock_is_gone_and_what_it_left_half_written_is_cleared(tmp_path):
+def test_a_lock_is_one_processs_and_goes_with_it_also_if_it_is_killed(tmp_path):
     code = (
-        "import sys, time; from anogan.lock import only_run\n"
-        "with only_run(sys.argv[1]): print('in', flush=True); time.sleep(600)"
+        "import sys, time; from anogan.lock import only_one\n"
+        "with only_one(sys.argv[1], ''): print('in', flush=True); time.sleep(600)"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    lock = tmp_path / "folder" / LOCK
+    command = [sys.executable, "-c", code, str(lock)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
         try:
             assert first.stdout.readline() == b"in\n"
-            with pytest.raises(UserError, match="another training run is at work in"):
-                only_run(tmp_path).__enter__()
+            with pytest.raises(UserError, match="busy"), only_one(lock, "busy"):
+                pass
         finally:
             first.kill()
-    files.temporary_in(tmp_path).write_text("half")
-    files.temporary_in(tmp_path).mkdir()
-    (tmp_path / "ckpt-7_temp").mkdir()
-    (tmp_path / "mine.tmp").write_text("mine")
-    with only_run(tmp_path):
-        assert {p.name for p in tmp_path.iterdir()} == {LOCK, "mine.tmp"}
+    with only_one(lock, "busy"):
+        with pytest.raises(UserError, match="busy"), only_one(lock, "busy"):
+            pass
+        assert lock.exists()
+    assert not lock.exists()
+
+
+def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    opened, lock = locks._opened, tmp_path / LOCK
+    times = []
+
+    def late(path):
+        file = opened(path)
+        times.append(path)
+        if len(times) == 1:  # its last holder ends between the two
+            path.unlink()
+        return file
+
+    monkeypatch.setattr(locks, "_opened", late)
+    with only_one(lock, "busy"):
+        assert len(times) == 2 and lock.exists()
+        monkeypatch.undo()
+        with pytest.raises(UserError, match="busy"), only_one(lock, "busy"):
+            pass
 
 
 def test_a_lock_that_cannot_be_had_for_other_reasons_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     os.symlink(tmp_path / "elsewhere", tmp_path / LOCK)
     for folder in (tmp_path / "file", tmp_path):
-        with pytest.raises(UserError, match="cannot be written"), only_run(folder):
+        with pytest.raises(UserError, match="cannot be written"), only_one(folder / LOCK, "busy"):
             pass
     assert not (tmp_path / "elsewhere").exists()
 

@@ -24,6 +24,7 @@ from misbehaving import (
 
 import download
 from anogan import fetch, places, sources, unpack
+from anogan.lock import only_one
 
 pytestmark = pytest.mark.cli
 
@@ -172,6 +173,19 @@ def test_celeba_from_a_file_is_flat_and_counted(tmp_path, faces, capsys):
     assert "5 of 202,599 images" in capsys.readouterr().out
     assert files_under(tmp_path / "data") == [f"celebA/{i:06d}.jpg" for i in range(1, 6)]
     assert faces.exists()
+
+
+def test_a_second_download_at_once_is_told_and_other_sets_are_free(tmp_path, faces, capsys):
+    data_dir = tmp_path / "data"
+    with only_one(data_dir / ".celebA.lock", "busy"):
+        assert download.main(celeba_command(tmp_path, faces)) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: celebA: another download of it is at work in ")
+        assert not (data_dir / "celebA").exists()
+        with only_one(data_dir / ".mnist.lock", "busy"):
+            pass
+    assert download.main(celeba_command(tmp_path, faces)) == 0
+    assert [p.name for p in data_dir.iterdir()] == ["celebA"]
 
 
 def test_second_run_says_already_there(tmp_path, faces, capsys):

@@ -136,3 +136,12 @@ def test_printable_shows_all_and_forges_nothing():
     evil = "a\nb\r\t\x1b[2J\x00\x7f\x9b\u202e\u2028\u200b\ud800"
     assert printable(evil).isprintable()
     assert printable(evil) == r"a\nb\r\t\x1b[2J\x00\x7f\x9b\u202e\u2028\u200b\ud800"
+
+
+def test_only_what_killed_processes_left_half_written_is_cleared(tmp_path):
+    files_module.temporary_in(tmp_path).write_text("half")
+    files_module.temporary_in(tmp_path).mkdir()
+    (tmp_path / "ckpt-7_temp").mkdir()
+    (tmp_path / "mine.tmp").write_text("mine")
+    files_module.clear_temporaries(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.tmp"]

@@ -22,7 +22,7 @@ import main
 from anogan import commands, folders, places
 from anogan.distributed import handled
 from anogan.errors import UserError
-from anogan.lock import only_run
+from anogan.lock import LOCK, only_one
 from anogan.options import Options
 from anogan.report import plots
 from anogan.report.results import Results
@@ -397,12 +397,24 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_last_one_stays(
 
 
 def test_a_second_training_is_told_and_scoring_beside_one_names_its_step(run, capsys):
-    with only_run(run / "checkpoints" / "zeros"):
+    with only_one(run / "checkpoints" / "zeros" / LOCK, "busy"):
         assert main.main(["--dataset", "zeros", "--train", "--epoch", "9"]) == 1
         said = capsys.readouterr().err
         assert "error: another training run is at work in checkpoints/zeros: wait" in said
         assert main.main(["--dataset", "zeros"]) == 0
     assert "the model in checkpoints/zeros as of step 6 of 6\n" in capsys.readouterr().out
+
+
+def test_a_second_scoring_into_one_folder_is_told_and_leaves_it_alone(run, capsys):
+    score = ["--dataset", "zeros", "--anomaly_test", "--test_size", "2", "--no-report"]
+    other = run / "results"
+    with only_one(other / LOCK, "busy"):
+        assert main.main([*score, "--test_result_dir", str(other)]) == 1
+        assert [path.name for path in other.iterdir()] == [LOCK]
+        said = capsys.readouterr().err
+        assert f"error: another scoring is at work in {other}: wait until it ends" in said
+    assert main.main([*score, "--test_result_dir", str(other)]) == 0
+    assert not (other / LOCK).exists()
 
 
 def test_train_leaves_checkpoint_samples_and_curves(run):
