@@ -22,6 +22,7 @@ from anogan.distributed import STRATEGIES, handled, lost, start_anew
 from anogan.errors import UserError
 from anogan.files import printable
 from anogan.options import Options
+from anogan.start_up import leave
 
 EXAMPLES = """examples:
   python download.py mnist                                     fetch real images
@@ -567,4 +568,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

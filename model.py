@@ -6,6 +6,10 @@ found = DCGAN.load("checkpoints/my").anomaly_detector(unseen)
 
 from __future__ import annotations
 
+from anogan.start_up import import_tensorflow
+
+import_tensorflow()  # before all that would import it with its lines
+
 import dataclasses
 import logging
 from functools import cached_property, partial

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import logging
 import os
@@ -38,6 +39,7 @@ from anogan.progress import progress
 from anogan.report.facts import UNFINISHED, told_expected
 from anogan.report.results import FILES, Decision, Results
 from anogan.scoring import Detection
+from anogan.start_up import UNUSED, import_tensorflow
 from anogan.threshold import Threshold
 from utils import find_range, probe
 
@@ -364,7 +366,8 @@ def load(options: Options) -> DCGAN:
 
 def connect(options: Options) -> distributed.Workers:
     """The devices and machines of --strategy."""
-    distributed.import_tensorflow()
+    import_tensorflow(*UNUSED)
+    gc.freeze()  # it is not looked through for garbage again and again
     return distributed.Workers(options.strategy)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anogan.errors import UserError
-from anogan.quiet import not_imported, silence_retracing, without_startup_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,11 +28,6 @@ RESTARTS = "ANOGAN_RESTARTS"  # environment: how often in a row this worker star
 MOST_RESTARTS = 10
 LONG = 120.0  # seconds after which a start counts as a success
 STARTED = time.monotonic()
-# Keras takes these in where they are installed, for wrappers and plots that are not used here: a
-# third of the time that TensorFlow's import takes
-UNUSED = ("matplotlib", "pandas", "sklearn")
-
-
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -179,15 +173,6 @@ class Workers:
                     "start all with the same flags, images and versions (--precision, too, if the "
                     "machines differ)"
                 )
-
-
-def import_tensorflow() -> None:
-    """Slow; without what this tool has no use for, and without the lines that it starts with."""
-    with without_startup_lines(), not_imported(*UNUSED):
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
-    silence_retracing()
 
 
 def has_gpu() -> bool:

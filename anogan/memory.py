@@ -8,6 +8,7 @@ network's features.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,8 +69,7 @@ class Memory:
         ]
         self.grids = [Grid(cell, n) for cell, n in zip(cells, OVERLAP, strict=True)]
         self.known, self.usual, self.spread, self.sharpness = [], [], [], []
-        for grid in self.grids:
-            found, weight = _described(images, grid)
+        for found, weight in _described(images, self.grids):
             half = max(len(images) // 2, 1)
             first = _ready(found[:half])
             apart = [
@@ -87,11 +87,11 @@ class Memory:
 
         1 is about as far as normal images are from each other.
         """
-        value, whole = 0.0, 0.0
+        value, whole, lines, fine = 0.0, 0.0, strokes(images), detail(images)
         for grid, weight, known, usual, spread in zip(
             self.grids, self.sharpness, self.known, self.usual, self.spread, strict=True
         ):
-            found = tf.concat([orientations(images, grid), weight * sharpness(images, grid)], -1)
+            found = tf.concat([orientations(lines, grid), weight * sharpness(fine, grid)], -1)
             far = (_distances(found, *known) - usual) / spread
             flat = tf.reshape(far, (-1, far.shape[1] * far.shape[2]))
             count = max(1, round(HIGHEST * flat.shape[1]))
@@ -112,42 +112,55 @@ class Memory:
         return copied
 
 
-def orientations(images: tf.Tensor, grid: Grid) -> tf.Tensor:
-    """Gradient orientations of cells and their eight neighbours, of length 1.
-
-    (b, h, w, c) in [-1, 1] -> (b, y, x, 9 BINS).
-    """
+def strokes(images: tf.Tensor) -> tf.Tensor:
+    """The gradient's strength by its orientation: (b, h, w, c) in [-1, 1] -> (b, h, w, BINS)."""
     grey = tf.pad(tf.reduce_mean(images, -1), [[0, 0], [1, 1], [1, 1]], "SYMMETRIC")
     down = (grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]) / 2.0
     across = (grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]) / 2.0
     strength = tf.sqrt(down**2 + across**2 + 1e-12)
     angle = tf.math.floormod(tf.atan2(down, across), np.pi) * (BINS / np.pi)
     off = tf.abs(angle[..., None] - tf.range(BINS, dtype=tf.float32))
-    near = tf.maximum(1.0 - tf.minimum(off, BINS - off), 0.0)
-    found = grid.with_neighbours(grid.mean(strength[..., None] * near), "CONSTANT")
+    return strength[..., None] * tf.maximum(1.0 - tf.minimum(off, BINS - off), 0.0)
+
+
+def orientations(lines: tf.Tensor, grid: Grid) -> tf.Tensor:
+    """`strokes` of cells and their eight neighbours, of length 1: (b, y, x, 9 BINS)."""
+    found = grid.with_neighbours(grid.mean(lines), "CONSTANT")
     return found / tf.sqrt(tf.reduce_sum(found**2, -1, keepdims=True) + NO_GRADIENT**2)
 
 
-def sharpness(images: tf.Tensor, grid: Grid) -> tf.Tensor:
-    """Logarithm of the sharpest detail in cells and their eight neighbours.
-
-    (b, h, w, c) in [-1, 1] -> (b, y, x, 9). What is pasted, erased, scratched or
-    noisy has an edge or a grain that its place never has, and what is blurred has too little.
-    """
+def detail(images: tf.Tensor) -> tf.Tensor:
+    """How much a pixel differs from those around it: (b, h, w, c) in [-1, 1] -> (b, h, w, 1)."""
     x = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
     laplacian = x[:, 2:, 1:-1] + x[:, :-2, 1:-1] + x[:, 1:-1, 2:] + x[:, 1:-1, :-2] - 4.0 * images
-    detail = tf.reduce_max(tf.abs(laplacian), axis=-1, keepdims=True)
-    return grid.with_neighbours(tf.math.log(grid.highest(detail) + BLURRED), "SYMMETRIC")
+    return tf.reduce_max(tf.abs(laplacian), axis=-1, keepdims=True)
 
 
-def _described(images: np.ndarray, grid: Grid) -> tuple[tf.Tensor, tf.Tensor]:
-    """(descriptors of normal images, the weight of the sharpness in them).
+def sharpness(fine: tf.Tensor, grid: Grid) -> tf.Tensor:
+    """Logarithm of the sharpest `detail` in cells and their eight neighbours: (b, y, x, 9).
+
+    What is pasted, erased, scratched or noisy has an edge or a grain that its place never has, and
+    what is blurred has too little.
+    """
+    return grid.with_neighbours(tf.math.log(grid.highest(fine) + BLURRED), "SYMMETRIC")
+
+
+def _described(images: np.ndarray, grids: Sequence[Grid]) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """For each grid (descriptors of normal images, the weight of the sharpness in them).
 
     Where the sharpness of a place is by turns none and the utmost, as in images of two shades
     (digits, circuit boards), it tells the shape, which the orientations tell better: weight 0.
     """
-    batches = [to_float(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-    shapes, sharp = (tf.concat([f(x, grid) for x in batches], 0) for f in (orientations, sharpness))
+    parts: list[list[tuple[tf.Tensor, tf.Tensor]]] = [[] for _ in grids]
+    for start in range(0, len(images), BATCH):
+        batch = to_float(images[start : start + BATCH])
+        lines, fine = strokes(batch), detail(batch)
+        for grid, part in zip(grids, parts, strict=True):
+            part.append((orientations(lines, grid), sharpness(fine, grid)))
+    return [_weighted(*(tf.concat(each, 0) for each in zip(*part, strict=True))) for part in parts]
+
+
+def _weighted(shapes: tf.Tensor, sharp: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     spread = tf.reduce_mean(tf.math.reduce_std(sharp, axis=0))
     weight = SHARPNESS / (1.0 + (spread / TWO_SHADES) ** 8)
     return tf.concat([shapes, weight * sharp], -1), weight

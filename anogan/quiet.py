@@ -57,22 +57,13 @@ def without_startup_lines() -> Iterator[None]:
         told.wait()
 
 
-@contextlib.contextmanager
-def not_imported(*names: str) -> Iterator[None]:
-    """In the block these modules, unless loaded already, count as not installed."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-
-
 def silence_retracing() -> None:
     """Once for the process: TensorFlow takes the graphs of several objects for one made anew."""
-    logger = logging.getLogger("tensorflow")
-    logger.addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
+    logging.getLogger("tensorflow").addFilter(_is_of_use)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def silence_pillow() -> None:

@@ -77,10 +77,11 @@ def split(arguments: list[str]) -> dict[str, float]:
         return call
 
     import main
-    from anogan import commands, distributed
+    from anogan import commands
     from anogan.options import Options
+    from anogan.start_up import UNUSED, import_tensorflow
 
-    distributed.import_tensorflow()
+    import_tensorflow(*UNUSED)
     from model import DCGAN
 
     seconds["import"] = time.process_time()

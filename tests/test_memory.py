@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from anogan.memory import Grid, Memory, orientations, sharpness
+from anogan.memory import Grid, Memory, detail, orientations, sharpness, strokes
 
 pytestmark = pytest.mark.unit
 
@@ -25,7 +25,9 @@ def test_distances_are_those_to_the_nearest_at_the_same_place(images):
         memory.grids, memory.sharpness, memory.known, memory.usual, memory.spread, strict=True
     ):
         found, asked = (
-            np.concatenate([orientations(x, grid), weight * sharpness(x, grid)], -1)
+            np.concatenate(
+                [orientations(strokes(x), grid), weight * sharpness(detail(x), grid)], -1
+            )
             for x in (zeros[:60], others[:5])
         )
         for place in np.ndindex(found.shape[1:3]):

@@ -18,7 +18,8 @@ from anogan.errors import UserError
 from anogan.folders import image_folder
 from anogan.options import Options
 from anogan.places import test_places as places_of
-from anogan.quiet import not_imported, without_startup_lines
+from anogan.quiet import without_startup_lines
+from anogan.start_up import not_imported
 from utils import to_float
 
 
@@ -166,12 +167,43 @@ def test_hidden_modules_are_back_afterwards(monkeypatch):
     assert "this" not in sys.modules
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(("code", "reader", "told"), [(3, True, 3), (0, True, 0), (0, False, 1)])
+def test_a_process_is_left_with_all_said_and_done_and_its_exit_code(code, reader, told):
+    script = (
+        "import atexit, os; from anogan.start_up import leave;"
+        "atexit.register(os.write, 2, b'at its end');"
+        f"print('said'); leave({code})"
+    )
+    root = Path(main.__file__).parent
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=root,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered,
+    )  # fmt: skip
+    if not reader:
+        process.stdout.close()
+    out, error = process.communicate()
+    assert (process.returncode, error) == (told, b"at its end")
+    assert out == b"said\n" or not reader
+
+
+@pytest.mark.cli
+@pytest.mark.slow
+def test_models_import_alone_says_nothing():
+    root = Path(main.__file__).parent
+    command = [sys.executable, "-c", "from model import DCGAN"]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert not found.stdout + found.stderr
+
+
 @pytest.mark.cli
 @pytest.mark.slow
 def test_a_process_imports_no_more_than_it_needs():
     code = (
-        "import sys; from anogan import commands; from anogan.distributed import import_tensorflow;"
-        "import_tensorflow(); import model;"
+        "import sys; from anogan import commands;"
+        "from anogan.start_up import UNUSED, import_tensorflow;"
+        "import_tensorflow(*UNUSED); import model;"
         "print([m for m in ('matplotlib', 'pandas', 'sklearn', 'scipy.stats', 'jinja2',"
         " 'tensorboard') if sys.modules.get(m)])"
     )
@@ -183,10 +215,9 @@ def test_a_process_imports_no_more_than_it_needs():
 
 
 def test_a_second_memory_is_no_cause_for_alarm(zeros, caplog):
-    from anogan.distributed import import_tensorflow
+    import model  # noqa: F401  # which silences it
     from anogan.memory import Memory
 
-    import_tensorflow()
     for count in range(8):
         Memory(zeros[: 4 + count]).maps(to_float(zeros[:2]))
     assert "retracing" not in caplog.text

@@ -11,10 +11,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy import ndimage
 
 from anogan.files import write_atomic
+from anogan.report.names import font_file
 from utils import save_image, tile, to_float, to_uint8
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ COLOURS = "inferno"
 MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
 OUTLINE = (0, 255, 255)
 TRUE = "cyan"  # outline of the true mask
+PAD, LINE = 12, 20  # pixels around the parts of a panel, and of a line of text
+SCALE_WIDTH = 70  # pixels, of a panel's scale with its numbers
 SMALLEST_VIEW = 160  # pixels: smaller originals are enlarged, so that lines on them are thin
 
 
@@ -95,26 +98,53 @@ def detection_panel(
     anomaly_map (h, w), on the scale from 0 to twice the pixel threshold that is the same in all
     panels of a model. legend: what the outlines are.
     """
-    # placed by hand: several times as fast as a layout engine
-    figure = Figure(figsize=(11, 3.8))
-    axes = figure.subplots(1, 4)
-    figure.subplots_adjust(0.01, 0.02, 0.94, 0.71, wspace=0.05)
-    titles = "original", f"anomaly map over it\n{legend}", "reconstruction G(z)"
-    for axis, image, name in zip(axes, shown, titles, strict=False):
-        axis.imshow(image)
-        axis.set_title(name, fontsize="small")
-        axis.set_axis_off()
-    # in the original's aspect, as it is laid over it
-    h, w = shown.original.shape[:2]
-    aspect = h / w * anomaly_map.shape[1] / anomaly_map.shape[0]
-    drawn = axes[3].imshow(
-        anomaly_map, cmap=COLOURS, vmin=0, vmax=MAP_TOP * threshold, aspect=aspect
-    )
-    axes[3].set_title("anomaly map", fontsize="small")
-    axes[3].set_axis_off()
-    figure.colorbar(drawn, cax=figure.add_axes((0.945, 0.06, 0.01, 0.61)))
-    figure.suptitle(title, fontsize="medium", parse_math=False)  # $ is a dollar
-    save_figure(figure, path)
+    h, w = shown.original.shape[:2]  # in whose aspect the map is shown
+    heat = Image.fromarray(_coloured(anomaly_map, threshold)).resize((w, h), Image.Resampling.BOX)
+    columns = {
+        "original": shown.original,
+        "anomaly map over it": shown.overlay,
+        "reconstruction G(z)": shown.reconstruction,
+        "anomaly map": np.asarray(heat),
+    }
+    heading, small = (ImageFont.truetype(str(font_file()), size) for size in (14, 12))
+    above = PAD + round(1.3 * heading.size * (title.count("\n") + 1)) + 2 * PAD
+    top = above + LINE
+    needed = max(map(heading.getlength, title.splitlines()))
+    width = max(4 * (w + PAD) + PAD + SCALE_WIDTH, round(needed) + 2 * PAD)
+    panel = Image.new("RGB", (width, top + h + LINE + 2 * PAD), "white")
+    draw = ImageDraw.Draw(panel)
+    draw.multiline_text((width / 2, PAD), title, "black", heading, "ma", 4, "center")
+    left = (width - SCALE_WIDTH - 4 * (w + PAD) + PAD) // 2
+    for name, image in columns.items():
+        draw.text((left + w / 2, above), name, "black", small, "ma")
+        panel.paste(Image.fromarray(image), (left, top))
+        left += w + PAD
+    _draw_scale(panel, draw, (left, top, left + 10, top + h), threshold, small)
+    draw.text((PAD, top + h + PAD), legend, "black", small)
+    save_image(path, np.asarray(panel))
+
+
+def _draw_scale(
+    panel: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    box: tuple[int, int, int, int],
+    threshold: float,
+    font: ImageFont.FreeTypeFont,
+) -> None:
+    """The colours of an anomaly map, from MAP_TOP thresholds down to 0."""
+    left, top, right, bottom = box
+    values = np.linspace(MAP_TOP * threshold, 0, bottom - top)[:, None]
+    colours = _coloured(values.repeat(right - left, axis=1), threshold)
+    panel.paste(Image.fromarray(colours), (left, top))
+    for part, anchor in ((0.0, "ls"), (0.5, "lm"), (1.0, "lt")):
+        place = right + 4, bottom - round(part * (bottom - top))
+        draw.text(place, f"{part * MAP_TOP * threshold:.3g}", "black", font, anchor)
+
+
+def _coloured(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
+    """(h, w) -> uint8 (h, w, 3)"""
+    strength = np.clip(anomaly_map / (MAP_TOP * threshold), 0.0, 1.0)
+    return matplotlib.colormaps[COLOURS](strength, bytes=True)[..., :3]
 
 
 def shown_map(query: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> np.ndarray:

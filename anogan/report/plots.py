@@ -182,12 +182,14 @@ def tsne(features: dict[str, np.ndarray], seed: int = 0) -> Figure:
     """Two-dimensional t-SNE (van der Maaten and Hinton 2008) of {sort: (m, d) features}."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     kept = {name: f[:TSNE_MOST] for name, f in features.items() if len(f)}
     x = np.concatenate(list(kept.values())).astype(np.float32)
-    x = PCA(min(50, *x.shape), random_state=seed).fit_transform(x)
     perplexity = min(30, (len(x) - 1) / 3)
-    placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(x)
+    with threadpool_limits(1):  # for so few points, threads that wait for each other are slower
+        x = PCA(min(50, *x.shape), random_state=seed).fit_transform(x)
+        placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(x)
     figure, axes = _axes("", "")
     start = 0
     for name, f in kept.items():

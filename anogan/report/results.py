@@ -8,6 +8,7 @@ import json
 import logging
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
@@ -379,10 +380,12 @@ class Results:
             from anogan.report import showing
 
             groups = self._draw_again()
-            self._pictures(scored, groups)
-            showing.sheet(self.new / "contact_sheet.png", scored)
-            drawn = self._plots(scores, labels, value, metrics) if len(scores) else {}
-            self._report(scored, groups, metrics, drawn)
+            test = self._to_plot(scores, labels, value, metrics)
+            with ThreadPoolExecutor(1, "plots") as aside:  # the t-SNE takes as long as all pictures
+                drawn = aside.submit(self._plots, test)
+                self._pictures(scored, groups)
+                showing.sheet(self.new / "contact_sheet.png", scored)
+                self._report(scored, groups, metrics, drawn)
         self.output.publish()
         return metrics
 
@@ -462,16 +465,19 @@ class Results:
         large = {"most": groups["most"][: self.pictures], "least": least[::-1]}
         showing.panels(self.new / "pictures", scored, large, self.best.pictures)
 
-    def _plots(
+    def _plots(self, test: dict[str, Any]) -> dict[str, Path]:
+        from anogan.report import plots
+
+        return plots.write(self.new / "plots", test) if len(test["scores"]) else {}
+
+    def _to_plot(
         self,
         scores: np.ndarray,
         labels: np.ndarray | None,
         value: float | None,
         metrics: dict[str, Any],
-    ) -> dict:
-        from anogan.report import plots
-
-        folder = self.new / "plots"
+    ) -> dict[str, Any]:
+        """What plots.write takes."""
         known = self._labels()
         names = ("images",) if self.images.labels is None else LABELS
         plotted = self.indices[self._plotted[self.indices]]
@@ -483,7 +489,7 @@ class Results:
         searched = sorted(self.losses, key=lambda i: (known[i], i))
         if len(self.model.images.seen):
             features["normal, trained on"] = self.model.features(self.model.images.seen[:KEPT])
-        test = {
+        return {
             "scores": scores,
             "labels": labels,
             "residual": self.columns["residual"],
@@ -495,14 +501,13 @@ class Results:
             "loss_labels": None if labels is None else known[searched],
             "metrics": metrics,
         }
-        return plots.write(folder, test)
 
     def _report(
         self,
         scored: Scored,
         groups: dict[str, list[int]],
         metrics: dict[str, Any],
-        drawn: dict[str, Path],
+        drawn: Future[dict[str, Path]],
     ) -> None:
         from anogan.report import showing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +43,21 @@ def panels(
 ) -> None:
     """A large picture of each image in the groups, by rank."""
     legend = "white: over the pixel threshold" + ("; cyan: true mask" if scored.masks else "")
-    for name, group in groups.items():
-        for rank, index in enumerate(group, 1):
-            path = folder / picture_name(name, rank, scored.images.names[index])
-            picture = pictures[index]
-            detection_panel(
-                path,
-                scored.title(index),
-                view_of(scored, index, picture, LARGE),
-                picture.anomaly_map,
-                scored.pixel_threshold,
-                legend,
-            )
+
+    def draw(place: tuple[str, int, int]) -> None:
+        name, rank, index = place
+        picture = pictures[index]
+        detection_panel(
+            folder / picture_name(name, rank, scored.images.names[index]),
+            scored.title(index),
+            view_of(scored, index, picture, LARGE),
+            picture.anomaly_map,
+            scored.pixel_threshold,
+            legend,
+        )
+
+    places = [(n, rank, i) for n, group in groups.items() for rank, i in enumerate(group, 1)]
+    list(PAINTERS.map(draw, places))
 
 
 def sheet(path: Path, scored: Scored) -> None:
@@ -87,9 +90,12 @@ def report(
     pictures: dict[int, Picture],
     title: str,
     told: dict[str, str],
-    plots: dict[str, Path],
+    plots: Future[dict[str, Path]],
 ) -> None:
-    """The page; shown: indices of the images in its gallery, told: what is said of the run."""
+    """The page; shown: indices of the images in its gallery, told: what is said of the run.
+
+    plots: {title: PNG file}, in the making.
+    """
     columns, order = scored.columns, scored.order
     rank = np.empty(len(order), int)
     rank[order] = np.arange(len(order))
@@ -111,4 +117,5 @@ def report(
     if scored.normal is not None:
         decision["held_out"] = len(scored.normal.scores)
     gallery = sorted(PAINTERS.map(card, shown))
-    page.write(path, title, told, rows, gallery, plots, decision, scored.masks is not None)
+    has_masks = scored.masks is not None
+    page.write(path, title, told, rows, gallery, plots.result(), decision, has_masks)
