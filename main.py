@@ -517,8 +517,10 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         p.error("--serve_host is for --serve: add it")
     if args.serve is not None and args.strategy != "none":
         p.error("--serve scores one image at a time: leave --strategy out")
-    if args.compare and (args.train or args.anomaly_test or args.visualize):
-        p.error("--compare stands alone: leave --train, --anomaly_test and --visualize out")
+    others = "train", "anomaly_test", "visualize", "export", "serve"
+    given = [getattr(args, name) for name in others]  # a port of 0 is one
+    if args.compare and any(value is not None and value is not False for value in given):
+        p.error(f"--compare stands alone: leave {', '.join(f'--{name}' for name in others)} out")
     if args.search == "encoder" and args.test_epoch is not None:
         p.error("--search encoder takes no steps: leave --test_epoch out, or use --search hybrid")
 

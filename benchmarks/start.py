@@ -3,11 +3,12 @@
 python benchmarks/start.py [--rounds 5]
 
 Trains for a few steps on 300 pictures of 64 x 64 that it draws, then runs in turn, each in a
-process of its own: `import tensorflow`, and main.py that scores one image, and 129 of
-them without and with the report. Of each the least time of all rounds counts, by the clock and of
-the processors: other work on the machine only adds to it. A further process of each kind says
-where the time goes. Prints
-a table of ratios to the import and writes results/start.json.
+process of its own: `import tensorflow`; main.py that scores one image, and 129 of them without and
+with the report; and the exported model that scores one by the lines in the README (ONNX Runtime
+without TensorFlow; needs requirements-export.txt). Of each the least time of all rounds counts, by
+the clock and of the processors: other work on the machine only adds to it. A further process of
+each kind says where the time goes. Prints a table of ratios to the import and writes
+results/start.json.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,7 +38,8 @@ KINDS = {
     "129 images": ["--test_dir", "many", "--no-report"],
     "129 images, report": ["--test_dir", "many"],
 }
-GOALS = {"one image": 1.25, "129 images, report": 2.0}
+EXPORTED = "one image, exported"
+GOALS = {"one image": 1.25, "129 images, report": 2.0, EXPORTED: 0.2}
 PHASES = ("import", "load", "calibration", "scoring", "pictures")
 
 
@@ -50,6 +53,12 @@ def draw(path: Path, seed: int) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     image.filter(ImageFilter.GaussianBlur(1)).save(path)
+
+
+def consumer() -> str:
+    """The README's program that scores images by parts.onnx."""
+    blocks = re.findall(r"```python\n(.*?)```", (HERE.parent / "README.md").read_text(), re.DOTALL)
+    return next(block for block in blocks if "onnxruntime" in block)
 
 
 def run(command: list[str], folder: Path) -> tuple[float, float]:
@@ -111,8 +120,10 @@ def main() -> None:
         draw(folder / "one.png", 2000)
         train = ["--train", "--epoch", "0.5", "--window", "0", "--output_height", "64"]
         run([*MAIN, *train, "--precision", "float32"], folder)
+        run([*MAIN, "--export", "onnx", "--export_dir", ".", "--precision", "float32"], folder)
         commands = {"import tensorflow": [sys.executable, "-c", "import tensorflow"]}
         commands |= {name: [*MAIN, *SCORE, *flags] for name, flags in KINDS.items()}
+        commands[EXPORTED] = [sys.executable, "-c", consumer(), "one.png"]
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(args.rounds):
             for kind, command in commands.items():
@@ -132,9 +143,9 @@ def main() -> None:
     found: dict[str, Any] = {"rounds": args.rounds, "import_seconds": base}
     for kind, (wall, cpu) in best.items():
         ratios = [wall / base[0], cpu / base[1]]
-        parts = {name: seconds / base[1] for name, seconds in phases[kind].items()}
+        parts = {name: seconds / base[1] for name, seconds in phases.get(kind, {}).items()}
         row = [f"{v:.2f}" for v in ratios] + [str(GOALS.get(kind, ""))]
-        row += [f"{parts[name]:.2f}" for name in PHASES]
+        row += [f"{parts[name]:.2f}" for name in PHASES if name in parts]
         print(f"{kind:20}" + "".join(f"{value:>12}" for value in row))
         found[kind] = {"clock": ratios[0], "processors": ratios[1], "phases": parts}
     (HERE / "results" / "start.json").write_text(json.dumps(found, indent=1) + "\n")

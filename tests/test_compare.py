@@ -107,7 +107,7 @@ def test_bad_input_is_one_line(tmp_path, scores, spoil, message):
         compared(a / "nowhere", b)
 
 
-def test_it_stands_alone_and_needs_no_tensorflow(tmp_path, scores):
+def test_it_stands_alone_and_needs_no_tensorflow(tmp_path, scores, capsys):
     a, b = result(tmp_path / "a", scores[0]), result(tmp_path / "b", scores[1])
     code = (
         "import sys, main\n"
@@ -116,5 +116,7 @@ def test_it_stands_alone_and_needs_no_tensorflow(tmp_path, scores):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "changed sides" in done.stdout, done.stderr
-    with pytest.raises(SystemExit):
-        main.main(["--compare", str(a), str(b), "--train"])
+    for others in (["--train"], ["--export", "onnx"], ["--serve", "0"]):
+        with pytest.raises(SystemExit):
+            main.main(["--compare", str(a), str(b), *others])
+        assert "--compare stands alone" in capsys.readouterr().err

@@ -32,7 +32,9 @@ class Card(NamedTuple):
 def webp(image: np.ndarray) -> bytes:
     """uint8 (h, w, 3) as WebP."""
     packed = io.BytesIO()
-    Image.fromarray(image).save(packed, "WEBP", quality=80)
+    Image.fromarray(image).save(
+        packed, "WEBP", quality=80, method=2
+    )  # the usual 4: 2.5 times the time
     return packed.getvalue()
 
 
