@@ -580,7 +580,7 @@ def test_threshold_by_hand_and_from_labels(run):
     assert found["uses_labels"] and "labels" in found["threshold_is"]
 
 
-def test_scoring_leaves_plots_and_a_report(run):
+def test_scoring_leaves_pictures_plots_and_a_report(run):
     words = ["--dataset", "zeros", "--anomaly_test", "--search", "hybrid", "--test_epoch", "3"]
     assert main.main(words) == 0
     folder = run / "test_data" / "test_result"
@@ -588,6 +588,8 @@ def test_scoring_leaves_plots_and_a_report(run):
     for ending in ("png", "svg"):
         assert {p.stem for p in (folder / "plots").glob(f"*.{ending}")} == names
     assert Image.open(folder / "plots" / "roc.png").size > (300, 300)
+    shown = {"_".join(p.name.split("_")[:2]) for p in (folder / "pictures").iterdir()}
+    assert shown == {f"{group}_{rank:02d}" for group in ("most", "least") for rank in range(1, 11)}
     assert "normal/0.png" in (folder / "report.html").read_text()
 
 

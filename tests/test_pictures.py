@@ -1,5 +1,6 @@
 """Pictures of results: in the original's aspect, with the true mask, names and the threshold."""
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
@@ -10,7 +11,7 @@ from anogan.masks import Masks
 from anogan.report import plots, sheet
 from anogan.report.best import Picture
 from anogan.report.names import drawable, fitting
-from anogan.report.pictures import view
+from anogan.report.pictures import View, detection_panel, view
 from anogan.report.scored import Scored
 from anogan.report.sheet import BAND, CELL, INK, PAD, Cell, contact_sheet
 from anogan.report.showing import view_of
@@ -136,3 +137,26 @@ def test_tsne_says_what_it_is_of():
     rng = np.random.default_rng(0)
     figure = plots.tsne({"normal": rng.normal(size=(12, 4))})
     assert "features of the discriminator's last convolution" in figure.axes[0].get_xlabel()
+
+
+def test_a_panel_has_the_four_pictures_and_the_scale_of_the_map(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (170, 190, 3), np.uint8) for _ in range(3)]
+    anomaly_map = np.repeat([[0.0], [2.0]], 85, axis=0).repeat(190, axis=1)
+    detection_panel(tmp_path / "p.png", "name\nscore", View(*pictures), anomaly_map, 1.0, "white")
+    panel = np.asarray(Image.open(tmp_path / "p.png"))
+    lines = np.lib.stride_tricks.sliding_window_view(panel[..., 0], 190, axis=1)
+    places = [np.argwhere((lines == picture[0, :, 0]).all(-1)).squeeze() for picture in pictures]
+    for (top, left), picture in zip(places, pictures, strict=True):
+        assert (panel[top : top + 170, left : left + 190] == picture).all()
+    assert len({top for top, _ in places}) == 1
+    starts = [left for _, left in places]
+    assert starts == sorted(starts)
+    right = starts[-1] + 190
+    colours = matplotlib.colormaps["inferno"]([0.0, 1.0], bytes=True)[:, :3]
+    lowest, highest = (has(panel, colour) for colour in colours)
+    drawn = slice(right, right + 220)
+    assert lowest[top : top + 85, drawn].sum() >= 85 * 190  # the map …
+    assert highest[top + 85 : top + 170, drawn].sum() >= 85 * 190
+    beside = np.argwhere(highest[:, drawn.stop :])  # … and its scale, from the top
+    assert len(beside) and beside[:, 0].max() < top + 10

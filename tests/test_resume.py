@@ -57,8 +57,8 @@ class Stop(Exception):
     pass
 
 
-def score(here, model, out, batches=99, way=(None, None, 0.1), save_maps=True):
-    """Scores so many batches of 3 images; returns how many images were."""
+def prepared(here, model, out, way=(None, None, 0.1), save_maps=True):
+    """(Results that are to be made, their images, what scores a batch, how many images it has)."""
     images = image_folder(here / "test", None, 16, 16, 1, labelled=True)
     masks = Masks(here / "masks", images)
     calibration, scored = model.calibrate(*way), []
@@ -71,6 +71,12 @@ def score(here, model, out, batches=99, way=(None, None, 0.1), save_maps=True):
         *(here / out, images, model, calibration, None, masks, save_maps),
         way=way, batch_size=3, detect=detect,
     )  # fmt: skip
+    return results, images, detect, scored
+
+
+def score(here, model, out, batches=99, way=(None, None, 0.1), save_maps=True):
+    """Scores so many batches of 3 images; returns how many images were."""
+    results, images, detect, scored = prepared(here, model, out, way, save_maps)
     left = results.settle()
     with results:
         for number, (indices, batch) in enumerate(images.subset(left).batches(3)):
@@ -124,7 +130,20 @@ def test_changed_images_and_masks_and_lost_maps_are_scored_again(trained, test_d
 def test_other_settings_start_anew(trained, test_data):
     with pytest.raises(Stop):
         score(test_data, trained, "out", 2)
-    assert score(test_data, trained, "out", way=("gradient", 3, 0.1)) == 11
+    other = "gradient", 3, 0.1
+    assert score(test_data, trained, "out", way=other) == 11
+    score(test_data, trained, "whole", way=other)
+    assert files_of(test_data / "whole") == files_of(test_data / "out")
+
+
+def test_the_picture_of_an_image_that_was_changed_is_not_shown(trained, test_data):
+    with pytest.raises(Stop):
+        score(test_data, trained, "out", 3)
+    Image.new("L", (16, 16), 77).save(test_data / "test" / "normal" / "00.png")
+    results, images, *_ = prepared(test_data, trained, "out")
+    results.settle()
+    shown = {images.names[i] for i in results.best.pictures}
+    assert "normal/04.png" in shown and "normal/00.png" not in shown
 
 
 @pytest.mark.parametrize(
