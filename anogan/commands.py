@@ -333,8 +333,8 @@ def tell_suspicious(model: DCGAN, images: ImageSet, folder: Path) -> None:
         f"ones out and train anew with --drop {folder / suspicious.LIST}"
     )
     say(
-        "ranked by memories that had not seen the image, and by the networks, which were trained "
-        "on most of them: what is odd may look a little less so"
+        "ranked by memories that had not seen the image, and by the discriminator, which was "
+        "trained on most of them: what is odd may look a little less so"
     )
 
 

@@ -47,16 +47,24 @@ def memory_alone(images: np.ndarray, seed: int = 0) -> np.ndarray:
 def oddness(model: DCGAN, images: np.ndarray) -> np.ndarray:
     """Scores of training images (n, h, w, c), uint8: (n,), higher is odder.
 
-    The model's score, but that the memory's part is by memories that have not seen the image. The
-    networks' part is biased: they were trained on most of these images, so what is odd among them
-    may look a little less so.
+    How far they are from the others by memories that have not seen them, and how abnormal D's most
+    abnormal pixel is, both in spreads of these images. D's part is biased: it was trained on most
+    of them, so what is odd among them may look a little less so. The weights of the score are not
+    for this: they come from what is planted, which a memory finds far more easily than what
+    lies among images as one of them.
     """
     calibration = model.keep_calibration()
     found = model.terms(images, calibration)
-    if not model.config.is_classic and len(images) >= 4:
-        alone = memory_alone(images, model.config.seed)
-        found["memory"] = np.repeat(alone[:, None], found["memory"].shape[1], axis=1)
-    return calibration.scores_of(found)
+    if model.config.is_classic or len(images) < 4:  # there is no memory
+        return calibration.scores_of(found)
+    alone = memory_alone(images, model.config.seed)
+    return _in_spreads(alone) + _in_spreads(found["pixels"].max(axis=1))
+
+
+def _in_spreads(values: np.ndarray) -> np.ndarray:
+    """(n,) -> (n,), whatever a few of them are: 0 in the middle, 80 % between -1.28 and 1.28."""
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return 2.56 * (values - middle) / max(high - low, 1e-6)
 
 
 def rank(model: DCGAN, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
