@@ -89,12 +89,14 @@ def _images(text: str) -> dict[str, Scored]:
     for delimiter in ",;\t":
         rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         if set(NEEDED) <= set(rows.fieldnames or ()):
-            return {from_cell(row["file"]): _scored(row) for row in rows}
+            point = "." if delimiter == "," else ","  # where lists have semicolons
+            return {from_cell(row["file"]): _scored(row, point) for row in rows}
     raise ValueError(f"its first line lacks one of the columns {', '.join(NEEDED)}")
 
 
-def _scored(row: dict[str, str]) -> Scored:
-    score, label = float(row["score"].replace(",", ".")), row["label"]  # some write 0,5
+def _scored(row: dict[str, str], point: str) -> Scored:
+    """point: the decimal one may be this, too."""
+    score, label = float(row["score"].replace(point, ".")), row["label"]
     called = row.get("is_anomaly")
     if not math.isfinite(score) or label not in ("", *LABELS) or called not in ("0", "1", None):
         raise ValueError(f"no score, label or decision in the line of {row['file']}")
