@@ -34,6 +34,7 @@ RESULT = re.compile(
     rf"|({'|'.join(FOLDERS)})/.*",
     re.DOTALL,
 )
+MOST = 2**32  # bytes of a file that is read as a whole, and more than any of this tool's has
 LONGEST = 2**24  # bytes of a line that this tool reads back, and more than it ever writes
 
 
@@ -128,7 +129,7 @@ def open_own(path: Path, most: int | None = None) -> BinaryIO:
     return file
 
 
-def read_own(path: Path, most: int | None = None) -> bytes:
+def read_own(path: Path, most: int = MOST) -> bytes:
     """All of what open_own opens."""
     with open_own(path, most) as file:
         return file.read()
