@@ -237,6 +237,11 @@ def prepare_test(options: Options, config: Config) -> Test:
                 raise
             masks = None
             lines.append(f"no pixel measures: {error}")
+    if not options.test_result_dir and places.results.is_symlink():
+        raise UserError(
+            f"{places.results} is a link, and results would be written where it leads: remove it, "
+            "or name the folder for the results with --test_result_dir"
+        )
     Output(places.results, FILES)
     require_writable(places.results)
     return Test(images, masks, threshold, places.results, lines + images.left_out)

@@ -6,6 +6,7 @@ It reads scores.csv and metrics.json of both and needs no TensorFlow.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -14,10 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anogan.errors import UserError, first_line
+from anogan.files import read_own
+from anogan.labels import decoded
 from anogan.metrics import LABELS, auroc_difference
 from anogan.table import from_cell
 
 SHOWN = 50  # images that changed sides
+MOST = 2**30  # bytes of a table, some millions of images
+MOST_MEASURES = 2**24  # bytes of metrics.json
+NEEDED = "file", "label", "score"
 FACTS = {  # of metrics.json: {name: title}
     **{
         "dataset": "data set",
@@ -62,13 +68,11 @@ class Result(NamedTuple):
             raise UserError(f"{folder} is no folder: name two folders with results of a test")
         path = folder / "metrics.json"
         try:
-            metrics = json.loads(path.read_bytes())
+            metrics = json.loads(read_own(path, MOST_MEASURES))
             if type(metrics) is not dict:
                 raise ValueError("it holds no measures")
             path = folder / "scores.csv"
-            with open(path, newline="", encoding="utf-8") as file:
-                rows = csv.DictReader(file, strict=True)
-                images = {from_cell(row["file"]): _scored(row) for row in rows}
+            images = _images(decoded(read_own(path, MOST)))
         except FileNotFoundError:
             raise UserError(
                 f"{folder} holds no result (no {path.name}): make one with --anomaly_test"
@@ -80,8 +84,20 @@ class Result(NamedTuple):
         return cls(folder, metrics, images)
 
 
-def _scored(row: dict[str, str]) -> Scored:
-    score, label, called = float(row["score"]), row["label"], row.get("is_anomaly")
+def _images(text: str) -> dict[str, Scored]:
+    """{file: Scored} of scores.csv, also as a spreadsheet saves it."""
+    for delimiter in ",;\t":
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        if set(NEEDED) <= set(rows.fieldnames or ()):
+            point = "." if delimiter == "," else ","  # where lists have semicolons
+            return {from_cell(row["file"]): _scored(row, point) for row in rows}
+    raise ValueError(f"its first line lacks one of the columns {', '.join(NEEDED)}")
+
+
+def _scored(row: dict[str, str], point: str) -> Scored:
+    """point: the decimal one may be this, too."""
+    score, label = float(row["score"].replace(point, ".")), row["label"]
+    called = row.get("is_anomaly")
     if not math.isfinite(score) or label not in ("", *LABELS) or called not in ("0", "1", None):
         raise ValueError(f"no score, label or decision in the line of {row['file']}")
     return Scored(score, label, None if called is None else called == "1")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +16,16 @@ from typing import TYPE_CHECKING
 
 from anogan.config import Config
 from anogan.errors import UserError, first_line
-from anogan.files import record, require_writable, temporary_in, write_atomic, written
+from anogan.files import (
+    discard,
+    is_folder,
+    is_own,
+    record,
+    require_writable,
+    temporary_in,
+    write_atomic,
+    written,
+)
 from anogan.threshold import Threshold
 
 if TYPE_CHECKING:  # both import TensorFlow, which is slow
@@ -45,7 +53,8 @@ def prepare(kind: str, config: Config, run: Path, folder: str | None) -> Path:
     name = Path(os.path.abspath(run)).name + ENDS[kind]
     path = Path(folder or run) / name
     require_writable(path.parent)
-    if path.exists() and name not in written(path.parent):
+    ours = (is_own if kind == "onnx" else is_folder)(path) and name in written(path.parent)
+    if os.path.lexists(path) and not ours:
         raise UserError(
             f"{path} was not written by this tool and would be replaced: move it, or name another "
             "--export_dir"
@@ -122,11 +131,12 @@ def _save_folder(graph: WholeGraph, path: Path) -> None:
     try:
         with _quiet():
             tf.saved_model.save(graph, str(new), signatures=graph.score)
-        if path.exists():
+        if os.path.lexists(path):
             os.rename(path, old)
         os.rename(new, path)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"{path} cannot be written ({first_line(error)})") from error
     finally:
-        for folder in (new, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        for left in (new, old):
+            with contextlib.suppress(OSError):
+                discard(left)

@@ -9,9 +9,9 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from anogan.errors import UserError
 
@@ -27,6 +27,15 @@ FORMER = re.compile(
     r"scores\.csv|metrics\.json|report\.html|contact_sheet\.png|pictures/(most|least)_\d+_.*\.png"
     r"|plots/(histogram|roc|precision_recall|terms|tsne|convergence)\.(png|svg)"
 )
+# What a scoring may have written, of what a marker names: other commands write beside it
+FOLDERS = "pictures", "plots", "maps"
+RESULT = re.compile(
+    r"(scores|metrics|report|contact_sheet)( \(\d+\))?\.\w+|scores\.partial[^/]*\.csv"
+    rf"|({'|'.join(FOLDERS)})/.*",
+    re.DOTALL,
+)
+MOST = 2**32  # bytes of a file that is read as a whole, and more than any of this tool's has
+LONGEST = 2**24  # bytes of a line that this tool reads back, and more than it ever writes
 
 
 def printable(text: object) -> str:
@@ -87,7 +96,7 @@ def clear_temporaries(folder: Path) -> None:
     """Removes what killed processes left half written in a folder."""
     with contextlib.suppress(OSError):
         for path in [p for p in folder.iterdir() if TEMPORARY.fullmatch(p.name)]:
-            if path.is_dir() and not path.is_symlink():
+            if is_folder(path):
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
@@ -101,11 +110,63 @@ def is_own(path: Path) -> bool:
         return False
 
 
-def read_own(path: Path) -> bytes:
-    """A file of a folder that may come from elsewhere; OSError, also where it is a link or pipe."""
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def open_own(path: Path, most: int | None = None) -> BinaryIO:
+    """Opens a file of a folder that may come from elsewhere; OSError, also for a link or pipe.
+
+    most: bytes; where it has more it is not read either.
+    """
     if os.path.lexists(path) and not is_own(path):
         raise OSError(f"{path.name} is no file of its own")
-    return path.read_bytes()
+    file = open(path, "rb", opener=_no_link)  # noqa: SIM115
+    if most is not None and os.fstat(file.fileno()).st_size > most:
+        file.close()
+        raise OSError(f"{path.name} is larger than {most:,} bytes")
+    return file
+
+
+def read_own(path: Path, most: int = MOST) -> bytes:
+    """All of what open_own opens."""
+    with open_own(path, most) as file:
+        return file.read()
+
+
+def own_lines(path: Path) -> Iterator[bytes]:
+    """The lines of what open_own opens, up to one that is longer than this tool's are."""
+    with open_own(path) as file:
+        while (line := file.readline(LONGEST)) and len(line) < LONGEST:
+            yield line
+
+
+def append_own(path: Path) -> BinaryIO:
+    """Opens a file to add lines; a link or pipe in its place is dropped, what it leads to is not.
+
+    Where the last line was cut short, the next one is not added to it.
+    """
+    if not is_own(path) and not is_folder(path):
+        path.unlink(missing_ok=True)
+    file = open(path, "a+b", opener=_no_link)  # noqa: SIM115
+    if file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+    return file
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def discard(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it; of a link the link alone."""
+    if is_folder(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def require_writable(folder: str | Path) -> None:
@@ -120,19 +181,17 @@ def require_writable(folder: str | Path) -> None:
 
 def written(folder: Path) -> set[str]:
     """The files, as paths within the folder, that this tool wrote there; empty for others."""
-    folder = Path(folder)
+    folder, found = Path(folder), set()
     try:
-        lines = (folder / MARKER).read_text(encoding="utf-8", errors="replace").splitlines()
+        for line in own_lines(folder / MARKER):
+            try:
+                name = json.loads(line)
+            except (ValueError, RecursionError):  # it was cut short
+                continue
+            if isinstance(name, str) and _inside(name):
+                found.add(name)
     except OSError:
         return _former(folder)
-    found = set()
-    for line in lines:  # the last one may be cut short
-        try:
-            name = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(name, str) and _inside(name):
-            found.add(name)
     return found
 
 
@@ -147,69 +206,110 @@ def record(folder: Path, *names: str) -> None:
     new = [name for name in names if name not in known]
     with writing(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with open(Path(folder) / MARKER, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(name) + "\n" for name in new)
+        with append_own(Path(folder) / MARKER) as file:
+            file.writelines(json.dumps(name).encode() + b"\n" for name in new)
 
 
 class Output:
-    """A run's files, written aside and then put in the place of the last run's as a whole."""
+    """A scoring's files, written aside and then put in the place of the last one's as a whole."""
 
-    def __init__(self, folder: Path, fixed: Sequence[str] = ()):
-        """fixed: names that will be written; UserError where one is somebody else's file."""
+    def __init__(self, folder: Path, fixed: Iterable[str] = (), folders: Iterable[str] = FOLDERS):
+        """fixed: names of files that will be written; folders: into which others will be.
+
+        UserError where one is somebody else's file, or a folder is a link that may lead elsewhere.
+        """
         self.folder, self.staging = Path(folder), Path(folder) / STAGING
-        known = written(self.folder)
+        known = self._last()
         for name in fixed:
-            if name not in known and (self.folder / name).exists():
+            self._require_replaceable(name, known)
+        self._require_folders({PurePosixPath(name) for name in folders}, known)
+
+    def _last(self) -> set[str]:
+        """The files of the last scoring."""
+        return set(filter(RESULT.fullmatch, written(self.folder)))
+
+    def _require_replaceable(self, name: str, known: Collection[str]) -> None:
+        if self._is_anothers(name, known):
+            raise UserError(
+                f"{self.folder / name} was not written by this tool and would be replaced: "
+                "move it, or name another --test_result_dir"
+            )
+
+    def _require_folders(self, places: Iterable[PurePosixPath], known: Collection[str]) -> None:
+        for place in sorted({p for inner in places for p in (inner, *inner.parents)}):
+            path = self.folder / place
+            if place.name and path.is_symlink():
                 raise UserError(
-                    f"{self.folder / name} was not written by this tool and would be replaced: "
-                    "move it, or name another --test_result_dir"
+                    f"{path} is a link, and results would be written where it leads: "
+                    "remove it, or name another --test_result_dir"
                 )
+            if place.name and not path.is_dir():
+                self._require_replaceable(place.as_posix(), known)
+
+    def staged(self) -> set[str]:
+        """What is staged, by the names it will have; links and what they lead to are none of it."""
+        return {name for name, path in self._in_staging() if is_own(path)}
+
+    def _in_staging(self) -> Iterator[tuple[str, Path]]:
+        """(path below staging, whole path) of all but folders; no link is followed."""
+        if self.staging.is_symlink():
+            return
+        for here, folders, names in os.walk(self.staging):
+            for path in (Path(here, name) for name in (*folders, *names)):
+                if not is_folder(path):
+                    yield path.relative_to(self.staging).as_posix(), path
 
     def begin(self, keep: Collection[str] = ()) -> None:
         """Makes the folder, and clears away what an interrupted run left staged, but for `keep`."""
         record(self.folder)
         with writing(self.folder):
             clear_temporaries(self.folder)
-            if not keep or self.staging.is_symlink():
-                _clear(self.staging)
-            for path in [p for p in self.staging.rglob("*") if not p.is_dir() or p.is_symlink()]:
-                if path.relative_to(self.staging).as_posix() not in keep:
+            if not keep or not is_folder(self.staging):
+                discard(self.staging)
+            for name, path in self._in_staging():
+                if name not in keep or not is_own(path):
                     path.unlink()
 
     def publish(self) -> None:
         """Moves all staged files into place and removes the last run's, as a whole.
 
         The last run's go first: a kill in between leaves some files out, and never new scores
-        beside an old report. Files of others stay: where one has the name of a staged file, that
-        gets another one.
+        beside an old report. Files of others, and of other commands, stay: where one has the name
+        of a staged file, that gets another one.
         """
-        old = written(self.folder)
+        old = self._last()
         new: dict[str, Path] = {}
-        for path in sorted(p for p in self.staging.rglob("*") if p.is_file()):
-            name = path.relative_to(self.staging).as_posix()
-            new[self._free(name, old, new)] = path
+        for name in sorted(self.staged()):
+            new[self._free(name, old, new)] = self.staging / name
+        parents = {parent for name in new for parent in PurePosixPath(name).parents}
+        self._require_folders(parents, old)
         record(self.folder, *new)  # first, so that a kill leaves no file of unknown origin
         with writing(self.folder):
-            needed = {
-                self.folder / parent for name in new for parent in PurePosixPath(name).parents
-            }
+            needed = {self.folder / parent for parent in parents}
+            for name in sorted(old & set(map(str, parents))):
+                self._remove(name, needed)  # a file where a folder will be
             for place in needed:
-                place.mkdir(parents=True, exist_ok=True)  # first, for it takes room
+                place.mkdir(parents=True, exist_ok=True)  # before the others go, for it takes room
             for name in sorted(old):
                 self._remove(name, needed)
             for name, path in new.items():
                 os.replace(path, self.folder / name)
-        write_atomic(self.folder / MARKER, "".join(json.dumps(n) + "\n" for n in sorted(new)))
+        names = written(self.folder) - old | new.keys()
+        write_atomic(self.folder / MARKER, "".join(json.dumps(n) + "\n" for n in sorted(names)))
         with writing(self.folder):
-            _clear(self.staging)
-            _clear(self.folder / PARTIAL)  # last: until then the same command makes all this again
+            discard(self.staging)
+            discard(self.folder / PARTIAL)  # last: until then the same command makes all this again
 
-    def _free(self, name: str, mine: set[str], taken: dict[str, Path]) -> str:
+    def _free(self, name: str, mine: Collection[str], taken: Collection[str]) -> str:
         place, number = PurePosixPath(name), 1
-        while name in taken or (name not in mine and (self.folder / name).exists()):
+        while name in taken or self._is_anothers(name, mine):
             number += 1
             name = str(place.with_name(f"{place.stem} ({number}){place.suffix}"))
         return name
+
+    def _is_anothers(self, name: str, mine: Collection[str]) -> bool:
+        path = self.folder / name
+        return os.path.lexists(path) and (name not in mine or is_folder(path))
 
     def _remove(self, name: str, needed: Collection[Path]) -> None:
         """Removes one of the last run's files, and its folder if that is left empty for good."""
@@ -217,34 +317,27 @@ class Output:
         real = os.path.realpath(path.parent)  # a folder on the way may be a link that leads out
         if os.path.commonpath([real, root := os.path.realpath(self.folder)]) != root:
             return
-        if path.is_dir() and not path.is_symlink():
+        if is_folder(path):
             return
-        path.unlink(missing_ok=True)
+        if os.path.lexists(path):  # not even its folder may be there
+            path.unlink()
         for parent in PurePosixPath(name).parents:  # innermost first; "." is the folder itself
             place = self.folder / parent
-            if str(parent) == "." or place in needed or any(place.iterdir()):
+            if str(parent) == "." or place in needed or not is_folder(place) or os.listdir(place):
                 return
             place.rmdir()
 
 
-def _clear(folder: Path) -> None:
-    """Removes a folder of this tool's own with all that is in it; of a link the link alone."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
-
-
 def _inside(name: str) -> bool:
     """Whether a path is relative and leads nowhere else; a marker may come from elsewhere."""
-    path = PurePosixPath(name)
-    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    path = Path(name)
+    return bool(name) and not path.anchor and ".." not in path.parts and "\0" not in name
 
 
 def _former(folder: Path) -> set[str]:
     try:
         found = {p.name for p in folder.glob("scores.partial*.csv") if _begins_as_scores(p)}
-        if not all((folder / name).is_file() for name in SIGNS):
+        if not all(is_own(folder / name) for name in SIGNS):
             return found
         if not _begins_as_scores(folder / "scores.csv"):
             return found
@@ -257,5 +350,4 @@ def _former(folder: Path) -> set[str]:
 
 
 def _begins_as_scores(path: Path) -> bool:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.readline().startswith(SIGN_HEADER)
+    return next(own_lines(path), b"").startswith(SIGN_HEADER.encode())

@@ -95,10 +95,14 @@ def _rows(path: str | Path) -> Iterator[tuple[int, str, str, str]]:
 def read_text(path: str | Path) -> str:
     """A text file in the encodings of `labelled`; UserError where it cannot be read."""
     try:
-        content = Path(path).read_bytes()
-        return content.decode(_encoding(content))
+        return decoded(Path(path).read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error})") from None
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file in the encodings of `labelled`; UnicodeDecodeError where it is none."""
+    return content.decode(_encoding(content))
 
 
 def _encoding(content: bytes) -> str:

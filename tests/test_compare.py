@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_pairing_narrows_the_interval(scores):
     [
         (lambda a: (a / "scores.csv").unlink(), "no scores.csv"),
         (lambda a: (a / "metrics.json").write_text("[1]"), "metrics.json cannot be read"),
-        (lambda a: (a / "scores.csv").write_text("file,label\nx,normal\n"), "scores.csv cannot"),
+        (lambda a: (a / "scores.csv").write_text("file,label\nx,normal\n"), "columns.*score"),
         (
             lambda a: (a / "scores.csv").write_text("file,label,score\nx,normal,nan\n"),
             "scores.csv cannot be read",
@@ -105,6 +106,32 @@ def test_bad_input_is_one_line(tmp_path, scores, spoil, message):
         compared(a, b)
     with pytest.raises(UserError, match="is no folder"):
         compared(a / "nowhere", b)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "scores.csv"])
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.mkdir()]
+)
+def test_what_is_no_file_is_not_waited_for(tmp_path, scores, name, put):
+    a, b = result(tmp_path / "a", scores[0]), result(tmp_path / "b", scores[1])
+    (b / name).unlink()
+    put(b / name)
+    with pytest.raises(UserError, match=f"{name} cannot be read"):
+        compared(a, b)
+
+
+@pytest.mark.parametrize("change", ["bom", "semicolons", "tabs"])
+def test_a_table_that_a_spreadsheet_saved_is_the_same(tmp_path, scores, change):
+    a, b = (result(tmp_path / name, scores[0]) for name in "ab")
+    text = (b / "scores.csv").read_text()
+    if change == "semicolons":
+        text = text.replace(",", ";").replace(".", ",").replace(",png", ".png")
+    elif change == "tabs":
+        text = text.replace(",", "\t")
+    encoding = "utf-16" if change == "tabs" else "utf-8-sig"
+    (b / "scores.csv").write_text(text, encoding=encoding)
+    assert compared(a, b)[2:] == compared(a, a)[2:]
+    assert compared(a, b)[-1] == "0 of 60 images changed sides"
 
 
 def test_it_stands_alone_and_needs_no_tensorflow(tmp_path, scores, capsys):

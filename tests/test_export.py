@@ -15,7 +15,7 @@ import main
 from anogan import export
 from anogan.config import Config, preset
 from anogan.errors import UserError
-from anogan.files import MARKER
+from anogan.files import MARKER, record
 from anogan.threshold import Threshold
 from utils import load_image, to_float
 
@@ -165,6 +165,15 @@ def test_export_refuses_what_it_cannot_make_in_one_line(tmp_path, monkeypatch, c
     (tmp_path / "run_saved_model").mkdir()
     with pytest.raises(UserError, match="was not written by this tool"):
         export.prepare("saved_model", default, Path("run"), str(tmp_path))
+    record(tmp_path, "run_saved_model", "run.onnx", "other_saved_model")
+    assert export.prepare("saved_model", default, Path("run"), str(tmp_path))
+    (tmp_path / "other_saved_model").symlink_to(tmp_path / "run_saved_model")
+    with pytest.raises(UserError, match="was not written by this tool"):  # but somebody's link
+        export.prepare("saved_model", default, Path("other"), str(tmp_path))
+    (tmp_path / "run.onnx").mkdir()
+    monkeypatch.setattr(export, "find_spec", lambda name: True)
+    with pytest.raises(UserError, match="was not written by this tool"):
+        export.prepare("onnx", default, Path("run"), str(tmp_path))
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install -r requirements-export.txt"):
         export.prepare("onnx", default, tmp_path / "run", None)

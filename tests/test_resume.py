@@ -2,18 +2,24 @@
 
 import json
 import os
+import shutil
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from anogan import provenance
+from anogan.commands import prepare_test
 from anogan.errors import UserError
 from anogan.files import PARTIAL, STAGING
 from anogan.folders import image_folder
 from anogan.masks import Masks
+from anogan.options import Options
 from anogan.report import plots
 from anogan.report import results as results_module
+from anogan.report.best import Best, Picture, saved
 from anogan.report.partial import Partial, Row
 from anogan.report.results import COLUMNS, Results
 from utils import ImageError
@@ -175,6 +181,107 @@ def test_a_row_survives_the_way_to_its_file(tmp_path):
     partial.close()
     assert list(partial.read(0)) == [row, row]
     assert list(Partial(tmp_path, 0, {"a": 0.2}, len(COLUMNS)).read(0)) == []
+
+
+def test_rows_in_a_folder_that_is_a_link_or_a_file_are_none(tmp_path):
+    victim, out = tmp_path / "victim", tmp_path / "out"
+    row = Row("a.png", [1, 2], [0.1] * len(COLUMNS), [], None, None)
+    make = {
+        "link": lambda place: place.symlink_to(victim),
+        "dangling": lambda place: place.symlink_to(victim / "no"),
+        "file": Path.touch,
+        "pipe": os.mkfifo,
+    }
+    partial = Partial(victim.parent, 0, {}, len(COLUMNS))
+    partial.folder = victim
+    partial.open()
+    partial.add([row])
+    partial.close()
+    (victim / "thesis.doc").write_text("mine")
+    before = files_of(victim)
+    for put in make.values():
+        out.mkdir()
+        put(out / PARTIAL)
+        partial = Partial(out, 0, {}, len(COLUMNS))
+        assert partial.workers() == []
+        partial.claim()
+        partial.open()
+        partial.clear()
+        partial.close()
+        assert (out / PARTIAL).is_dir() and files_of(victim) == before
+        shutil.rmtree(out)
+    for put in (*make.values(), Path.mkdir):
+        (out / PARTIAL).mkdir(parents=True)
+        put(out / PARTIAL / "rows0.jsonl")
+        partial = Partial(out, 0, {}, len(COLUMNS))
+        assert list(partial.read(0)) == []
+        partial.claim()
+        partial.open()
+        partial.add([row])
+        partial.close()
+        assert list(partial.read(0)) == [row] and files_of(victim) == before
+        shutil.rmtree(out)
+
+
+def test_pictures_are_read_from_a_file_of_this_tools_alone(tmp_path):
+    picture = Picture(0.5, *(np.full((4, 4, 1), i, np.uint8) for i in (1, 2)), np.ones((4, 4), "f"))
+    best, path, key = Best(1, 1, 1, None), tmp_path / "pictures0.npz", {"a": 1}
+    best.pictures = {0: picture}
+
+    def read(path=path):
+        return [name for name, _ in saved(path, key, (4, 4, 1), 2)]
+
+    best.save(path, key, ["x.png"])
+    assert read() == ["x.png"]
+    (tmp_path / "link.npz").symlink_to(path)
+    os.mkfifo(tmp_path / "pipe.npz")
+    assert read(tmp_path / "link.npz") == read(tmp_path / "pipe.npz") == []
+    arrays = dict(np.load(path))
+    about = json.dumps({"key": key, "names": [["x.png"]]})
+    for spoilt in ({"about": np.array(about)}, {"query": arrays["query"].astype("U1")}):
+        np.savez(path, **(arrays | spoilt))
+        assert read() == []
+    many = np.zeros((5_000_000, 4, 4, 1), np.uint8)  # a bomb: it takes little room on disk
+    np.savez_compressed(path, **(arrays | {"query": many, "reconstruction": many}))
+    tracemalloc.start()
+    assert read() == [] and tracemalloc.get_traced_memory()[1] < many.nbytes / 4
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "place", [PARTIAL, STAGING, f"{STAGING}/maps", f"{STAGING}/maps/odd/06.png"]
+)
+def test_links_into_other_folders_are_not_followed(trained, test_data, place):
+    """As a data set from elsewhere may hold them in its test_result."""
+    with pytest.raises(Stop):
+        score(test_data, trained, "out", 3)
+    path, victim = test_data / "out" / place, test_data / "victim"
+    path.rename(victim)
+    path.symlink_to(victim)
+    before = files_of(victim) if victim.is_dir() else victim.read_bytes()
+    score(test_data, trained, "out")
+    assert before == (files_of(victim) if victim.is_dir() else victim.read_bytes())
+    score(test_data, trained, "whole")
+    assert files_of(test_data / "whole") == files_of(test_data / "out")
+    assert not any(p.is_symlink() for p in (test_data / "out").rglob("*"))
+
+
+def test_a_folder_of_maps_that_is_a_link_is_told_before_anything_is_scored(trained, test_data):
+    (test_data / "out" / "maps").mkdir(parents=True)
+    (test_data / "out" / "maps" / "odd").symlink_to(test_data)
+    with pytest.raises(UserError, match="maps/odd is a link"):
+        prepared(test_data, trained, "out")
+    prepared(test_data, trained, "out", save_maps=False)
+
+
+def test_results_go_through_a_link_only_where_the_user_named_it(trained, test_data):
+    places = {"test_dir": [str(test_data / "test")], "data_dir": str(test_data)}
+    (test_data / "elsewhere").mkdir()
+    (test_data / "test" / "test_result").symlink_to(test_data / "elsewhere")
+    with pytest.raises(UserError, match="test_result is a link.*--test_result_dir"):
+        prepare_test(Options(anomaly_test=True, **places), trained.config)
+    given = str(test_data / "test" / "test_result")
+    prepare_test(Options(anomaly_test=True, test_result_dir=given, **places), trained.config)
 
 
 def test_new_scores_are_never_beside_an_old_report(trained, test_data, monkeypatch):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
-from anogan.files import write_atomic
+from anogan.files import open_own, write_atomic
 from anogan.scoring import Detection
 from utils import to_uint8
+
+NAMED = 2**17  # bytes that a picture takes for its name and the like, at most
 
 
 class Picture(NamedTuple):
@@ -76,19 +76,29 @@ class Best:
         write_atomic(path, packed.getvalue())
 
 
-def saved(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> list[tuple[str, Picture]]:
+def saved(
+    path: Path, key: dict[str, Any], shape: tuple[int, ...], most: int
+) -> list[tuple[str, Picture]]:
     """(name, Picture) of those that were saved with the same key; [] where they cannot be read.
 
-    shape: (h, w, c) of the images.
+    shape: (h, w, c) of the images; most: how many there may be.
     """
+    h, w, c = shape
+    room = (most + 1) * (h * w * (2 * c + 4) + NAMED)
     try:
-        with np.load(path) as arrays:
+        with open_own(path, room) as file, np.load(file) as arrays:
+            if sum(member.file_size for member in arrays.zip.infolist()) > room:
+                return []
             about = json.loads(str(arrays["about"]))
             scores, queries, drawn, maps = (arrays[name] for name in Picture._fields)
         same = queries.shape == drawn.shape == (len(scores), *shape)
-        if about["key"] != key or not same or maps.shape != queries.shape[:3]:
+        kinds = [queries.dtype, drawn.dtype, maps.dtype] == [np.uint8, np.uint8, np.float32]
+        named = all(isinstance(name, str) for name in about["names"])
+        if about["key"] != key or not (same and kinds and named):
+            return []
+        if maps.shape != queries.shape[:3]:
             return []
         pictures = map(Picture, map(float, scores), queries, drawn, maps)
         return list(zip(about["names"], pictures, strict=True))
-    except (OSError, ValueError, TypeError, LookupError, BadZipFile, zlib.error, EOFError):
+    except Exception:  # it is a cache, whatever is wrong with it
         return []

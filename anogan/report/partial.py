@@ -14,12 +14,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from anogan.errors import UserError
-from anogan.files import PARTIAL, writing
+from anogan.files import PARTIAL, append_own, discard, is_folder, is_own, own_lines, writing
 from anogan.metrics import PixelMeasures
 
 # What reading a line or file that is damaged raises
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     pixels: list[Any] | None  # see PixelMeasures.packed
 
     @classmethod
-    def parsed(cls, line: str, values: int) -> Row:
+    def parsed(cls, line: bytes, values: int) -> Row:
         """One of UNREADABLE for a line that is none; values: how many there must be."""
         row = cls(*json.loads(line))
         numbers = [float(v) for v in row.values]
@@ -63,7 +63,7 @@ class Partial:
         """key: JSON-ready; values: how many a Row has."""
         self.folder, self.worker, self.values = Path(folder) / PARTIAL, worker, values
         self.key = json.loads(json.dumps(key))
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         self._saved, self._pause = time.monotonic(), 0.0
 
     def rows_of(self, worker: int) -> Path:
@@ -74,6 +74,8 @@ class Partial:
 
     def workers(self) -> list[int]:
         """Those that have left rows here."""
+        if not is_folder(self.folder):
+            return []
         names = (path.name for path in self.folder.glob("rows*.jsonl"))
         numbers = (name.removeprefix("rows").removesuffix(".jsonl") for name in names)
         return sorted(int(n) for n in numbers if n.isdecimal() and n.isascii())
@@ -81,13 +83,23 @@ class Partial:
     def read(self, worker: int) -> Iterator[Row]:
         """The rows that a worker wrote with this key, up to where they end or are damaged."""
         try:
-            with open(self.rows_of(worker), encoding="utf-8") as file:
-                if json.loads(next(file, "null")) != self.key:
-                    return
-                for line in file:
-                    yield Row.parsed(line, self.values)
+            lines = own_lines(self.rows_of(worker))
+            if json.loads(next(lines, b"null")) != self.key:
+                return
+            for line in lines:
+                yield Row.parsed(line, self.values)
         except UNREADABLE:
             return
+
+    def claim(self) -> None:
+        """Drops what is no file or folder of this tool's; where a link leads is not touched."""
+        with writing(self.folder):
+            if not is_folder(self.folder):
+                discard(self.folder)
+                return
+            for path in self.folder.iterdir():
+                if not is_own(path):
+                    discard(path)
 
     def header(self) -> str:
         return json.dumps(self.key) + "\n"
@@ -97,15 +109,15 @@ class Partial:
         path = self.rows_of(self.worker)
         with writing(path):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+            self._file = append_own(path)
             if not self._file.tell():
-                self._file.write(self.header())
+                self._file.write(self.header().encode())
 
     def add(self, rows: Iterable[Row]) -> None:
         """Writes rows to the end; UserError where there is no room."""
         assert self._file
         with writing(self.rows_of(self.worker)):
-            self._file.writelines(row.line() for row in rows)
+            self._file.writelines(row.line().encode() for row in rows)
             self._file.flush()
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import logging
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
@@ -19,7 +19,7 @@ from anogan import metrics as measured
 from anogan import provenance
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
-from anogan.files import Output, atomic_file, write_atomic
+from anogan.files import FOLDERS, Output, atomic_file, write_atomic
 from anogan.masks import Masks
 from anogan.metrics import LABELS, PixelMeasures
 from anogan.report.best import Best, saved
@@ -94,7 +94,9 @@ class Results:
         by_labels = self.threshold.uses_labels  # known only when all scores are
         near = None if by_labels else self.threshold.choose(self.normal, None, None)[0]
         self.best = Best(max(pictures, GALLERY), max(pictures, GALLERY // 2), GALLERY // 2, near)
-        self.output = Output(self.folder, FILES)
+        self._stems = map_stems(images.names, MAP_ENDINGS) if save_maps else ()
+        of_maps = {str(PurePosixPath(stem).parent) for stem in self._stems}
+        self.output = Output(self.folder, FILES, {*FOLDERS, *of_maps})
         self.new = self.output.staging  # where files wait until all are there
         self.workers = model.workers
         self.partial = Partial(
@@ -106,7 +108,7 @@ class Results:
         self._broken = 0  # so many of images.skipped are on disk
         self._places = {name: i for i, name in enumerate(images.names)}
         self._states = self._find_states()
-        self._stems = map_stems(images.names, MAP_ENDINGS) if save_maps else ()
+        self._staged: set[str] = set()  # maps that an interrupted run left
         self._plotted = self._some_of_each_label()
         self._pixels = PixelMeasures(self.pixel_threshold) if masks else None
 
@@ -223,7 +225,8 @@ class Results:
         """Those that a worker has saved, as far as they belong to the rows that are known."""
         scores = dict(zip(self.indices, self.columns["score"], strict=True))
         path = self.partial.pictures_of(worker)
-        for name, picture in saved(path, self.partial.key, self.images.shape):
+        most = sum(self.best.counts.values())
+        for name, picture in saved(path, self.partial.key, self.images.shape, most):
             index = self._places.get(name)
             if index is not None and scores.get(index) == picture.score:
                 self.best.pictures[index] = picture
@@ -243,7 +246,11 @@ class Results:
         place in its batch decides the last digit of its score. All workers must have the same
         images and model, and see this folder.
         """
-        partial, chief, known = self.partial, self.workers.chief, self._known_images()
+        partial, chief = self.partial, self.workers.chief
+        if chief:
+            partial.claim()
+        self._staged = self.output.staged() if self.save_maps else set()
+        known = self._known_images()
         target = atomic_file(partial.rows_of(0)) if chief else contextlib.nullcontext()
         with target as file:
             if file:
@@ -288,7 +295,7 @@ class Results:
     def _has_maps(self, index: int) -> bool:
         if not self.save_maps:
             return True
-        return all((self.new / f"{self._stems[index]}{end}").is_file() for end in MAP_ENDINGS)
+        return all(f"{self._stems[index]}{end}" in self._staged for end in MAP_ENDINGS)
 
     def _agree(self, known: np.ndarray) -> None:
         """UserError where workers differ; waits for all."""
