@@ -56,7 +56,7 @@ class RunImages:
     held_out: np.ndarray  # (n, h, w, c) uint8, some of those kept from training
     seen: np.ndarray  # some of those trained on
     first: np.ndarray | None = None  # what G drew for the fixed latents before training
-    states: dict[str, list[int]] = field(default_factory=dict)  # see ImageSet.states
+    states: dict[str, list[int]] = field(default_factory=dict)  # see ImageSet.dated
     held_out_names: tuple[str, ...] = ()
 
     def decided(self) -> dict[str, bool]:

@@ -295,7 +295,7 @@ def _train(
     if config.value_range:
         low, high = config.value_range
         say(f"files of more than 8 bits a channel: {low:g} becomes black, {high:g} white", team)
-    for line in [*images.left_out, *model.images.changes(images.states())]:
+    for line in [*images.left_out, *model.images.changes(images.dated())]:
         say(line, team)
     name, before = output_name(folder), model.steps_done
     left = model.steps_of(images) - before
