@@ -39,8 +39,9 @@ class ImageSet:
     or None. kinds: sub-folder or digit of each, or None. shape: (h, w, c). skipped: (name,
     reason) of each broken file met so far, by this set or any that it is a part of or was split
     into; remarks: what is to be said of others (see utils.load_image), each with a dict whose keys
-    are their names. left_out: what else lies in the folder, in lines for the user. Files are
-    decoded at first use, once where all fit in the memory limit.
+    are their names. left_out: what else lies in the folder, in lines for the user; dropped: names
+    of images left out by the user's wish. Files are decoded at first use, once where all fit in
+    the memory limit.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class ImageSet:
         self.kinds = None if kinds is None else tuple(kinds)
         self.shape = source.shape
         self.skipped, self.remarks = source.skipped, source.remarks
-        self.left_out: list[str] = source.left_out
+        self.left_out, self.dropped = source.left_out, source.dropped
 
     @classmethod
     def from_array(
@@ -280,6 +281,7 @@ class _Source:
         self.broken = np.zeros(len(names), bool)
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[str] = []
+        self.dropped: set[str] = set()
         self.remarks: dict[str, dict[str, None]] = {}
         self.states: dict[int, list[int]] = {}  # of files, as far as they were asked for
         self.lock = threading.Lock()
