@@ -387,12 +387,18 @@ def tell_fit(unexplained: float | None) -> None:
         )
 
 
-def load(options: Options) -> DCGAN:
-    """The trained model that the flags mean."""
+def trained_config(options: Options) -> Config:
+    """The configuration of the trained model that the flags mean."""
     folder = find_run(options)
     config = Config.load(folder)
     require_run_of(options, folder, config)
     contradictions(options, config, free=("dataset", "seed"))
+    return config
+
+
+def load(options: Options) -> DCGAN:
+    """The trained model that the flags mean."""
+    folder = find_run(options)
     team = connect(options)
     from model import DCGAN
 
@@ -598,7 +604,7 @@ def _run(options: Options, out: TextIO | None = None) -> int:
         images = training_images(options, config, before.dropped if before else ())
         config, changes = fit_batch(config, changes, images)
     else:
-        config = Config.load(find_run(options))
+        config = trained_config(options)
     test = prepare_test(options, config) if options.anomaly_test else None
     if options.export:
         run = run_folder(options) if options.train else find_run(options)
