@@ -197,7 +197,7 @@ class DCGAN:
 
     def _keep(self, images: ImageSet, rest: ImageSet, held_out: ImageSet) -> None:
         """What the checkpoint holds of the images, in a new run or after a change of them."""
-        states, seed, first = images.states(), self.config.seed, self.images.first
+        states, seed, first = images.dated(), self.config.seed, self.images.first
         if first is None:
             first = to_uint8(self.generate(self.fixed_latents()))
             self._fit_linear_skips(rest)

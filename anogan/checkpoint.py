@@ -8,6 +8,7 @@
                       kept from training; first, G's samples before it
     images.json       held_out: names of all images kept from training; images: {name: [size,
                       time]} of all training images. Runs of before version 2 have none
+    dropped.json      names of images that --drop left out, if it did, see suspicious.dropped
     calibration.json  {version and way: Calibration}, a cache
     .lock             held by the process that trains here, see lock.only_one
 
@@ -35,6 +36,7 @@ import tensorflow as tf
 from anogan.config import Config
 from anogan.errors import UserError, first_line
 from anogan.files import is_own, read_own, temporary_in, write_atomic
+from anogan.places import plain_path
 from anogan.scoring import Calibration
 from anogan.trainer import Averages
 
@@ -56,7 +58,7 @@ class RunImages:
     held_out: np.ndarray  # (n, h, w, c) uint8, some of those kept from training
     seen: np.ndarray  # some of those trained on
     first: np.ndarray | None = None  # what G drew for the fixed latents before training
-    states: dict[str, list[int]] = field(default_factory=dict)  # see ImageSet.states
+    states: dict[str, list[int]] = field(default_factory=dict)  # see ImageSet.dated
     held_out_names: tuple[str, ...] = ()
 
     def decided(self) -> dict[str, bool]:
@@ -147,7 +149,8 @@ class Checkpoints:
         step, new = self.trainer.steps_done, temporary_in(self.folder)
         try:
             new.mkdir(parents=True)
-            self._objects.write(str(new / "ckpt"))
+            with plain_path(new) as place:
+                self._objects.write(f"{place}/ckpt")
             self._set_aside()
             for path in sorted(new.iterdir()):  # the index last: only with it is it one
                 os.replace(path, self.folder / path.name.replace("ckpt", f"ckpt-{step}", 1))
@@ -184,6 +187,8 @@ class Checkpoints:
             for step, names in there.items():
                 try:
                     self._read(step, names)
+                except UserError:  # of the folder's name, which says nothing of a checkpoint
+                    raise
                 except OUTSIDE as error:
                     raise UserError(f"{self.folder} cannot be read ({first_line(error)})") from None
                 except Exception as error:  # a damaged file may raise anything
@@ -211,12 +216,13 @@ class Checkpoints:
             raise ValueError("a part of it is missing")
         if not all(is_own(self.folder / name) for name in names):
             raise ValueError("a part of it is no file of its own")
-        path = str(self.folder / f"ckpt-{step}")
-        stored = tf.train.load_checkpoint(path)
-        for name in stored.get_variable_to_shape_map():  # where only a part is restored, too
-            stored.get_tensor(name)  # compares its checksum
-        status = self._objects.read(path).expect_partial()
-        status.assert_existing_objects_matched()
+        with plain_path(self.folder) as place:
+            path = f"{place}/ckpt-{step}"
+            stored = tf.train.load_checkpoint(path)
+            for name in stored.get_variable_to_shape_map():  # where only a part is restored, too
+                stored.get_tensor(name)  # compares its checksum
+            status = self._objects.read(path).expect_partial()
+            status.assert_existing_objects_matched()
         if self.trainer.steps_done != step:
             raise ValueError(f"it is of step {self.trainer.steps_done}")
 

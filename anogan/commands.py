@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import numpy as np
 
 from anogan import dataset, distributed, export, folders, forecast, mnist, scale, suspicious
+from anogan.claim import claim
 from anogan.config import FILE_NAME, FREE, Config, preset
 from anogan.dataset import ImageSet
 from anogan.errors import UserError
-from anogan.files import Output, clear_temporaries, printable, record, require_writable
+from anogan.files import Output, clear_temporaries, printable, require_writable
 from anogan.folders import list_images
 from anogan.labels import labelled
 from anogan.lock import LOCK, only_one
@@ -30,6 +31,7 @@ from anogan.places import (
     dataset_name,
     find_run,
     output_name,
+    require_run_of,
     run_folder,
     strictly_inside,
     test_places,
@@ -92,7 +94,7 @@ def new_config(options: Options) -> Config:
             raise UserError("mnist images are grey: leave --channels out")
     else:
         folder = training_folder(options)
-        names, _ = folders.without(
+        names, *_ = folders.without(
             options.drop, list_images(folder, options.input_fname_pattern).names, folder
         )
         names = dataset.thin(names, options.train_size)
@@ -130,8 +132,18 @@ def contradictions(options: Options, config: Config, free: Collection[str] = ())
             )
 
 
-def training_images(options: Options, config: Config) -> ImageSet:
-    """The ImageSet to train on; a UserError where it is too small."""
+def require_same(expected: Config, found: Config) -> None:
+    """UserError where a run was replaced by another one while this process started."""
+    if any(
+        getattr(found, f.name) != getattr(expected, f.name)
+        for f in dataclasses.fields(Config)
+        if f.name not in FREE
+    ):
+        raise UserError("the run was replaced by another meanwhile: give the same command again")
+
+
+def training_images(options: Options, config: Config, dropped: Collection[str] = ()) -> ImageSet:
+    """The ImageSet to train on, without those that the run has dropped before."""
     limit = config.train_size or None
     if config.dataset == "mnist":
         classes = (config.normal_class, config.anomaly_class)
@@ -150,6 +162,7 @@ def training_images(options: Options, config: Config) -> ImageSet:
             exclude=strictly_inside(folder, options.test_result_dir, options.mask_dir),
             limit=limit,
             drop=options.drop,
+            dropped=dropped,
         )
     return images
 
@@ -247,21 +260,46 @@ def prepare_test(options: Options, config: Config) -> Test:
     return Test(images, masks, threshold, places.results, lines + images.left_out)
 
 
+class Kept(NamedTuple):
+    """What a run's folder says of how it is trained."""
+
+    config: Config
+    dropped: tuple[str, ...]  # see suspicious.dropped
+
+
+def kept_by(folder: Path) -> Kept | None:
+    """None where there is no run."""
+    if not (folder / FILE_NAME).exists():
+        return None
+    return Kept(Config.load(folder), suspicious.dropped(folder))
+
+
 def run_config(options: Options) -> tuple[Config, dict]:
     """(configuration of the run that --train starts or goes on with, what the flags change)."""
     folder = run_folder(options)
     if not (folder / FILE_NAME).exists():
         return new_config(options), {}
     config = Config.load(folder)
+    require_run_of(options, folder, config)
     contradictions(options, config, free=("dataset",))  # the run was found by it
     changes = {k: v for k, v in settings(options).items() if k in FREE}
     return dataclasses.replace(config, **changes), changes
 
 
-def train(options: Options, config: Config, changes: dict, images: ImageSet) -> DCGAN:
-    """Trains a new run, or goes on with the one that is there; the model."""
+def train(
+    options: Options, before: Kept | None, config: Config, changes: dict, images: ImageSet
+) -> DCGAN:
+    """Trains a new run, or goes on with the one that is there; the model.
+
+    before: what the folder said when all else was found by it.
+    """
     folder = run_folder(options)
     with _only(options, folder, "training run", "--checkpoint_dir"):
+        if kept_by(folder) != before:
+            raise UserError(
+                f"another training run was at work in {folder} until now: the same command goes on "
+                "from there, or says what is other; or name another --checkpoint_dir"
+            )
         return _train(options, folder, config, changes, images)
 
 
@@ -300,13 +338,14 @@ def _train(
     if config.value_range:
         low, high = config.value_range
         say(f"files of more than 8 bits a channel: {low:g} becomes black, {high:g} white", team)
-    for line in [*images.left_out, *model.images.changes(images.states())]:
+    for line in [*images.left_out, *model.images.changes(images.dated())]:
         say(line, team)
     name, before = output_name(folder), model.steps_done
     left = model.steps_of(images) - before
     if left > 0:
         say(forecast.told(model.config, len(images), left, distributed.has_gpu()), team)
     if team.chief:
+        suspicious.keep_dropped(folder, images.dropped)
         clear_temporaries(Path(options.sample_dir) / name)
     model.train(images, folder, Path(options.sample_dir) / name, Path(options.log_dir) / name)
     step = model.steps_done
@@ -327,15 +366,14 @@ def tell_suspicious(model: DCGAN, images: ImageSet, folder: Path) -> None:
     """Ranks the training images by how odd they are, and writes which are the oddest."""
     indices, scores = suspicious.rank(model, images)
     try:
-        count = suspicious.write(folder, images, indices, scores)
+        path, sheet, count = suspicious.write(folder, images, indices, scores)
     except (OSError, UserError) as error:  # a run can do without
         logging.getLogger(__name__).warning("no list of the oddest training images: %s", error)
         return
     of_many = f" (evenly spaced ones of {len(images)})" if len(indices) < len(images) else ""
     say(
         f"are all normal? The oddest {count} of {len(indices)} training images{of_many} are in "
-        f"{folder / suspicious.LIST} and on {folder / suspicious.SHEET}: take the lines of good "
-        f"ones out and train anew with --drop {folder / suspicious.LIST}"
+        f"{path} and on {sheet}: take the lines of good ones out and train anew with --drop {path}"
     )
     say(
         "ranked by memories that had not seen the image, and by the discriminator, which was "
@@ -354,10 +392,18 @@ def tell_fit(unexplained: float | None) -> None:
         )
 
 
+def trained_config(options: Options) -> Config:
+    """The configuration of the trained model that the flags mean."""
+    folder = find_run(options)
+    config = Config.load(folder)
+    require_run_of(options, folder, config)
+    contradictions(options, config, free=("dataset", "seed"))
+    return config
+
+
 def load(options: Options) -> DCGAN:
     """The trained model that the flags mean."""
     folder = find_run(options)
-    contradictions(options, Config.load(folder), free=("dataset", "seed"))
     team = connect(options)
     from model import DCGAN
 
@@ -516,10 +562,10 @@ def visualize(options: Options, model: DCGAN) -> None:
     from anogan.report import pictures  # Matplotlib is slow to load
 
     folder = sample_folder(options, model)
-    record(folder, "samples.png", "interpolation.png", "early_and_now.png")
-    pictures.samples(folder / "samples.png", model, options.generate_test_images, options.seed)
-    pictures.interpolation(folder / "interpolation.png", model)
-    early, now = pictures.early_and_now(folder / "early_and_now.png", model)
+    path = claim(folder, "samples.png")
+    pictures.samples(path, model, options.generate_test_images, options.seed)
+    pictures.interpolation(claim(folder, "interpolation.png"), model)
+    early, now = pictures.early_and_now(claim(folder, "early_and_now.png"), model)
     say(f"mean anomaly score of G's first images {early:.3f}, of its present ones {now:.3f}")
     say(f"pictures in {folder}")
 
@@ -558,11 +604,12 @@ def _run(options: Options, out: TextIO | None = None) -> int:
     if options.dataset != "mnist":
         options = dataclasses.replace(options, dataset=dataset_name(options))
     if options.train:
+        before = kept_by(run_folder(options))
         config, changes = run_config(options)
-        images = training_images(options, config)
+        images = training_images(options, config, before.dropped if before else ())
         config, changes = fit_batch(config, changes, images)
     else:
-        config = Config.load(find_run(options))
+        config = trained_config(options)
     test = prepare_test(options, config) if options.anomaly_test else None
     if options.export:
         run = run_folder(options) if options.train else find_run(options)
@@ -580,7 +627,11 @@ def _run(options: Options, out: TextIO | None = None) -> int:
         require_writable(options.sample_dir)
     if options.strategy == "multiworker":
         distributed.task()
-    model = train(options, config, changes, images) if options.train else load(options)
+    if options.train:
+        model = train(options, before, config, changes, images)
+    else:
+        model = load(options)
+        require_same(config, model.config)
     code = anomaly_test(options, model, test, out) if test else 0
     if model.workers.chief:
         if options.visualize:
@@ -590,8 +641,7 @@ def _run(options: Options, out: TextIO | None = None) -> int:
         if draws:
             from anogan.report import pictures
 
-            path = sample_folder(options, model) / "samples.png"
-            record(path.parent, path.name)
+            path = claim(sample_folder(options, model), "samples.png")
             pictures.samples(path, model, options.generate_test_images, options.seed)
             say(f"{options.generate_test_images} samples in {path}")
         if options.serve is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -92,6 +94,8 @@ class Config:
     lambda_: float = 0.5  # fraction of the discrimination loss beside the residual loss
 
     def __post_init__(self) -> None:
+        for name, kinds in _kinds().items():
+            object.__setattr__(self, name, _typed(name, getattr(self, name), kinds))
         for name, low, high in (
             ("height", 16, LARGEST if self.window else 256),
             ("width", 16, LARGEST if self.window else 256),
@@ -186,7 +190,7 @@ class Config:
                     f"{folder} is of an older version of this tool, whose networks were others: "
                     "train the model again, under another --checkpoint_dir"
                 )
-            settings = _typed(_updated(settings) if version == 1 else settings)
+            settings = _updated(settings) if version == 1 else settings
         except FileNotFoundError:
             raise UserError(
                 f"{folder} holds no trained model (no {FILE_NAME}): train it first"
@@ -197,24 +201,52 @@ class Config:
                 "another --checkpoint_dir"
             ) from None
         try:
-            return cls(**settings)
+            return cls(**_known(settings))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
 
-def _typed(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as they are; ValueError where one is of another name or type than Config's."""
+KIND_NAMES = {int: "a whole number", float: "a number", str: "a text"}
+
+
+@functools.cache
+def _kinds() -> dict[str, tuple[type, ...]]:
+    """{name: types that a setting may have}."""
     types = get_type_hints(Config)
-    for name, value in settings.items():
-        if name not in types:
-            raise ValueError(f"there is no setting {name!r:.40}")
-        kinds = get_args(types[name]) or (types[name],)
-        kinds += (int,) if float in kinds else ()  # JSON may write 1.0 as 1
-        unusable = isinstance(value, float) and not math.isfinite(value)
-        unusable |= isinstance(value, str) and b"\0" in os.fsencode(value)
-        if type(value) not in kinds or unusable:
-            raise ValueError(f"{name} is {value!r:.40}")
+    return {name: get_args(kind) or (kind,) for name, kind in types.items()}
+
+
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are; UserError where one is of no name that Config has."""
+    for name in settings:
+        if name not in _kinds():
+            raise UserError(f"there is no setting {name!r:.40}")
     return settings
+
+
+def _typed(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
+    """The value in a type of Python's own; UserError where it is of another or of no use."""
+    if isinstance(value, Integral) and not isinstance(value, bool):  # also of NumPy's
+        value = int(value)
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        value = float(value)
+    fits = type(value) in kinds or (float in kinds and type(value) is int)  # 1.0 is written as 1
+    if isinstance(value, float):
+        fits &= math.isfinite(value)
+    elif isinstance(value, str):
+        fits &= _is_path(value)
+    if not fits:
+        kind = next(KIND_NAMES[kind] for kind in kinds if kind in KIND_NAMES)
+        raise UserError(f"{name.rstrip('_')} must be {kind}, not {value!r:.40}")
+    return value
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text could be that of a path."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _updated(settings: dict[str, Any]) -> dict[str, Any]:
@@ -229,9 +261,11 @@ def _updated(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def preset(name: str, **settings: Any) -> Config:
-    """A preset's configuration with some settings of one's own."""
-    config = Config(**{"preset": name, **PRESETS[name], **settings})
+def preset(name: str, /, **settings: Any) -> Config:
+    """A preset's configuration with some settings of one's own; UserError for what cannot be."""
+    if name not in tuple(PRESETS):
+        raise UserError(f"preset must be one of {', '.join(PRESETS)}, not {name!r:.40}")
+    config = Config(**_known({"preset": name, **PRESETS[name], **settings}))
     if name == "default" and "batch_size" not in settings and min(config.net_shape[:2]) > SMALL:
         return dataclasses.replace(config, batch_size=LARGE_BATCH)
     return config

@@ -39,8 +39,9 @@ class ImageSet:
     or None. kinds: sub-folder or digit of each, or None. shape: (h, w, c). skipped: (name,
     reason) of each broken file met so far, by this set or any that it is a part of or was split
     into; remarks: what is to be said of others (see utils.load_image), each with a dict whose keys
-    are their names. left_out: what else lies in the folder, in lines for the user. Files are
-    decoded at first use, once where all fit in the memory limit.
+    are their names. left_out: what else lies in the folder, in lines for the user; dropped: names
+    of images left out by the user's wish. Files are decoded at first use, once where all fit in
+    the memory limit.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class ImageSet:
         self.kinds = None if kinds is None else tuple(kinds)
         self.shape = source.shape
         self.skipped, self.remarks = source.skipped, source.remarks
-        self.left_out: list[str] = source.left_out
+        self.left_out, self.dropped = source.left_out, source.dropped
 
     @classmethod
     def from_array(
@@ -145,10 +146,18 @@ class ImageSet:
         return self.read(np.sort(permutation(len(self), seed)[:count]))[0]
 
     def states(self) -> dict[str, list[int]]:
-        """What tells whether an image is still the same: {name: [size, time of its file]}."""
+        """What tells whether an image is the one that is read here: {name: see file_state}.
+
+        A file's is found once, before it is read for the first time: where it is replaced after
+        that, the state is none of the new one.
+        """
         return {
             name: self._source.state(i) for name, i in zip(self.names, self._indices, strict=True)
         }
+
+    def dated(self) -> dict[str, list[int]]:
+        """The part of the states that a copy of the folder has, too: {name: [size, time]}."""
+        return {name: state[:2] for name, state in self.states().items()}
 
     def read(self, indices: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images (m, h, w, c) and the m indices they belong to: without the broken ones."""
@@ -272,7 +281,9 @@ class _Source:
         self.broken = np.zeros(len(names), bool)
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[str] = []
+        self.dropped: set[str] = set()
         self.remarks: dict[str, dict[str, None]] = {}
+        self.states: dict[int, list[int]] = {}  # of files, as far as they were asked for
         self.lock = threading.Lock()
 
     def path(self, i: int) -> str:
@@ -280,10 +291,12 @@ class _Source:
         return os.path.join(self.folder, self.places[i])
 
     def state(self, i: int) -> list[int]:
-        """Size and time of change of file i, ns, or of an array the checksum; [] for none."""
+        """The file_state of file i from before it was read, or of an array the checksum."""
         if self.decode is None and self.images is not None:
             return [zlib.crc32(self.images[i].tobytes())]
-        return file_state(self.path(i))
+        if i not in self.states:
+            self.states.setdefault(i, file_state(self.path(i)))  # another thread may be first
+        return self.states[i]
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images (m, h, w, c) of those that are good, and which ones are (n,)."""
@@ -312,6 +325,7 @@ class _Source:
         """Image i, or None where it is broken, which is said once."""
         if self.broken[i] or self.decode is None:
             return None
+        self.state(i)  # first: what is read may be of a later one, never of an earlier
         try:
             return self.decode(self.path(i), functools.partial(self._remark, self.names[i]))
         except ImageError as error:
@@ -338,12 +352,16 @@ class _Source:
 
 
 def file_state(path: str | Path) -> list[int]:
-    """Size and time of change of a file, ns; [] where there is none."""
+    """Size, time of change, ns, and what no other file has that takes its place; [] for none.
+
+    That is the time at which the system noted the change or renaming, and the file's number: a
+    copy or another file of the same size and time differs in them.
+    """
     try:
         found = os.stat(path)
     except OSError:
         return []
-    return [found.st_size, found.st_mtime_ns]
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def require(images: ImageSet, count: int, what: str, enough: int = 0) -> int:

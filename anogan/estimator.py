@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ FEWEST_IMAGES = 10  # to fit: half of them are held out, which is enough for a t
 ENOUGH_HELD_OUT = 20  # images, which are more than a tenth of a small set
 SMALLEST, LARGEST = 16, 64  # pixels a side of what the networks see, unless settings say otherwise
 BATCH = 32  # images at once; one size, so that scores do not depend on how many there are
+MOST_SEEDS = 2**28  # of Config's
 MODEL_BYTES = "model_files"  # in the state that is pickled
 
 
@@ -99,13 +102,11 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         X: (n_samples, height, width, channels) or (n_samples, n_features), at least 10 of them.
         y is ignored. Raises ValueError for what cannot be trained on.
         """
+        self._check_parameters()
         rows, shape = self._rows(X, reset=True)
         self.image_shape_ = shape or self._shape_of(rows.shape[1])
         low, high = (0, 255) if rows.dtype == np.uint8 else (rows.min(), rows.max())
         self.value_range_ = float(low), float(high)
-        seed = self.random_state
-        if not isinstance(seed, int | np.integer):
-            seed = check_random_state(seed).randint(2**28)
         height, width = _scored_size(*self.image_shape_[:2])
         fraction = max(0.1, min(0.5, ENOUGH_HELD_OUT / len(rows)))
         known = {
@@ -114,11 +115,16 @@ class AnoGAN(OutlierMixin, BaseEstimator):
             "width": width,
             "channels": self.image_shape_[2],
             "steps": self.steps,
-            "seed": int(seed),
+            "seed": self._seed(),
             "validation_fraction": fraction,
         }
         try:
-            model = DCGAN(preset(self.preset, **{**known, **(self.settings or {})}))
+            config = preset(self.preset, **{**known, **(self.settings or {})})
+            if config.channels != self.image_shape_[2]:
+                raise ValueError(
+                    f"settings: channels is {config.channels}, the images are {self.image_shape_}"
+                )
+            model = DCGAN(config)
             model.train(self._images(rows, model.config.shape), progress=False)
             model.keep_calibration()
             self.offset_ = -model.threshold(self.target_fpr)
@@ -145,6 +151,33 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         """1 for normal images, -1 for anomalous ones: (n_samples,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
+    # parameters
+
+    def _check_parameters(self) -> None:
+        """ValueError that names one that cannot be; what Config says of its own settings is left"""
+        if not (isinstance(self.steps, Integral) and self.steps > 0):
+            raise ValueError(f"steps must be a whole number from 1 on, not {self.steps!r:.40}")
+        rate = self.target_fpr
+        if not (isinstance(rate, Real) and 0 < rate < 1):
+            raise ValueError(f"target_fpr must be a number between 0 and 1, not {rate!r:.40}")
+        if not isinstance(self.settings, Mapping | None):
+            raise ValueError(f"settings must be a dict or None, not {self.settings!r:.40}")
+        if not all(isinstance(name, str) for name in self.settings or ()):
+            raise ValueError("settings must have names of Config's settings as keys")
+        if self.image_shape is not None:
+            self._checked(self.image_shape)
+
+    def _seed(self) -> int:
+        state = self.random_state
+        if not isinstance(state, int | np.integer):
+            try:
+                return int(check_random_state(state).randint(MOST_SEEDS))
+            except ValueError as error:
+                raise ValueError(f"random_state: {error}") from None
+        if not 0 <= state < MOST_SEEDS:
+            raise ValueError(f"random_state must be from 0 to {MOST_SEEDS - 1}, not {state}")
+        return int(state)
+
     # from numbers to images
 
     def _rows(self, X: Any, reset: bool) -> tuple[np.ndarray, tuple[int, ...] | None]:
@@ -167,20 +200,23 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         if self.image_shape is None:
             side = math.isqrt(features)
             return (side, side, 1) if side**2 == features else (1, features, 1)
-        shape = self._checked(tuple(self.image_shape))
+        shape = self._checked(self.image_shape)
         if math.prod(shape) != features:
             raise ValueError(f"image_shape {shape} is not that of {features} features")
         return shape
 
     @staticmethod
-    def _checked(shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _checked(shape: Any) -> tuple[int, ...]:
         """(h, w, c); ValueError where a shape is none of an image."""
-        full = (*shape, 1) if len(shape) == 2 else tuple(shape)
-        if len(full) != 3 or full[2] not in (1, 3) or min(full) < 1:
+        sides = tuple(shape) if isinstance(shape, Iterable) else ()
+        full = (*sides, 1) if len(sides) == 2 else sides
+        whole = len(full) == 3 and all(isinstance(side, Integral) for side in full)
+        if not whole or full[2] not in (1, 3) or min(full) < 1:
             raise ValueError(
-                f"{shape} is no shape of an image: (height, width) or (height, width, 1 or 3)"
+                f"image_shape: {shape!r:.40} is no shape of an image: (height, width) or (height, "
+                "width, 1 or 3)"
             )
-        return full
+        return tuple(map(int, full))
 
     def _images(self, rows: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         """(n, features) -> uint8 images of this shape."""

@@ -6,7 +6,7 @@ import fnmatch
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ OTHER_FOLDERS = {
     *("test", "val", "validation", "ground_truth", "mask", "masks"),
     *("defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal", "bad"),
 }
+SHOWN = 5  # lines of a list that name no image
 # Pillow knows these by name, but reads them with the help of other programs only, or never.
 NOT_BY_ITSELF = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
@@ -182,6 +183,7 @@ def image_folder(
     limit: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
     drop: str | Path | None = None,
+    dropped: Collection[str] = (),
     chosen: Sequence[str] = (),
 ) -> ImageSet:
     """The images in a folder and its sub-folders: see list_images and load_image.
@@ -190,8 +192,8 @@ def image_folder(
     in all other sub-folders 1, and the kind is the sub-folder's name; then an image in none is a
     UserError, for it would count as one or the other and falsify the AUROC. training: all images
     must be normal ones, see refuse_labelled. limit: at most so many images, evenly spaced. drop: a
-    file that names images to leave out, see without. chosen: only these files and folders in it,
-    see list_chosen. UserError where there is no image.
+    file that names images to leave out, dropped: more names, see without. chosen: only these files
+    and folders in it, see list_chosen. UserError where there is no image.
     """
     if chosen:
         listing = list_chosen(Path(folder), chosen, pattern, exclude)
@@ -199,7 +201,7 @@ def image_folder(
         listing = list_images(folder, pattern, exclude)
     if training:
         refuse_labelled(Path(folder), listing.names)
-    kept, told = without(drop, listing.names, folder)
+    kept, told, left_out = without(drop, listing.names, folder, dropped)
     places = thin(kept, limit)
     names = [printable(place) for place in places]
     labels, kinds = _labels(Path(folder), places) if labelled else (None, None)
@@ -219,25 +221,39 @@ def image_folder(
     )
     images.left_out += listing.told()
     images.left_out += told
+    images.dropped |= left_out
     return images
 
 
 def without(
-    drop: str | Path | None, places: list[str], folder: str | Path
-) -> tuple[list[str], list[str]]:
-    """(the images in a folder that a list does not name, lines for the user)."""
-    if drop is None:
-        return places, []
-    dropped, strangers = listed(drop, [printable(place) for place in places], folder)
-    if not dropped:
-        raise UserError(f"--drop {drop} names no image in {folder}: write a name a line")
-    kept = [place for place in places if printable(place) not in dropped]
+    drop: str | Path | None,
+    places: list[str],
+    folder: str | Path,
+    dropped: Collection[str] = (),
+) -> tuple[list[str], list[str], set[str]]:
+    """Images in a folder but for those that a list names or that a run has dropped before.
+
+    Returns (the images that are left, lines for the user, names of all that are not).
+    """
+    names, lines = [printable(place) for place in places], []
+    there, before = set(names), set(dropped)
+    named: set[str] = set()
+    if drop is not None:
+        named, strangers = listed(drop, list(dict.fromkeys((*names, *dropped))), folder)
+        if not named:
+            raise UserError(f"--drop {drop} names no image in {folder}: write a name a line")
+        told = f"left out {len(named & there)} images that {drop} names"
+        if strangers:
+            told += f"; {len(strangers)} of its lines name none or are damaged: "
+            told += ", ".join(strangers[:SHOWN]) + (", …" if len(strangers) > SHOWN else "")
+        lines.append(told)
+    if more := there & before - named:
+        lines.append(f"left out {len(more)} images that this run has dropped before (--drop)")
+    kept = [place for place in places if printable(place) not in named | before]
     if not kept:
-        raise UserError(f"--drop {drop} names all images in {folder}: there is none to train on")
-    told = f"left out {len(dropped)} images that {drop} names"
-    if strangers:
-        told += f"; {len(strangers)} of its lines name none, the first: {strangers[0]}"
-    return kept, [told]
+        what = f"--drop {drop} names" if named >= there else "this run has dropped"
+        raise UserError(f"{what} all images in {folder}: there is none to train on")
+    return kept, lines, named | before
 
 
 class Layout(NamedTuple):

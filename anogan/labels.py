@@ -19,6 +19,7 @@ from anogan.table import from_cell
 
 NORMAL = ("normal", "good", "ok", "0")
 ANOMALOUS = ("anomalous", "anomaly", "abnormal", "defect", "defective", "bad", "1")
+SPACE = " \t\r\n\xa0\u3000"  # about a name; what else Python strips is part of it
 WORDS = dict.fromkeys(NORMAL, 0) | dict.fromkeys(ANOMALOUS, 1)
 
 
@@ -122,7 +123,7 @@ def finder(names: Sequence[str], folder: str | Path) -> Callable[[str], str | No
     """
 
     def plain(text: str) -> str:
-        return normalize("NFC", posixpath.normpath(text.strip().replace("\\", "/")))
+        return normalize("NFC", posixpath.normpath(text.strip(SPACE).replace("\\", "/")))
 
     known = {plain(name): name for name in names} | {name: name for name in names}
     path = plain(os.path.abspath(folder)) + "/"

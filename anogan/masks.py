@@ -120,7 +120,7 @@ class Masks:
         return "; ".join(parts)
 
     def state(self, index: int) -> list[int]:
-        """What tells whether an image's mask is still the same, as ImageSet.states."""
+        """What tells whether an image's mask is still the same, see file_state."""
         return file_state(self.paths[index]) if index in self.paths else []
 
     def read(self, index: int) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -17,6 +18,11 @@ from anogan.options import Options
 TEST_DIR = "test_data"
 FETCHED = ("celebA", "lsun", "elpv", "mvtec", "kolektor", "visa")  # by download.py
 CHECKPOINTS = "checkpoints"  # where runs are unless --checkpoint_dir says otherwise
+MNIST_RUN = r"mnist(_normal\d|_anomaly\d)?"
+# What a data set's folder may be called, but not its run: other runs are, and a run's settings
+NOT_OF_A_FOLDER = re.compile(rf"{MNIST_RUN}|{re.escape(FILE_NAME)}", re.IGNORECASE)
+CHECKSUM = re.compile(r"_[0-9a-f]{8}$")  # at the end of _with_checksum's names
+OPEN_FOLDERS = Path("/proc/self/fd")  # those that this process has open, by number, on Linux
 
 
 def dataset_folder(options: Options) -> Path:
@@ -46,7 +52,10 @@ def run_name(options: Options) -> str:
         return f"mnist_normal{options.normal_class}"
     if options.anomaly_class is not None:
         return f"mnist_anomaly{options.anomaly_class}"
-    return safe_name(options.dataset)
+    name = safe_name(options.dataset)
+    if options.dataset != "mnist" and NOT_OF_A_FOLDER.fullmatch(name):
+        return _with_checksum(options.dataset)
+    return name
 
 
 def dataset_name(options: Options) -> str:
@@ -77,6 +86,29 @@ def output_name(folder: Path) -> str:
     return safe_name(os.path.basename(path)) if beside else _with_checksum(path)
 
 
+@contextlib.contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """A path of a folder, for as long as the block, at which TensorFlow finds checkpoints.
+
+    It takes *, ?, [, ] and backslashes for patterns, and UTF-8 alone. UserError where a system has
+    no other path.
+    """
+    text = os.fsencode(folder).decode(errors="replace").replace(os.sep, "/")
+    if not re.search(r"[*?\[\]\\\ufffd]", text):
+        yield folder
+        return
+    if not OPEN_FOLDERS.is_dir():
+        raise UserError(
+            f"{folder}: here TensorFlow reads no checkpoint in a folder with one of * ? [ ] \\, or "
+            "what is no text, in its name: name another --checkpoint_dir"
+        )
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        yield OPEN_FOLDERS / str(number)
+    finally:
+        os.close(number)
+
+
 def find_run(options: Options) -> Path:
     """The folder of the trained model that the flags mean; UserError if there is none."""
     folder = run_folder(options)
@@ -84,7 +116,7 @@ def find_run(options: Options) -> Path:
         return folder
     root = Path(options.checkpoint_dir)
     runs = sorted(p.parent.name for p in root.glob(f"*/{FILE_NAME}"))
-    of_mnist = [r for r in runs if r.startswith("mnist_")]
+    of_mnist = [r for r in runs if re.fullmatch(MNIST_RUN, r) and _dataset_in(root / r) == "mnist"]
     if folder.name == "mnist" and len(of_mnist) == 1:
         return root / of_mnist[0]
     there = f"trained so far: {', '.join(runs)}" if runs else "none is trained so far"
@@ -100,7 +132,33 @@ def run_folder(options: Options) -> Path:
     is_nested = os.sep in options.dataset and not os.path.isabs(options.dataset)
     if is_nested and (former / FILE_NAME).exists():
         return former
-    return root / run_name(options)
+    name, former = run_name(options), root / safe_name(options.dataset)
+    if options.dataset == "mnist" or former.name == name:
+        return root / name
+    # runs of folders once had these names, too
+    return former if _dataset_in(former) == options.dataset else root / name
+
+
+def _dataset_in(folder: Path) -> str | None:
+    """The data set of the run in a folder; None where none can be read."""
+    try:
+        return Config.load(folder).dataset
+    except UserError:
+        return None
+
+
+def require_run_of(options: Options, folder: Path, config: Config) -> None:
+    """UserError where the run in a folder, found by its name, is that of another data set.
+
+    Folders may be renamed; but where the name stands for one data set alone, it must be that.
+    """
+    both, name = {config.dataset, options.dataset}, folder.name
+    certain = "mnist" in both or CHECKSUM.search(name)
+    if folder != Path(options.checkpoint_dir) and certain and len(both) > 1:
+        raise UserError(
+            f"{folder} holds a run of {config.dataset}, not of {options.dataset}: name another "
+            "--checkpoint_dir"
+        )
 
 
 class Places(NamedTuple):

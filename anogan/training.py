@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -13,11 +14,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from anogan.claim import claim
 from anogan.config import Config
 from anogan.dataset import ImageSet
 from anogan.distributed import handled, interrupts
 from anogan.errors import UserError
-from anogan.files import record
+from anogan.files import printable
 from anogan.forecast import told_time
 from anogan.progress import progress
 from anogan.trainer import Trainer
@@ -88,7 +90,7 @@ class TrainingRun:
         step = trainer.steps_done
         if self.log_dir:
             with self._optional("curves", self.log_dir):
-                self.writer = tf.summary.create_file_writer(str(self.log_dir))
+                self.writer = tf.summary.create_file_writer(os.fsencode(self.log_dir))
                 with self.writer.as_default(step=step):
                     tf.summary.text("settings", told_settings(trainer.config))
             self.judged = self.judge()
@@ -173,9 +175,7 @@ class TrainingRun:
         grid = tile(to_uint8(self.draw()))
         if self.sample_dir:
             with self._optional("samples", self.sample_dir):
-                name = f"train_{step:07d}.png"
-                record(self.sample_dir, name)
-                save_image(self.sample_dir / name, grid)
+                save_image(claim(self.sample_dir, f"train_{step:07d}.png"), grid)
         if self.writer:
             with self._optional("curves", self.log_dir), self.writer.as_default(step=step):
                 tf.summary.image("samples", grid[None])
@@ -203,7 +203,8 @@ class TrainingRun:
 
 def told_settings(config: Config) -> str:
     """A Markdown table."""
-    rows = [f"| {name.rstrip('_')} | {value} |" for name, value in asdict(config).items()]
+    settings = asdict(config).items()
+    rows = [f"| {name.rstrip('_')} | {printable(value)} |" for name, value in settings]
     return "\n".join(["| setting | value |", "|-|-|", *rows])
 
 

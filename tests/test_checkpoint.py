@@ -1,16 +1,19 @@
 """A run's folder is data, maybe damaged or from elsewhere, and belongs to one training run."""
 
+import dataclasses
 import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anogan import lock as locks
+from anogan import places
 from anogan.checkpoint import Checkpoints, RunImages, has_checkpoint, load_calibrations
 from anogan.config import Config, preset
 from anogan.errors import UserError
@@ -94,6 +97,40 @@ def test_the_last_whole_checkpoint_is_gone_on_from_and_the_unread_one_kept(run, 
     assert {p.name[6:]: p.read_bytes() for p in run.glob("aside-*")} == unread
     caplog.clear()
     assert DCGAN.load(run).steps_done == 605 and not caplog.text
+
+
+on_linux = pytest.mark.skipif(not places.OPEN_FOLDERS.is_dir(), reason="needs Linux")
+
+
+@on_linux
+@pytest.mark.parametrize("name", [b"[1]", b"a\\b*?", b"\xff"])
+def test_a_run_is_saved_and_read_in_a_folder_of_any_name(run, name, tmp_path, monkeypatch):
+    folder = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))
+    shutil.move(run, folder)
+    model = DCGAN.load(folder)
+    assert model.steps_done == 605
+    model.trainer.step.assign(606)
+    model.save(folder)
+    assert DCGAN.load(folder).steps_done == 606
+    open_files = len(os.listdir("/proc/self/fd"))
+    DCGAN.load(folder)
+    assert len(os.listdir("/proc/self/fd")) == open_files
+    monkeypatch.setattr(places, "OPEN_FOLDERS", tmp_path / "none")  # as on other systems
+    before = sorted(os.listdir(folder))
+    for refused in (lambda: DCGAN.load(folder), lambda: model.save(folder)):
+        with pytest.raises(UserError, match="name another --checkpoint_dir"):
+            refused()
+    assert sorted(os.listdir(folder)) == before
+
+
+@on_linux
+def test_curves_go_into_a_folder_of_any_name_with_settings_that_are_no_text(run, zeros, tmp_path):
+    model = DCGAN.load(run)
+    model.config = dataclasses.replace(model.config, dataset=os.fsdecode(b"\xff"))
+    folder = tmp_path / os.fsdecode(b"[1] \xff")
+    model.train(zeros[:-50], log_dir=folder, progress=False)  # there is nothing left to do
+    [written] = folder.iterdir()
+    assert b"settings" in written.read_bytes()
 
 
 def test_where_none_is_whole_nothing_starts_anew(run):

@@ -3,6 +3,7 @@
 import gzip
 import logging
 import os
+import shutil
 import threading
 
 import numpy as np
@@ -117,6 +118,38 @@ def test_broken_files_are_left_out_and_reported_once(broken, limit, caplog):
     assert [r.getMessage() for r in caplog.records] == [
         f"skipped {broken}/03.png: {images.skipped[0][1]}"
     ]
+
+
+def test_files_that_take_each_others_place_are_others_but_a_copied_folder_is_the_same(folder):
+    """Also where size and time are equal: interrupted scorings go on by the states."""
+    fill(folder, "00.png", "01.png")
+    one, other = folder / "00.png", folder / "01.png"
+    one.write_bytes(other.read_bytes())
+    for path in (one, other):
+        os.utime(path, ns=(10**18, 10**18))
+    images = load(folder)
+    before, dated = images.states(), images.dated()
+    one.rename(folder / "x")
+    other.rename(one)
+    (folder / "x").rename(other)
+    shutil.copy2(folder / "02.png", folder / "y")
+    (folder / "y").rename(folder / "02.png")
+    again = load(folder)
+    changed = {name for name, state in again.states().items() if state != before[name]}
+    assert changed == {"00.png", "01.png", "02.png"} and again.dated() == dated
+    shutil.copytree(folder, folder.parent / "copy")
+    assert load(folder.parent / "copy").dated() == dated
+
+
+def test_a_state_is_from_before_the_file_was_first_read(folder, limit):
+    images = load(folder, **limit)
+    before = load(folder).states()
+    images.read([0, 4])
+    for name in ("04.png", "05.png"):
+        Image.fromarray(picture(99)).save(folder / name)
+    assert images.states()["04.png"] == before["04.png"]
+    assert images.states()["05.png"] != before["05.png"]
+    assert numbers(images.read([5])[0]) == [99]
 
 
 def test_a_part_reports_its_broken_files_to_the_whole(broken, limit):

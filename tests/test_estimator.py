@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from anogan import estimator
+from anogan.config import Config, preset
 from anogan.estimator import AnoGAN, _scored_size
 
 pytestmark = pytest.mark.unit
@@ -79,6 +80,46 @@ def test_a_pickle_holds_the_model_and_leaves_it_as_it_was(fitted, queries):
 def test_what_cannot_be_fitted_is_a_value_error(shape, X, said):
     with pytest.raises(ValueError, match=said):
         AnoGAN(shape, steps=1, settings=SMALL).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", "3"), ("steps", 0), ("steps", -1), ("steps", 1.5), ("steps", None),
+        ("preset", "x"), ("preset", None), ("preset", []),
+        ("target_fpr", 0), ("target_fpr", "0.1"), ("target_fpr", float("nan")), ("target_fpr", 1),
+        ("image_shape", 64), ("image_shape", "88"), ("image_shape", (8.0, 8)),
+        ("image_shape", ("8", "8")), ("image_shape", (0, 8)), ("image_shape", (8, 8, None)),
+        ("random_state", "x"), ("random_state", -1), ("random_state", 2**28),
+        ("settings", [1]), ("settings", "ab"), ("settings", {3: 1}),
+    ],
+)  # fmt: skip
+def test_a_wrong_parameter_is_a_value_error_of_one_line_that_names_it(zeros, name, value):
+    with pytest.raises(ValueError, match=name) as told:
+        AnoGAN(**{"steps": 1, "settings": SMALL, name: value}).fit(zeros[:20, :8, :8])
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("nosuch", 1), ("name", 1), ("z_dim", "4"), ("z_dim", 4.5), ("z_dim", True), ("z_dim", 0),
+        ("epochs", float("nan")), ("channels", 3), ("height", None), ("preset", "x"), ("seed", -1),
+        ("dataset", 3), ("dataset", "\ud800"), ("normal_class", 1.5), ("batch_size", [2]),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_a_value_error_of_one_line_that_names_it(zeros, name, value):
+    with pytest.raises(ValueError, match=name) as told:
+        AnoGAN(steps=1, settings={**SMALL, name: value}).fit(zeros[:20])
+    assert "\n" not in str(told.value)
+
+
+def test_numbers_of_numpys_are_taken(tmp_path):
+    settings = {"z_dim": np.int64(4), "lambda_": np.float32(0.25), "steps": np.uint8(3)}
+    config = preset("default", **settings)
+    config.save(tmp_path)
+    assert Config.load(tmp_path) == config and type(config.z_dim) is int
+    AnoGAN(steps=np.int32(3), target_fpr=np.float32(0.1))._check_parameters()
 
 
 def test_values_and_sizes_become_those_of_the_networks():

@@ -20,6 +20,7 @@ from PIL import Image
 
 import main
 from anogan import commands, folders, places
+from anogan.config import Config
 from anogan.distributed import handled
 from anogan.errors import UserError
 from anogan.lock import LOCK, only_one
@@ -863,3 +864,121 @@ def test_large_images_are_trained_on_and_scored_through_windows(tmp_path, monkey
     assert "through windows of 24" in (next(iter(results.rglob("report.html")))).read_text()
     assert main.main(["--dataset", "cloth", "--anomaly_test", "--window", "16"]) == 1
     assert "trained with window 24, not 16" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_without_the_images_that_it_was_told_to_drop(run, monkeypatch, capsys):
+    from model import DCGAN
+
+    names = ["003.png", "007.png", "011.png"]
+    (run / "list.txt").write_text("\n".join(names))
+    words = ["--dataset", "zeros", "--train", "--epoch", "2"]
+    clean = [*words, *NETS, "--drop", "list.txt", "--checkpoint_dir", "clean"]
+
+    def stop(*_):
+        raise UserError("enough")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DCGAN, "train", stop)
+        assert main.main(clean) == 1
+    kept = run / "clean" / "zeros" / "dropped.json"
+    assert json.loads(kept.read_text()) == names
+    images = run / "checkpoints" / "zeros" / "images.json"
+    listed = json.loads(images.read_text())
+    for name in names:
+        del listed["images"][name]
+    listed["held_out"] = [name for name in listed["held_out"] if name not in names]
+    images.write_text(json.dumps(listed))
+    shutil.copy(kept, images.parent)
+    for more in ([], ["--drop", "list.txt"], []):
+        capsys.readouterr()
+        assert main.main([*words, *more]) == 0
+        out = capsys.readouterr().out
+        assert "training on 57 images" in out and " new" not in out and "nothing to do" in out
+        assert "left out 3 images that " in out
+        assert ("this run has dropped before" in out) is not bool(more)
+    (images.parent / "dropped.json").write_text("{}")
+    assert main.main(words) == 1
+    assert "dropped.json cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["config.json", "dropped.json"])
+def test_a_run_that_another_training_has_changed_before_the_lock_is_not_gone_on_with(
+    here, first_run, name, monkeypatch, capsys
+):
+    """Also where there was none before: its settings would be taken, the flags dropped."""
+    found, folder = commands.fit_batch, here / "checkpoints" / "zeros"
+    if name == "dropped.json":
+        shutil.copytree(first_run / "checkpoints", here / "checkpoints")
+
+    def other_training_ends(*arguments):
+        if name == "config.json":
+            shutil.copytree(first_run / "checkpoints", here / "checkpoints")
+        else:
+            (folder / name).write_text('["000.png"]')
+        return found(*arguments)
+
+    monkeypatch.setattr(commands, "fit_batch", other_training_ends)
+    before = {p: p.read_bytes() for p in (first_run / "checkpoints" / "zeros").glob("c*")}
+    assert main.main(["--dataset", "zeros", "--train", "--epoch", "4", *NETS]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "another training run was at work in checkpoints/zeros" in error and "--check" in error
+    assert {p: (folder / p.name).read_bytes() for p in before} == before
+    assert not (folder / LOCK).exists()
+
+
+def test_no_two_data_sets_share_a_run(here):
+    def folder(*words):
+        return places.run_folder(Options(**vars(main.parser().parse_args([*words]))))
+
+    def saved(run, dataset):
+        Config(dataset=dataset).save(here / "checkpoints" / run)
+
+    digit = folder("--dataset", "mnist", "--normal_class", "8")
+    mine = folder("--dataset", "mnist_normal8")
+    others = [folder("--dataset", n) for n in ("mnist_anomaly8", "MNIST", "config.json", "mnist_8")]
+    assert len({digit, mine, *others, folder("--dataset", "mnist")}) == 7
+    assert digit.name == "mnist_normal8" and others[-1].name == "mnist_8"
+    saved("mnist_normal8", "mnist")
+    assert folder("--dataset", "mnist_normal8") == mine
+    saved("mnist_normal8", "mnist_normal8")  # of a former version
+    assert folder("--dataset", "mnist_normal8") == digit
+    saved("mnist_backup", "mnist_backup")
+    mnist = Options(dataset="mnist")
+    with pytest.raises(UserError, match="no trained model"):
+        places.find_run(mnist)
+    saved("mnist_normal3", "mnist")
+    assert places.find_run(mnist).name == "mnist_normal3"
+    for name in ("a/b", "zeros"):
+        place = folder("--dataset", name)
+        saved(place.name, "mnist" if name == "zeros" else place.name)
+        for switch in ({"train": True}, {"anomaly_test": True}):
+            with pytest.raises(UserError, match=f"holds a run of .*, not of {name}"):
+                commands.run(Options(dataset=name, **switch))
+    saved("zeros", "renamed")
+    assert commands.run_config(Options(dataset="zeros", train=True))[0].dataset == "renamed"
+
+
+def test_pictures_of_the_users_in_the_samples_stay(run, capsys, caplog):
+    folder = run / "samples" / "zeros"
+    (folder / "samples.png").write_text("MY OWN")
+    for _ in range(2):
+        assert main.main(["--dataset", "zeros", "--generate_test_images", "4"]) == 0
+        assert capsys.readouterr().out.endswith("samples in samples/zeros/samples (2).png\n")
+    assert (folder / "samples.png").read_text() == "MY OWN"
+    with Image.open(folder / "samples (2).png") as drawn:
+        drawn.load()
+    assert "samples/zeros/samples.png was made or changed by somebody else" in caplog.text
+    assert not (folder / "samples (3).png").exists()
+
+
+def test_a_model_that_was_replaced_after_the_images_were_prepared_for_it_is_told(
+    run, monkeypatch, capsys
+):
+    path = run / "checkpoints" / "zeros" / "config.json"
+
+    def replaced(_):
+        path.write_text(path.read_text().replace('"crop_height": 0', '"crop_height": 12'))
+
+    monkeypatch.setattr(commands, "require_writable", replaced)
+    assert main.main(["--dataset", "zeros", "--visualize"]) == 1
+    assert "replaced by another meanwhile" in capsys.readouterr().err

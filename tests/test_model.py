@@ -386,11 +386,11 @@ def test_images_once_held_out_are_never_trained_on_whatever_is_added(
     model = DCGAN.load(tmp_path, steps=2)
     kept = set(model.images.held_out_names)
     assert 4 <= len(kept) <= 12 and len(model.images.held_out) == len(kept)
-    assert model.images.changes(images.states()) == []
+    assert model.images.changes(images.dated()) == []
     changed = zeros[:70].copy()
     changed[5] = 255
     more = ImageSet.from_array(changed[2:], [*names[2:], *(f"+{i}" for i in range(10))])
-    [line] = model.images.changes(more.states())
+    [line] = model.images.changes(more.dated())
     assert "10 new, 2 missing, 1 changed" in line and "--epoch" in line
     seen = []
     stream = ImageSet.stream
@@ -400,7 +400,7 @@ def test_images_once_held_out_are_never_trained_on_whatever_is_added(
     model.train(more, tmp_path, progress=False)
     assert seen and not kept & set(seen) and set(names[2:]) - kept <= set(seen)
     assert kept - {"000", "001"} <= set(DCGAN.load(tmp_path).images.held_out_names)
-    assert model.images.changes(more.states()) == []
+    assert model.images.changes(more.dated()) == []
 
 
 def test_images_kept_to_scale_scores_come_from_all_over_the_set(zeros, small, monkeypatch):

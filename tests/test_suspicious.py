@@ -1,9 +1,15 @@
 """Odd training images, and lists of names to train without."""
 
+import os
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from anogan.suspicious import listed, memory_alone
+from anogan import suspicious
+from anogan.errors import UserError
+from anogan.folders import image_folder, without
+from anogan.suspicious import dropped, keep_dropped, listed, memory_alone
 
 pytestmark = pytest.mark.unit
 
@@ -23,3 +29,98 @@ def test_lists_are_read_as_people_write_them(tmp_path):
     assert found == set(names[:4]) and strangers == ["# a note"]
     path.write_bytes("data/b/c d.png".encode("utf-16"))
     assert listed(path, names, tmp_path / "data") == ({"b/c d.png"}, [])
+
+
+@pytest.fixture
+def images(zeros, tmp_path):
+    """A function that saves images under names, and the ImageSet of these."""
+
+    def made(*names):
+        for name, image in zip(names, zeros, strict=False):
+            Image.fromarray(image[..., 0]).save(tmp_path / "set" / name, "png")
+        return image_folder(tmp_path / "set", "*", 16, 16, 1)
+
+    (tmp_path / "set").mkdir()
+    return made
+
+
+def odd_names():
+    kinds = "\x0b", "\n", "\r\n", "\x1c", "\x1e", "\x85", "\u2028", "\t", "\ufeff", "\\n", '"', " "
+    return [f"{before}{kind}10.png" for kind in kinds for before in ("", "zz")]
+
+
+def test_a_written_list_names_exactly_its_images_whatever_they_are_called(images, tmp_path):
+    odd = [*odd_names(), '"10.png"', "10.png\t3.5", "b\\10.png", "zz ", "ä.png", "a\u0308.png"]
+    found = images(*odd, "10.png", "n10.png", "3.5")
+    assert {*odd, "10.png", "n10.png", "3.5"} == set(found.names)
+    scores = np.ones(len(odd))
+    for part in (odd, odd[:1], ["10.png"]):
+        indices = np.array([found.names.index(name) for name in part])
+        indices = np.repeat(indices, 20)[: 10 * len(part)] if len(part) == 1 else indices
+        text = "".join(f"{suspicious._as_line(found.names[i])}\t{1:.4f}\n" for i in indices)
+        (tmp_path / "list.txt").write_text(text, newline="")
+        assert listed(tmp_path / "list.txt", found.names, tmp_path / "set") == (set(part), [])
+    path, _, count = suspicious.write(tmp_path, found, np.arange(len(odd)), scores)
+    assert listed(path, found.names, tmp_path / "set") == (set(found.names[:count]), [])
+
+
+def test_a_damaged_line_is_told_and_none_other_is_taken_for_it(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text('"zz\\n010\n010.png\x0b\x1c\t1.0\n\xa0b.png \n', "utf-8")
+    _, told, left = without(path, ["010.png", "a.png", "b.png"], tmp_path)
+    assert left == {"b.png"}
+    assert '2 of its lines name none or are damaged: "zz\\n010, 010.png\x0b' in told[0]
+
+
+def ranked(images, folder, first=0):
+    return suspicious.write(folder, images, np.roll(np.arange(20), -first), np.ones(20))[:2]
+
+
+def test_lists_and_sheets_that_the_user_has_edited_or_made_stay(images, tmp_path, caplog):
+    found, folder = images(*(f"{i:02d}.png" for i in range(20))), tmp_path / "samples"
+    path, sheet = ranked(found, folder)
+    assert ranked(found, folder, 3) == (path, sheet) and not caplog.text  # nobody has edited it
+    assert path.read_text() == "03.png\t1.0000\n04.png\t1.0000\n"
+    path.write_text("04.png\n")
+    second = folder / "suspicious (2).txt"
+    for first in (5, 7):
+        assert ranked(found, folder, first) == (second, sheet)
+        assert path.read_text() == "04.png\n"
+        assert second.read_text().startswith(f"{first:02d}.png")
+    assert f"{path} was made or changed by somebody else and stays: {second}" in caplog.text
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("suspicious.txt", "suspicious.png"):
+        (mine / name).write_text("MY OWN")
+    for _ in range(2):
+        assert [p.name for p in ranked(found, mine)] == ["suspicious (2).txt", "suspicious (2).png"]
+    assert (mine / "suspicious.txt").read_text() == "MY OWN"
+    assert (mine / "suspicious.png").read_text() == "MY OWN"
+
+
+def test_what_a_run_has_dropped_stays_left_out_and_may_be_named_again(tmp_path):
+    run, path = tmp_path / "run", tmp_path / "list.txt"
+    places = [f"{i}.png" for i in range(9)]
+    path.write_text("1.png\n2.png\n")
+    _, told, left = without(path, places, tmp_path)
+    keep_dropped(run, left)
+    kept, told, again = without(None, places, tmp_path, dropped(run))
+    assert kept == ["0.png", *places[3:]] and again == left
+    assert told == ["left out 2 images that this run has dropped before (--drop)"]
+    kept, told, again = without(path, places, tmp_path, dropped(run))
+    assert again == left and told == [f"left out 2 images that {path} names"]
+    path.write_text("7.png\n")  # one more, which may be new
+    kept, told, again = without(path, places[2:], tmp_path, dropped(run))
+    assert again == {"1.png", "2.png", "7.png"} and len(kept) == 5 and len(told) == 2
+    with pytest.raises(UserError, match="this run has dropped all images"):
+        without(None, ["1.png"], tmp_path, dropped(run))
+    keep_dropped(run, set())
+    assert dropped(run) == ()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "3", '["a", 3]', "[" * 10**5, None])
+def test_a_damaged_list_of_what_a_run_has_dropped_is_one_line(tmp_path, text):
+    path = tmp_path / "dropped.json"
+    path.write_text(text) if text is not None else os.mkfifo(path)
+    with pytest.raises(UserError, match=r"dropped.json cannot be read .*another --checkpoint_dir"):
+        dropped(tmp_path)
