@@ -28,10 +28,10 @@ from anogan.threshold import Threshold, told
 from utils import COMMON, ImageError, image_size, load_image, to_float, to_uint8
 
 try:
-    import anyio.to_thread
     import uvicorn
     from fastapi import Depends, FastAPI, Request, Response
     from fastapi.responses import HTMLResponse, JSONResponse
+    from starlette.concurrency import run_in_threadpool
     from starlette.requests import ClientDisconnect
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as error:
@@ -236,15 +236,10 @@ def application(service: Service, host: str) -> FastAPI:
             async with one_at_a_time:
                 if await request.is_disconnected():
                     raise ClientDisconnect
-                found = await anyio.to_thread.run_sync(
-                    # Ctrl-C does not wait for it
-                    service.score,
-                    content,
-                    abandon_on_cancel=True,
-                )
+                found = await run_in_threadpool(service.score, content)
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody hears
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # by Ctrl-C; what the thread does is left alone
             return JSONResponse({"error": "the server was stopped"}, 503)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 500)
