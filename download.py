@@ -121,7 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             is_usable = Path.exists if name == "mnist" else Path.is_file
             if args.from_file and not is_usable(args.from_file):
-                raise DownloadError(f"--from_file {args.from_file}: there is no such file")
+                is_folder = args.from_file.is_dir()
+                why = "a folder: name the archive in it" if is_folder else "there is no such file"
+                raise DownloadError(f"--from_file {args.from_file}: {why}")
             _, fetch = DATASETS[name]
             with _only(args.data_dir, name):
                 line = fetch(args.data_dir, args.from_file, **_options(name, args))

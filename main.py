@@ -12,17 +12,19 @@ import io
 import logging
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from anogan.config import LARGE_BATCH, LARGEST, PRESETS, Config
+from anogan.config import LARGE_BATCH, LARGEST, LARGEST_CROP, PRESETS, Config
 from anogan.distributed import STRATEGIES, handled, lost, start_anew
 from anogan.errors import UserError
 from anogan.files import printable
+from anogan.flags import check
 from anogan.options import Options
-from anogan.start_up import leave
+from anogan.start_up import leave, open_streams
 
 EXAMPLES = """examples:
   python download.py mnist                                     fetch real images
@@ -37,17 +39,10 @@ EXAMPLES = """examples:
 With sub-folders test_data/normal (or good) and others, AUROC is printed, too."""
 
 DEFAULT = Config()
-FOR_SCORING = (
-    *("test_dir", "search", "test_epoch", "test_size", "target_fpr", "threshold"),
-    *("threshold_from", "labels", "mask_dir", "save_maps", "test_result_dir"),
-    *("json", "fail_on_anomaly"),
-)
-FOR_EXPORT = "search", "target_fpr", "threshold"  # of these, what --export and --serve use
-FOR_SERVE = *FOR_EXPORT, "test_epoch"
-FOLDERS = (
-    *("dataset", "data_dir", "test_dir", "labels", "mask_dir", "checkpoint_dir", "sample_dir"),
-    *("test_result_dir", "log_dir", "export_dir", "serve_host", "drop"),
-)
+MOST = 10**9  # images and the like: of more nobody can mean it
+MOST_DRAWN = 10_000  # samples, which make one picture
+LONG = 30  # digits
+NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)  # also -1e3
 
 
 class Switch(argparse.Action):
@@ -78,16 +73,18 @@ class OneLine(logging.Formatter):
         return printable(super().format(record))
 
 
-def number(kind: type, low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
-    """An argparse type: a finite int or float from low to high."""
+def number(kind: type, low: float, high: float) -> Callable[[str], float]:
+    """An argparse type: an int or float from low to high, which are finite."""
 
     def convert(text: str) -> float:
         value = kind(text)
-        if not math.isfinite(value):
+        if value in (math.inf, -math.inf) or value != value:
             raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
         if not low <= value <= high:
-            top = "" if high == math.inf else f" and at most {high}"
-            raise argparse.ArgumentTypeError(f"must be at least {low}{top}, not {text}")
+            shown = text if len(text) < LONG else f"a number of {len(text)} digits"
+            raise argparse.ArgumentTypeError(
+                f"must be at least {low} and at most {high}, not {shown}"
+            )
         return value
 
     convert.__name__ = {int: "whole number", float: "number"}[kind]
@@ -103,7 +100,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    count, natural = number(int, 1), number(int, 0)
+    p._negative_number_matcher = NEGATIVE  # of values; argparse's own takes -1e3 for a flag
+    count = number(int, 1, MOST)
     side = number(int, 16, LARGEST)
 
     group = p.add_argument_group("what to do (without any: draw samples from the trained model)")
@@ -127,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--generate_test_images",
-        type=count,
+        type=number(int, 1, MOST_DRAWN),
         default=64,
         metavar="N",
         help="Draw so many samples (default 64).",
@@ -193,13 +191,13 @@ def parser() -> argparse.ArgumentParser:
     )
     a(
         "--input_height",
-        type=count,
+        type=number(int, 1, LARGEST_CROP),
         metavar="PIXELS",
         help="Cut out a centre of this height (default 108).",
     )
     a(
         "--input_width",
-        type=count,
+        type=number(int, 1, LARGEST_CROP),
         metavar="PIXELS",
         help="Cut out a centre of this width (default: its height).",
     )
@@ -218,7 +216,7 @@ def parser() -> argparse.ArgumentParser:
     )
     a(
         "--window",
-        type=natural,
+        type=number(int, 0, MOST),
         metavar="PIXELS",
         help="Look at images through overlapping windows of this side, 16 to 256; 0: at whole "
         "images (default: windows of 64 on images that would lose small defects at 64).",
@@ -239,19 +237,19 @@ def parser() -> argparse.ArgumentParser:
     )
     a(
         "--z_dim",
-        type=count,
+        type=number(int, 1, 4096),
         metavar="N",
         help=f"Give z so many dimensions (default {DEFAULT.z_dim}; classic 100).",
     )
     a(
         "--gf_dim",
-        type=count,
+        type=number(int, 1, 1024),
         metavar="N",
         help=f"Give G's last stage so many channels (default {DEFAULT.gf_dim}; classic 64).",
     )
     a(
         "--df_dim",
-        type=count,
+        type=number(int, 1, 1024),
         metavar="N",
         help=f"Give D's first stage so many channels (default {DEFAULT.df_dim}; classic 64).",
     )
@@ -269,13 +267,13 @@ def parser() -> argparse.ArgumentParser:
     a(
         "--epoch",
         dest="epochs",
-        type=number(float, 0.001),
+        type=number(float, 0.001, 10**6),
         metavar="N",
         help=f"Train for N passes over the images (default: {DEFAULT.steps} batches; classic 25).",
     )
     a(
         "--batch_size",
-        type=number(int, 2),
+        type=number(int, 2, 65536),
         metavar="N",
         help=f"Train on batches of N images (default {DEFAULT.batch_size}; of more than 32 x 32 "
         f"pixels {LARGE_BATCH}).",
@@ -338,7 +336,7 @@ def parser() -> argparse.ArgumentParser:
     )
     a(
         "--test_epoch",
-        type=natural,
+        type=number(int, 0, 100_000),
         metavar="STEPS",
         help="Search z for so many steps (default: gradient 50, hybrid 20).",
     )
@@ -351,7 +349,7 @@ def parser() -> argparse.ArgumentParser:
     )
     a(
         "--test_batch_size",
-        type=count,
+        type=number(int, 1, 65536),
         default=256,
         metavar="N",
         help="Score N images at once (default 256).",
@@ -374,7 +372,7 @@ def parser() -> argparse.ArgumentParser:
     )
     a(
         "--threshold",
-        type=number(float),
+        type=number(float, -1e30, 1e30),
         metavar="SCORE",
         help="Call images anomalous that score above this.",
     )
@@ -464,67 +462,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """What single flags cannot say; ends with exit code 2."""
-    is_mnist = args.dataset == "mnist"
-    if args.normal_class is not None and args.anomaly_class is not None:
-        p.error("--normal_class and --anomaly_class exclude each other: give one")
-    if not is_mnist and (args.normal_class is not None or args.anomaly_class is not None):
-        p.error("--normal_class and --anomaly_class are for --dataset mnist")
-    if is_mnist and (args.crop or args.input_fname_pattern):
-        p.error("--crop and --input_fname_pattern are not for --dataset mnist")
-    if args.drop is not None and (is_mnist or not args.train):
-        p.error("--drop is for training on a folder of images: add --train and --dataset NAME")
-    if is_mnist and args.window:
-        p.error("--window is for larger images than mnist's 28 x 28: leave it out")
-    for flag in ("output_height", "output_width"):
-        if (getattr(args, flag) or 0) > 256 and not args.window:
-            p.error(f"--{flag} must be at most 256 where images are seen whole: add --window 64")
-    if args.window and not 16 <= args.window <= 256:
-        p.error(f"--window must be 0 or from 16 to 256, not {args.window}")
-    if is_mnist and not {args.input_height, args.input_width} <= {None, 28}:
-        p.error("mnist images are 28 x 28: leave --input_height and --input_width out")
-    if args.train and not is_mnist and not args.crop and (args.input_height or args.input_width):
-        p.error("--input_height and --input_width are the size of the centre crop: add --crop")
-    by_labels = args.threshold_from in ("youden", "f1")
-    if args.threshold is not None and (args.target_fpr is not None or args.threshold_from):
-        p.error("--threshold and --target_fpr or --threshold_from exclude each other: give one")
-    if args.target_fpr is not None and by_labels:
-        p.error("--target_fpr is for the threshold from held-out images, not from labels")
-    if is_mnist and not args.test_dir and (args.labels or args.mask_dir):
-        p.error("--labels and --mask_dir are for image folders: name yours with --test_dir")
-    for flag in FOR_SCORING:
-        value = getattr(args, flag)
-        used = args.anomaly_test or (args.export and flag in FOR_EXPORT)
-        used = used or (args.serve is not None and flag in FOR_SERVE)
-        if not (value is None or value is False or used):  # 0 is a value
-            p.error(f"--{flag} is for scoring: add --anomaly_test")
-    if not (args.report or args.anomaly_test):
-        p.error("--no-report is for scoring: add --anomaly_test")
-    for flag in FOLDERS:
-        if getattr(args, flag) == "" or (flag == "test_dir" and "" in (args.test_dir or ())):
-            p.error(f"--{flag} is empty: name a folder or file, or leave it out")
-    if args.export and args.search not in (None, "encoder"):
-        p.error(f"--export writes the encoder's way to score: leave --search {args.search} out")
-    if by_labels and (args.export or args.serve is not None):
-        p.error(
-            f"--threshold_from {args.threshold_from} needs labels, which --export and --serve have "
-            "not: give --threshold"
-        )
-    if args.export_dir and not args.export:
-        p.error("--export_dir is for --export: add it")
-    if args.serve is None and args.serve_host != p.get_default("serve_host"):
-        p.error("--serve_host is for --serve: add it")
-    if args.serve is not None and args.strategy != "none":
-        p.error("--serve scores one image at a time: leave --strategy out")
-    others = "train", "anomaly_test", "visualize", "export", "serve"
-    given = [getattr(args, name) for name in others]  # a port of 0 is one
-    if args.compare and any(value is not None and value is not False for value in given):
-        p.error(f"--compare stands alone: leave {', '.join(f'--{name}' for name in others)} out")
-    if args.search == "encoder" and args.test_epoch is not None:
-        p.error("--search encoder takes no steps: leave --test_epoch out, or use --search hybrid")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0, 1 for a user's error, 3 as --fail_on_anomaly says, 130 after Ctrl-C.
 
@@ -570,4 +507,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if not open_streams() and "--json" in sys.argv:
+        print("error: --json writes to standard output, which is closed", file=sys.stderr)
+        leave(1)
     leave(main())

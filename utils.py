@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,12 @@ LARGE_AT_WORK = threading.Lock()
 UNQUESTIONED = 2**28  # bytes
 MOST_PACKED = 1100  # times its size is what a file holds; deflate reaches 1,032
 STORED_BITS = {"1": 1, "P": 1, "RGB": 24}  # of a pixel, at least; of other modes 8
+# Each scan of a JPEG passes over the whole image, however few bytes it has; ten are usual
+# (libjpeg-turbo's advice; libtiff has the same limit for the JPEGs in a TIFF)
+MOST_SCANS = 100
+MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but those within a scan
+START_OF_SCAN, END, WITHOUT_LENGTH = 0xDA, 0xD9, (0xD8, 0x01)
+MOST_COMMENTS = 1000  # of a plain PPM: Pillow copies what follows at each
 BYTES_A_PIXEL = {"1": 3, "L": 3, "RGB": 12}  # measured while decoding; of other modes up to 20
 
 
@@ -216,6 +223,8 @@ def _extremes(path: str | Path) -> Range | None:
 
 
 COMMON = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # tried before Pillow's other formats
+# EPS is a program, which Ghostscript would run; the others hold a JPEG that no limit is kept for
+NOT_READ = {"EPS", "BLP", "IPTC"}
 
 
 @contextlib.contextmanager
@@ -230,7 +239,7 @@ def _opened(path: File) -> Iterator[Image.Image]:
         try:
             image = Image.open(path, formats=COMMON)
         except UnidentifiedImageError:
-            image = Image.open(path)
+            image = Image.open(path, formats=[kind for kind in Image.ID if kind not in NOT_READ])
         _require_plausible(image, _bytes_in(path))
         large = image.width * image.height > LARGE
         with image, LARGE_AT_WORK if large else contextlib.nullcontext():
@@ -260,6 +269,7 @@ def _bytes_in(file: Stored) -> int:
 def _copied(given: Image.Image) -> Iterator[Image.Image]:
     """A copy of a Pillow image; whatever Pillow raises in the block becomes an ImageError."""
     try:
+        _require_quick(given)
         yield given.copy()
     except UserError:
         raise
@@ -278,6 +288,36 @@ def _require_plausible(image: Image.Image, size: int) -> None:
     large = pixels * BYTES_A_PIXEL.get(image.mode, 20) > UNQUESTIONED
     if large and pixels * bits > 8 * MOST_PACKED * size:
         raise ValueError(f"its header says {image.height} x {image.width} pixels, in {size} bytes")
+
+
+def _require_quick(image: Image.Image) -> None:
+    """ValueError for a file, not decoded yet, that is small and would take minutes."""
+    file, tiles = getattr(image, "fp", None), getattr(image, "tile", [])
+    if not (file and tiles and tiles[0].codec_name in ("jpeg", "ppm_plain")):
+        return
+    place = file.tell()
+    file.seek(tiles[0].offset)
+    content = file.read()
+    file.seek(place)
+    if image.format in ("JPEG", "MPO") and (scans := _scans(content)) > MOST_SCANS:
+        raise ValueError(
+            f"it has {scans} scans, and more than {MOST_SCANS} take long: save it anew"
+        )
+    if image.format == "PPM" and (comments := content.count(b"#")) > MOST_COMMENTS:
+        raise ValueError(f"it has {comments} comments among its pixels: save it anew")
+
+
+def _scans(jpeg: bytes) -> int:
+    """How many scans a JPEG has, up to its end."""
+    count = place = 0
+    while found := MARKER.search(jpeg, place):
+        place, kind = found.end(), jpeg[found.end() - 1]
+        if kind == END:
+            break
+        count += kind == START_OF_SCAN
+        if kind not in WITHOUT_LENGTH:
+            place += int.from_bytes(jpeg[place : place + 2], "big")
+    return count
 
 
 def _decode_small(
@@ -343,6 +383,7 @@ def _turn_upright(image: Image.Image) -> None:
     if isinstance(image, TiffImageFile):
         image.filename = ""  # keeps Pillow from mapping it: one on its side came out garbled
     _require_memory(image)
+    _require_quick(image)
     image.load()
     # damaged EXIF makes this fail when it writes the rest of it back, the pixels being turned
     with contextlib.suppress(Exception):

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from anogan.fetch import DownloadError, fetch
 from anogan.sources import already_there, or_by_hand
-from anogan.unpack import NothingWanted, clear_scratch, read_first, scratch, unpack
+from anogan.unpack import NothingWanted, clear_scratch, linked, read_first, scratch, unpack
 
 # There the addresses below are from: an archive for each category
 MVTEC_PAGE = "www.mvtec.com/research-teaching/datasets/mvtec-ad/downloads"
@@ -91,7 +91,7 @@ def fetch_mvtec(data_dir: Path, from_file: Path | None = None, category: str | N
     `from_file` is the archive of a category, or the one of all; without `category` whatever it
     holds is taken. Returns a line to show, as the others do. Raises DownloadError.
     """
-    root = data_dir / "mvtec"
+    root = linked(data_dir / "mvtec")
     clear_scratch(root)
     if from_file:
         names = [category] if category in MVTEC_SHA256 else list(MVTEC_CATEGORIES)
@@ -166,7 +166,7 @@ def fetch_kolektor(data_dir: Path, from_file: Path | None = None) -> str:
 
     Which of them are for training, `split_kolektor` says. The kind of anomaly is "defect".
     """
-    folder = data_dir / "kolektor"
+    folder = linked(data_dir / "kolektor")
     if line := already_there(folder):
         return line
     archive = from_file or data_dir / "KolektorSDD.zip"
@@ -242,7 +242,7 @@ def fetch_visa(data_dir: Path, from_file: Path | None = None) -> str:
 
     `split_visa` says what goes where.
     """
-    folder = data_dir / "visa"
+    folder = linked(data_dir / "visa")
     if line := already_there(folder):
         return line
     archive = from_file or data_dir / PurePosixPath(VISA_URL).name

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
+import ipaddress
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
@@ -26,11 +29,11 @@ from utils import COMMON, ImageError, image_size, load_image, to_float, to_uint8
 
 try:
     import uvicorn
-    from fastapi import FastAPI, Request, Response
+    from fastapi import Depends, FastAPI, Request, Response
     from fastapi.responses import HTMLResponse, JSONResponse
     from starlette.concurrency import run_in_threadpool
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import ClientDisconnect
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as error:
     raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from None
 
@@ -38,12 +41,14 @@ if TYPE_CHECKING:
     from model import DCGAN
 
 Search = tuple[str | None, int | None, float]
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_BYTES = 32 * 2**20  # of a file
 MOST_PIXELS = 64_000_000
+MOST_SLOW = 4 * 2**20  # bytes of a file that Pillow decodes in Python: a second for each MB
 # A client hears an answer only when it has sent all: so much is read, and forgotten, until then.
 MOST_READ = 2**30
 AT_ONCE = 32  # connections, each of which can hold a file in memory while others are scored
+PATIENCE = 30  # seconds for a request's headers to arrive, and for an answer to be taken
+UPLOAD = 120  # seconds for a file to arrive
 WITHOUT = {  # what the page may do: nothing from elsewhere
     "Content-Security-Policy": "default-src 'none'; img-src data: blob:; connect-src 'self'; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
@@ -127,6 +132,7 @@ def require_image(content: bytes) -> None:
     try:
         with Image.open(io.BytesIO(content), formats=COMMON) as image:
             width, height = image.size
+            is_slow = any(tile.codec_name in Image.DECODERS for tile in image.tile)
     except Exception:  # Pillow raises any of a dozen kinds on broken files
         names = ", ".join(COMMON)
         raise Refused(415, f"this is no image that can be read, of {names}") from None
@@ -136,6 +142,8 @@ def require_image(content: bytes) -> None:
             f"{height} x {width} pixels are more than {MOST_PIXELS // 10**6} million: shrink the "
             "image, or cut it into tiles",
         )
+    if is_slow and len(content) > MOST_SLOW:
+        raise Refused(413, f"of this kind {MOST_SLOW // 2**20} MB at most: send it as a PNG")
 
 
 def _as_png(image: np.ndarray) -> str:
@@ -146,6 +154,13 @@ def _as_png(image: np.ndarray) -> str:
 
 async def _body_of(request: Request) -> bytes:
     """The upload, of which no more than MOST_BYTES is ever in memory; Refused where it is more."""
+    try:
+        return await asyncio.wait_for(_received(request), UPLOAD)
+    except asyncio.TimeoutError:
+        raise Refused(408, f"the file took more than {UPLOAD} s to arrive: shrink it") from None
+
+
+async def _received(request: Request) -> bytes:
     if request.headers.get("content-type", "").startswith("multipart/"):
         raise Refused(
             415, "send the file itself as the body, as curl --data-binary @FILE does, not a form"
@@ -164,11 +179,37 @@ async def _body_of(request: Request) -> bytes:
     return bytes(content)
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address, or name, is this machine's alone."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address == "localhost"
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
+
+
+async def _require_own(request: Request, host: str) -> None:
+    """Refused for what a page from elsewhere, open in the user's browser, may have asked.
+
+    One that got itself this machine's address gives its own name as the host; any other gives
+    itself as the origin.
+    """
+    named, origin = request.headers.get("host", ""), request.headers.get("origin")
+    try:
+        is_own = not is_loopback(host) or is_loopback(urlsplit(f"//{named}").hostname or "")
+        is_foreign = origin is not None and urlsplit(origin).netloc.lower() != named.lower()
+    except ValueError:  # nonsense
+        raise Refused(400, "no host is named so") from None
+    if not is_own:
+        raise Refused(400, "this server has another name: ask for it by its address")
+    if request.method == "POST" and is_foreign:
+        raise Refused(403, "only this server's own page may send images from a browser")
+
+
 def application(service: Service, host: str) -> FastAPI:
     """The page and the endpoint; host: the address at which it listens."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    if host in LOOPBACK[:2]:  # a web page that got itself this machine's address is turned away
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK[:2])
+    checks = [Depends(functools.partial(_require_own, host=host))]
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, dependencies=checks)
     one_at_a_time = asyncio.Lock()
     config = service.model.config
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
@@ -180,6 +221,10 @@ def application(service: Service, host: str) -> FastAPI:
         cropped=bool(config.crop),
     )
 
+    @app.exception_handler(Refused)
+    async def refuse(_: Request, refused: Refused) -> JSONResponse:
+        return JSONResponse({"error": refused.text}, refused.status)
+
     @app.get("/")
     async def show() -> HTMLResponse:
         return HTMLResponse(page, headers=WITHOUT)
@@ -189,11 +234,13 @@ def application(service: Service, host: str) -> FastAPI:
         try:
             content = await _body_of(request)
             async with one_at_a_time:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
                 found = await run_in_threadpool(service.score, content)
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody hears
-        except Refused as refused:
-            return JSONResponse({"error": refused.text}, refused.status)
+        except asyncio.CancelledError:  # by Ctrl-C; what the thread does is left alone
+            return JSONResponse({"error": "the server was stopped"}, 503)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 500)
         except MemoryError:
@@ -203,12 +250,52 @@ def application(service: Service, host: str) -> FastAPI:
     return app
 
 
+class Connection(H11Protocol):
+    """It ends where a request's headers do not arrive, or an answer is not taken, in PATIENCE.
+
+    uvicorn has no such limit, and AT_ONCE of them would keep all others out.
+    """
+
+    deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._be_patient()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._be_patient()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._be_patient()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def _be_patient(self) -> None:
+        self._forget_deadline()
+        self.deadline = self.loop.call_later(PATIENCE, self._end_unless_at_work)
+
+    def _forget_deadline(self) -> None:
+        if self.deadline:
+            self.deadline.cancel()
+
+    def _end_unless_at_work(self) -> None:
+        is_answered = not self.cycle or self.cycle.response_complete
+        if is_answered or self.flow.write_paused:
+            self.transport.abort()
+
+
 def settings(service: Service, host: str) -> uvicorn.Config:
     return uvicorn.Config(
         application(service, host),
+        http=Connection,
+        ws="none",
         log_level="warning",
         limit_concurrency=AT_ONCE,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=1,
     )
 
 
@@ -226,13 +313,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(service: Service, listener: socket.socket, host: str) -> None:
     """Answers until Ctrl-C."""
-    port = listener.getsockname()[1]
-    if host not in LOOPBACK:
+    address, port = listener.getsockname()[:2]
+    if not is_loopback(address):
         logging.getLogger(__name__).warning(
             "--serve_host %s: others in the network can send images, too", host
         )
     named = f"[{host}]" if ":" in host else host
     print(f"serving at http://{named}:{port} (Ctrl-C ends it)", flush=True)
     with contextlib.suppress(KeyboardInterrupt), listener:
-        uvicorn.Server(settings(service, host)).run(sockets=[listener])
+        uvicorn.Server(settings(service, address)).run(sockets=[listener])
     print("serving ended", flush=True)

@@ -23,6 +23,7 @@ from anogan.unpack import (
     IMAGE_TYPES,
     clear_scratch,
     damage_is_an_error,
+    linked,
     scratch,
     unpack,
     unpack_fetched,
@@ -137,7 +138,7 @@ def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
     `from_file` is a folder, zip or tar that holds them, gzipped or not. Returns a line to show,
     as the other three do. Raises DownloadError.
     """
-    folder = data_dir / "mnist"
+    folder = linked(data_dir / "mnist")
     clear_scratch(folder)
     missing = [name for name in MNIST_MD5 if not _has_idx(folder, name)]
     if not missing:
@@ -222,7 +223,7 @@ def _place_idx(source: Path, folder: Path, remove: bool = False) -> None:
 
 def fetch_celeba(data_dir: Path, from_file: Path | None = None) -> str:
     """DATA_DIR/celebA/*.jpg, the aligned faces: from Google Drive or the zip `from_file`."""
-    folder = data_dir / "celebA"
+    folder = linked(data_dir / "celebA")
     if line := already_there(folder):
         return line
     if from_file:
@@ -249,7 +250,7 @@ def fetch_lsun(
     interrupted goes on where it stopped.
     """
     name = "test" if split == "test" else f"{category}_{split}"
-    folder = data_dir / "lsun" / name
+    folder = linked(data_dir / "lsun" / name)
     source = data_dir / f".{name}_lmdb"
     clear_scratch(source)
     if line := already_there(folder):
@@ -273,7 +274,7 @@ def fetch_elpv(data_dir: Path, from_file: Path | None = None) -> str:
 
     `from_file` is the wheel fetched by hand. `split_elpv` says what goes where.
     """
-    folder = data_dir / "elpv"
+    folder = linked(data_dir / "elpv")
     if line := already_there(folder):
         return line
     with scratch(folder) as temp:

@@ -1,15 +1,17 @@
-"""Loading TensorFlow fast and without its lines, and ending a process that has it fast."""
+"""How a process starts and ends: its streams, TensorFlow and Keras loaded fast, and left fast."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import gc
+import io
 import os
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
+from anogan.errors import UserError
 from anogan.quiet import silence_retracing, without_startup_lines
 
 # Keras takes these in where they are installed, for wrappers and plots that main.py does not use:
@@ -20,13 +22,83 @@ UNUSED = "matplotlib", "pandas", "sklearn"
 def import_tensorflow(*unused: str) -> None:
     """Slow. unused: modules that it shall not load; they count as not installed for it."""
     silence_retracing()
-    if "tensorflow" in sys.modules:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with without_startup_lines(), not_imported(*unused), uncollected():
-        import tensorflow as tf
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with without_startup_lines(), not_imported(*unused), uncollected(), own_keras():
+            import tensorflow as tf
 
-        tf.config.list_physical_devices()
+            tf.config.list_physical_devices()
+    import_keras()
+
+
+def import_keras() -> None:
+    """With the settings that this tool is written for, whatever the user's keras.json says."""
+    with own_keras():
+        import keras
+    if keras.config.backend() != "tensorflow":
+        raise UserError(
+            f"Keras is loaded with the backend {keras.config.backend()}: import this tool first, "
+            "or set KERAS_BACKEND=tensorflow"
+        )
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_epsilon(1e-7)
+
+
+@contextlib.contextmanager
+def own_keras() -> Iterator[None]:
+    """In the block Keras loads for TensorFlow, and finds no file of settings."""
+    own = {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.path.join(os.devnull, "keras")}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class Output(io.TextIOWrapper):
+    """Standard output or error that goes on in silence when nobody reads it any more."""
+
+    def write(self, text: str) -> int:
+        with self._unread():
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._unread():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _unread(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+
+
+def open_streams() -> bool:
+    """Once for a process, before it opens files; False where standard output was closed.
+
+    A closed one (2>&-) would be the number of the next file that is opened, for C libraries to
+    write to; and a reader may leave (| head) without that ending the work.
+    """
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(nowhere)
+    had_output = sys.stdout is not None
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        given = getattr(sys, name)
+        encoding, by_line = (given.encoding, given.line_buffering) if given else ("utf-8", True)
+        file = given.detach() if given else os.fdopen(number, "wb", closefd=False)
+        setattr(sys, name, Output(file, encoding, "backslashreplace", line_buffering=by_line))
+    return had_output
 
 
 @contextlib.contextmanager

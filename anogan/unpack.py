@@ -186,6 +186,11 @@ def _inside(archive: Path, name: str, is_link: bool) -> PurePosixPath:
     return path
 
 
+def linked(folder: Path) -> Path:
+    """Where a data set goes whose folder may be a link to another disk, perhaps an empty place."""
+    return Path(os.path.realpath(folder)) if folder.is_symlink() else folder
+
+
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """A new hidden folder beside `folder` that goes at the end, as does one of a killed run."""

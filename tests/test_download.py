@@ -704,3 +704,21 @@ def test_pip_that_brings_nothing_or_too_much_is_ended(tmp_path, monkeypatch, cap
     last = capsys.readouterr().err.splitlines()[-1]
     assert ("too slow" if does == "sleep 9" else "more than 50,000") in last
     assert time.monotonic() - start < 4 and files_under(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_data_set_may_be_a_link_to_another_disk(tmp_path, there):
+    archive = make_zip(tmp_path / "a.zip", {f"img/{i}.jpg": encode("JPEG", i) for i in range(3)})
+    disk = tmp_path / "disk" / "faces"
+    if there:
+        disk.mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "celebA").symlink_to(disk)
+    assert download.main(celeba_command(tmp_path, archive)) == 0
+    assert files_under(disk) == [f"{i}.jpg" for i in range(3)]
+    assert (tmp_path / "data" / "celebA").is_symlink()
+
+
+def test_a_folder_in_place_of_an_archive_is_told(tmp_path, capsys):
+    assert download.main(celeba_command(tmp_path, tmp_path)) == 1
+    assert "a folder: name the archive in it" in capsys.readouterr().err

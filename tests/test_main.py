@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -124,11 +125,98 @@ def test_switches_take_all_usual_forms(words, value):
         (["--dataset", "x", "--train", "--seed", "300000000"], "--seed"),
         (["--dataset", "x", "--anomaly_test", "--search", "encoder", "--test_epoch", "0"], "steps"),
         (["--dataset", "x", "--anomaly_test", "--test_dir", ""], "--test_dir"),
+        (["--seed", "1" * 400], "at most 268435455, not a number of 400 digits"),
+        (["--serve", "1" * 400], "at most 65535"),
+        (["--anomaly_test", "--test_batch_size", "1" * 400], "at most 65536"),
+        (["--generate_test_images", "2000000000"], "at most 10000"),
+        (["--anomaly_test", "--search=gradient", "--test_epoch", "3000000000"], "at most 100000"),
+        (["--anomaly_test", "--threshold=-1.7e308"], "at least -1e+30"),
+        (["--train", "--log_dir", "a\udcff"], "--log_dir is not in UTF-8"),
+        (["--anomaly_test", "--checkpoint_dir", "a\udcff"], "--checkpoint_dir is not in UTF-8"),
+        (["--train", "--dataset", "a\udcff"], "--dataset is not in UTF-8"),
+        (["--export=onnx", "--export_dir", "a\udcff"], "--export_dir is not in UTF-8"),
+        (["--compare", "a", "b", "--generate_test_images", "3"], "--generate_test_images out"),
+        (["--compare", "a", "b", "--no-report"], "--"),
+        (["--anomaly_test", "--epoch", "9"], "--epoch does nothing here: leave it out, or add"),
+        (["--anomaly_test", "--batch_size", "3"], "--batch_size"),
+        (["--visualize", "--learning_rate", "0.5"], "--learning_rate"),
+        (["--anomaly_test", "--preset", "classic"], "--preset"),
+        (["--anomaly_test", "--log_dir", "x"], "--log_dir"),
+        (["--anomaly_test", "--generate_test_images", "7"], "or add --visualize"),
+        (["--anomaly_test", "--sample_dir", "x"], "--sample_dir"),
+        (["--train", "--test_learning_rate", "9"], "--test_learning_rate"),
+        (["--serve", "--test_batch_size", "9"], "--test_batch_size"),
+        (["--anomaly_test", "--search=encoder", "--test_learning_rate=9"], "takes no steps"),
     ],
 )
 def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
     assert exit_code(words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_command_of_the_readme_is_valid():
+    text = (ROOT / "README.md").read_text() + main.EXAMPLES
+    commands = re.findall(r"python\S* main\.py (.*)", text)
+    assert len(commands) > 30
+    for command in commands:
+        words = shlex.split(re.split(r" \||   |`", command)[0], comments=True)
+        p = main.parser()
+        if words != ["--help"]:
+            main.check(p, p.parse_args(words))
+
+
+def test_a_threshold_may_be_negative_and_written_with_an_exponent():
+    for text in ("-1e3", "-.5", "-2", "-1.5E-3"):
+        assert main.parser().parse_args(["--threshold", text]).threshold == float(text)
+
+
+def test_closed_streams_are_no_bug(here):
+    """As by 2>&- and >&- in a shell."""
+    words = ["--dataset", "zeros", "--checkpoint_dir", "nosuch"]
+    script = 'exec "$0" "$@" 2>&-'
+    command = ["sh", "-c", script, sys.executable, str(ROOT / "main.py"), *words]
+    assert subprocess.run(command, cwd=here, check=False).returncode == 1
+    command[2] = 'exec "$0" "$@" >&-'
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "no trained model in nosuch" in done.stderr
+    command += ["--anomaly_test", "--json"]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith(
+        "error: --json writes to standard output"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_files_do_not_get_the_numbers_of_closed_streams(here):
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from anogan.start_up import open_streams\n"
+        "open_streams()\n"
+        "file = open('file', 'w'); print('x', file=sys.stderr); os.write(2, b'x')\n"
+        "sys.exit(file.fileno() < 3)"
+    )
+    command = ["sh", "-c", 'exec "$0" "$@" 2>&-', sys.executable, "-c", code, str(ROOT)]
+    assert subprocess.run(command, cwd=here, check=False).returncode == 0
+    assert not (here / "file").read_text()
+
+
+def test_when_the_reader_leaves_the_work_goes_on(here):
+    """As with | head -1."""
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from anogan.start_up import leave, open_streams\n"
+        "open_streams()\n"
+        "for i in range(20000): print('a line', flush=not i % 3)\n"
+        "print('b line' * 9999, end=''); open('done', 'w').close(); leave(3)"
+    )
+    command = [sys.executable, "-c", code, str(ROOT)]
+    with subprocess.Popen(
+        command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(20) == 3
+    assert (here / "done").exists()
 
 
 @pytest.mark.parametrize(

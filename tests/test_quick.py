@@ -221,3 +221,45 @@ def test_a_second_memory_is_no_cause_for_alarm(zeros, caplog):
     for count in range(8):
         Memory(zeros[: 4 + count]).maps(to_float(zeros[:2]))
     assert "retracing" not in caplog.text
+
+
+@pytest.mark.unit
+def test_keras_has_its_standard_settings_whatever_the_users_file_says(tmp_path):
+    settings = {
+        "floatx": "float16", "epsilon": 1e-3, "backend": "torch",
+        "image_data_format": "channels_first",
+    }  # fmt: skip
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(json.dumps(settings))
+    code = (
+        "import os; from anogan.start_up import UNUSED, import_tensorflow;"
+        "import_tensorflow(*UNUSED); import keras; c = keras.config;"
+        "print(c.backend(), c.floatx(), c.epsilon(), c.image_data_format(),"
+        " os.environ['KERAS_BACKEND'], 'KERAS_HOME' in os.environ)"
+    )
+    variables = {**os.environ, "HOME": str(tmp_path), "KERAS_BACKEND": "torch"}
+    variables.pop("KERAS_HOME", None)
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(main.__file__).parent, env=variables,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.stdout == "tensorflow float32 1e-07 channels_last torch False\n", found.stderr
+
+
+@pytest.mark.unit
+def test_figures_do_not_follow_the_users_matplotlibrc(tmp_path):
+    import matplotlib
+
+    from anogan.report import plots
+
+    test = {
+        "scores": np.arange(20.0), "residual": np.arange(20.0), "discrimination": np.arange(20.0),
+        "labels": None, "threshold": -1e30, "normal": np.arange(9.0), "features": {},
+        "losses": None, "metrics": {},
+    }  # fmt: skip
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 30}):
+        plots.write(tmp_path, test)
+        assert matplotlib.rcParams["text.usetex"]
+    drawn = (tmp_path / "terms.svg").read_text()
+    plots.write(tmp_path, test)
+    assert len(drawn) == len((tmp_path / "terms.svg").read_text())

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import io
 import os
 import re
@@ -38,17 +39,25 @@ def service(trained):
     return serve.Service(trained, Threshold(), (None, None, 0.1))
 
 
-@pytest.fixture(scope="module")
-def address(service):
-    """Of a real server."""
-    listener = serve.listen("127.0.0.1", 0)
-    server = uvicorn.Server(serve.settings(service, "127.0.0.1"))
+@contextlib.contextmanager
+def served(service, host, ends_within=10):
+    """(address of a real server at a host, that server)."""
+    listener = serve.listen(host, 0)
+    server = uvicorn.Server(serve.settings(service, host))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    named = f"[{host}]" if ":" in host else host
+    yield f"http://{named}:{listener.getsockname()[1]}", server
     server.should_exit = True
-    thread.join(10)
+    thread.join(ends_within)
+    assert not thread.is_alive()
     listener.close()
+
+
+@pytest.fixture(scope="module")
+def address(service):
+    with served(service, "127.0.0.1") as (address, _):
+        yield address
 
 
 def packed(image, kind="PNG", **options):
@@ -98,6 +107,7 @@ def test_image_of_another_size_is_upright_and_told_in_its_own(address):
 def test_what_cannot_be_scored_is_told_why(address, monkeypatch, queries):
     good = packed(queries[0][0])
     monkeypatch.setattr(serve, "MOST_BYTES", 2000)
+    monkeypatch.setattr(serve, "MOST_SLOW", 80)
     wide = bytearray(packed(np.zeros((9, 9), np.uint8), "BMP"))
     wide[18:26] = struct.pack("<ii", 30_000, 30_000)  # width and height
     for content, status, told in (
@@ -108,6 +118,7 @@ def test_what_cannot_be_scored_is_told_why(address, monkeypatch, queries):
         (b"x" * 3000, 413, "larger than"),
         ((b"x" * 1000 for _ in range(5)), 413, "larger than"),  # without a length
         (bytes(wide), 413, "30000 x 30000 pixels are more than 64 million"),
+        (b"P5 9 9 99\n" + bytes(81), 413, "of this kind"),  # decoded in Python
     ):
         found = ask(address, content)
         assert found[0] == status and told in found[1]["error"], found
@@ -155,12 +166,137 @@ def test_images_are_scored_one_at_a_time(address, service, queries, monkeypatch)
 
 
 @pytest.mark.unit
-def test_other_hosts_pages_and_foreign_resources_have_no_way_in(address):
-    assert requests.get(address, headers={"Host": "evil.example"}, timeout=9).status_code == 400
+def test_pages_use_nothing_from_elsewhere(address):
     page = requests.get(address, timeout=9)
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", page.text)
     assert requests.get(f"{address}/docs", timeout=9).status_code == 404
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_pages_from_elsewhere_have_no_way_in(service, queries, host):
+    content = packed(queries[0][0])
+    with served(service, host) as (address, _):
+        port = address.rpartition(":")[2]
+        for name in ("evil.example", f"localhost.evil.example:{port}", "[", ""):
+            answer = requests.get(address, headers={"Host": name}, timeout=9)
+            assert answer.status_code == 400, name
+            assert ask(address, content, Host=name)[0] == 400
+        for origin in (
+            "http://evil.example",
+            "null",
+            f"http://localhost:{int(port) + 1}",
+            "http://[",
+        ):
+            status, found = ask(address, content, Origin=origin)
+            assert status in (400, 403) and "score" not in found, origin
+        assert ask(address, content, Origin=address)[0] == 200
+        assert ask(address, content, Host=f"localhost:{port}")[0] == 200
+
+
+@pytest.mark.unit
+def test_which_addresses_are_this_machines_alone():
+    own = ("127.0.0.1", "127.8.0.2", "::1", "::ffff:127.0.0.1", "localhost")
+    assert all(map(serve.is_loopback, own))
+    others = ("0.0.0.0", "::", "10.0.0.1", "fe80::1%eth0", "::ffff:10.0.0.1", "evil.example", "")
+    assert not any(map(serve.is_loopback, others))
+
+
+def connected(address, text):
+    host, port = address.removeprefix("http://").rsplit(":", 1)
+    connection = socket.create_connection((host, int(port)), timeout=20)
+    connection.sendall(text)
+    return connection
+
+
+def wait_until(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"GET / HTTP/1.1\r\nHo", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET"),
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx",
+    ],
+)
+def test_those_who_send_nothing_more_are_let_go(service, monkeypatch, text):
+    monkeypatch.setattr(serve, "PATIENCE", 0.5)
+    monkeypatch.setattr(serve, "UPLOAD", 0.5)
+    with served(service, "127.0.0.1") as (address, server), connected(address, text):
+        wait_until(lambda: server.server_state.connections, 1)
+        time.sleep(0.2)
+        assert server.server_state.connections
+        wait_until(lambda: not server.server_state.connections, 3)
+
+
+@pytest.mark.unit
+def test_who_takes_no_answer_is_let_go(service, monkeypatch):
+    monkeypatch.setattr(serve, "PATIENCE", 0.5)
+    with served(service, "127.0.0.1") as (address, server), connected(address, b"") as connection:
+        connection.settimeout(0.2)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while True:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+        assert server.server_state.connections
+        wait_until(lambda: not server.server_state.connections, 3)
+
+
+@pytest.mark.unit
+def test_a_long_scoring_does_not_keep_the_server_from_ending(service, queries, monkeypatch, caplog):
+    begun, over = threading.Event(), threading.Event()
+
+    def score(_):
+        begun.set()
+        over.wait(30)
+
+    monkeypatch.setattr(service, "score", score)
+    answers = []
+    with served(service, "127.0.0.1", ends_within=4) as (address, _):
+
+        def send():
+            with contextlib.suppress(requests.ConnectionError):
+                answers.append(ask(address, packed(queries[0][0])))
+
+        clients = [threading.Thread(target=send) for _ in range(2)]
+        for client in clients:
+            client.start()
+        assert begun.wait(10)
+    over.set()
+    for client in clients:
+        client.join(10)
+    assert answers == [(503, {"error": "the server was stopped"})] * 2
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.unit
+def test_what_is_sent_by_those_who_have_gone_is_not_scored(address, service, queries, monkeypatch):
+    begun, over, scored = threading.Event(), threading.Event(), []
+    score = service.score
+
+    def slow(content):
+        scored.append(content)
+        begun.set()
+        over.wait(30)
+        return score(content)
+
+    monkeypatch.setattr(service, "score", slow)
+    first, second, third = map(packed, queries[0][:3])
+    client = threading.Thread(target=ask, args=(address, first))
+    client.start()
+    assert begun.wait(10)
+    head = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    connected(address, head % len(second) + second).close()
+    time.sleep(0.3)
+    over.set()
+    assert ask(address, third)[0] == 200
+    client.join(10)
+    assert scored == [first, third]
 
 
 @pytest.mark.unit

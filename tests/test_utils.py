@@ -1,6 +1,7 @@
 """utils.py on small pictures in the formats that people have, whole and broken."""
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -642,3 +643,64 @@ def test_written_file_has_the_usual_permissions(tmp_path):
     files.write_atomic(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+# files that are small and take long
+
+
+def many_scans(folder, name="a.jpg", extra=200):
+    """A JPEG whose last scan is there again and again."""
+    path = save(folder / name, scene(), format="JPEG", progressive=True)
+    content = path.read_bytes()
+    start = content.rindex(b"\xff\xda")
+    path.write_bytes(content[:-2] + content[start:-2] * extra + content[-2:])
+    return path
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        *(lambda p: load_image(p, 16, 16, 3), lambda p: load_image(p.open("rb"), 16, 16, 3)),
+        lambda p: load_image(Image.open(p), 16, 16, 3),
+        *(lambda p: read_image(p, 3), utils.read_mask, lambda p: probe([p])),
+    ],
+)
+def test_a_jpeg_of_many_scans_is_an_error_of_one_line(tmp_path, read):
+    path = many_scans(tmp_path)
+    told = "has 210 scans, and more than 100 take long: save it anew"
+    with pytest.raises(UserError, match=told):
+        read(path)
+    assert image_size(path) == (60, 80)
+
+
+def test_what_only_looks_like_scans_does_not_count(tmp_path):
+    """In a preview, or behind the end, where phones put a film."""
+    image = scene()
+    usual = save(tmp_path / "a.jpg", image, progressive=True)
+    content = usual.read_bytes()
+    scans = b"\xff\xda" * 500
+    note = b"\xff\xe5" + struct.pack(">H", len(scans) + 2) + scans
+    other = tmp_path / "b.jpg"
+    other.write_bytes(content[:2] + note + content[2:] + scans)
+    assert (read_image(other, 3) == read_image(usual, 3)).all()
+    assert utils._scans(many_scans(tmp_path, extra=0).read_bytes()) == 10
+
+
+def test_a_plain_pbm_of_many_comments_is_an_error(tmp_path):
+    path = tmp_path / "a.pbm"
+    path.write_bytes(b"P1 8 8\n" + b"#\n" * 2000 + b"1 " * 64)
+    with pytest.raises(ImageError, match="has 2000 comments among its pixels: save it anew"):
+        read_image(path, 1)
+    path.write_bytes(b"P1 8 8\n" + b"#\n" * 20 + b"1 " * 64)
+    assert not read_image(path, 1).any()
+
+
+def test_a_program_is_no_image(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    path = save(tmp_path / "a.eps", grey_scene())
+    shutil.copy(path, tmp_path / "b.png")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("it is run"))
+    for name in ("a.eps", "b.png"):
+        with pytest.raises(ImageError, match="not an image that Pillow reads"):
+            read_image(tmp_path / name, 1)

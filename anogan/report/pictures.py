@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +30,14 @@ TRUE = "cyan"  # outline of the true mask
 PAD, LINE = 12, 20  # pixels around the parts of a panel, and of a line of text
 SCALE_WIDTH = 70  # pixels, of a panel's scale with its numbers
 SMALLEST_VIEW = 160  # pixels: smaller originals are enlarged, so that lines on them are thin
+
+
+@contextlib.contextmanager
+def own_style() -> Iterator[None]:
+    """In the block Matplotlib's own settings hold, and not the user's, such as LaTeX for text."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -193,6 +203,7 @@ def interpolation(path: Path, model: DCGAN, rows: int = 8, columns: int = 10) ->
     save_image(path, tile(to_uint8(images), columns=columns))
 
 
+@own_style()
 def early_and_now(path: Path, model: DCGAN, shown: int = 8) -> tuple[float, float]:
     """For fixed latents G's first image above its present one, each with its anomaly score.
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from anogan.report.pictures import save_figure
+from anogan.report.pictures import own_style, save_figure
 
 # Okabe and Ito's colours, which the colour-blind tell apart; markers differ, too
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
@@ -28,6 +28,7 @@ TSNE_CAPTION = (
 )
 
 
+@own_style()
 def write(folder: Path, test: dict) -> dict[str, Path]:
     """Writes every plot that the test has the data for, as PNG and SVG: {title: PNG file}.
 
