@@ -87,7 +87,8 @@ class Result(NamedTuple):
 def _images(text: str) -> dict[str, Scored]:
     """{file: Scored} of scores.csv, also as a spreadsheet saves it."""
     for delimiter in ",;\t":
-        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        file = io.StringIO(text, newline="")
+        rows = csv.DictReader(file, restval="", delimiter=delimiter, strict=True)
         if set(NEEDED) <= set(rows.fieldnames or ()):
             point = "." if delimiter == "," else ","  # where lists have semicolons
             return {from_cell(row["file"]): _scored(row, point) for row in rows}
