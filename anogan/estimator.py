@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from anogan.start_up import import_tensorflow
+
+import_tensorflow()  # before all that would import it with its lines, then and in training
+
 import math
 import tempfile
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,11 @@
 """The scikit-learn wrapper: its conventions, what it takes for an image, pickles, their checks."""
 
 import doctest
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from anogan.config import Config, preset
 from anogan.estimator import AnoGAN, _scored_size
 
 pytestmark = pytest.mark.unit
+ROOT = Path(__file__).parent.parent
 SMALL = {"gf_dim": 1, "df_dim": 1, "z_dim": 2, "batch_size": 2}
 
 
@@ -120,6 +125,14 @@ def test_numbers_of_numpys_are_taken(tmp_path):
     config.save(tmp_path)
     assert Config.load(tmp_path) == config and type(config.z_dim) is int
     AnoGAN(steps=np.int32(3), target_fpr=np.float32(0.1))._check_parameters()
+
+
+def test_importing_it_says_nothing_and_keeps_tensorflows_lines_off_the_console():
+    env = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    code = "import os, anogan.estimator; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("3\n", "")
 
 
 def test_values_and_sizes_become_those_of_the_networks():
