@@ -15,7 +15,7 @@ from campaign.training_runs import Driver
 pytestmark = pytest.mark.slow
 
 SEED = 17
-FOLDERS = 200
+FOLDERS = 200  # each thing in each place at least once
 IMAGES = 8
 # What waits for a pipe is ended, and what reads without end meets a limit
 LIMITS = """
@@ -57,10 +57,11 @@ def state(folder):
     return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
 
 
-def spoil(rng, data, made) -> list[str]:
+def spoil(data, made, some) -> list[str]:
+    """Puts things at places, some: (place, name of the thing); what could be put."""
     told = []
-    for _ in range(rng.randint(1, 3)):
-        path, name = data / rng.choice(PLACES), rng.choice(sorted(made))
+    for place, name in some:
+        path = data / place
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir() and not path.is_symlink():
@@ -98,11 +99,14 @@ def test_data_sets_whose_places_for_results_are_something_else(trained_folder, q
         shutil.copytree(tmp_path / "whole", tmp_path / "scored")
         code, log = driver.run(tmp_path / "scored", ARGUMENTS, FEW_PICTURES)
         assert code == 0, log
+        pairs = [(place, name) for place in PLACES for name in sorted(made)]
+        rng.shuffle(pairs)
         scores = results_in(tmp_path / "scored")["scores.csv"]
         for number in range(runs):
             cwd = tmp_path / str(number)
             shutil.copytree(tmp_path / rng.choice(["whole", "scored"]), cwd)
-            told = spoil(rng, cwd / "test", made)
+            some = [pairs[number % len(pairs)], *rng.sample(pairs, rng.randint(0, 2))]
+            told = spoil(cwd / "test", made, some)
             code, log = driver.run(cwd, ARGUMENTS, FEW_PICTURES + LIMITS)
             refused += code == 1
             what = judged(code, log, cwd, scores)
