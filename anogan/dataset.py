@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FEWEST_HELD_OUT = 8  # images, if the fraction asks for as many: chance alone could leave none
 DECODED_TOGETHER = 8  # images
+COPIED = 2  # so much of file_state has a copy of the file, too: size and time
 Decode = Callable[[str, Callable[[str], None]], np.ndarray]
 SizeOf = Callable[[str], tuple[int, int]]
 Original = Callable[[str, int], np.ndarray]
@@ -157,7 +158,7 @@ class ImageSet:
 
     def dated(self) -> dict[str, list[int]]:
         """The part of the states that a copy of the folder has, too: {name: [size, time]}."""
-        return {name: state[:2] for name, state in self.states().items()}
+        return {name: state[:COPIED] for name, state in self.states().items()}
 
     def read(self, indices: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images (m, h, w, c) and the m indices they belong to: without the broken ones."""

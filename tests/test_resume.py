@@ -142,6 +142,17 @@ def test_other_settings_start_anew(trained, test_data):
     assert files_of(test_data / "whole") == files_of(test_data / "out")
 
 
+def test_workers_whose_machines_have_copies_of_the_files_see_the_same(
+    trained, test_data, monkeypatch
+):
+    monkeypatch.setattr(trained.workers, "count", 2)
+    original = prepared(test_data, trained, "out")[0]
+    shutil.copytree(test_data, test_data / "copy")  # with the times of the files
+    assert original._states == prepared(test_data / "copy", trained, "out")[0]._states
+    monkeypatch.setattr(trained.workers, "count", 1)
+    assert original._states != prepared(test_data / "copy", trained, "out")[0]._states
+
+
 def test_the_picture_of_an_image_that_was_changed_is_not_shown(trained, test_data):
     with pytest.raises(Stop):
         score(test_data, trained, "out", 3)

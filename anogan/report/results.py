@@ -17,7 +17,7 @@ import numpy as np
 
 from anogan import metrics as measured
 from anogan import provenance
-from anogan.dataset import ImageSet
+from anogan.dataset import COPIED, ImageSet
 from anogan.errors import UserError
 from anogan.files import FOLDERS, Output, atomic_file, write_atomic
 from anogan.masks import Masks
@@ -127,11 +127,16 @@ class Results:
         }
 
     def _find_states(self) -> list[list[Any]]:
-        """What tells whether an image, and its mask, is still the same; by index."""
-        states: list[list[Any]] = list(self.images.states().values())
-        if self.masks is None:
+        """What tells whether an image, and its mask, is still the same; by index.
+
+        Other machines may have copies of the files: several workers see what copies have, too.
+        """
+        images, masks, alone = self.images, self.masks, self.workers.count == 1
+        states: list[list[Any]] = list((images.states() if alone else images.dated()).values())
+        if masks is None:
             return states
-        return [[state, self.masks.state(i)] if state else [] for i, state in enumerate(states)]
+        seen = slice(None if alone else COPIED)
+        return [[s, masks.state(i)[seen]] if s else [] for i, s in enumerate(states)]
 
     def _some_of_each_label(self) -> np.ndarray:
         """Which images (n,) are plotted: the first KEPT of each label."""
