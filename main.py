@@ -7,13 +7,17 @@ python main.py --dataset NAME --anomaly_test      images in test_data
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the rest loads Ctrl-C just ends it
+
 import argparse
 import io
 import logging
 import math
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -507,6 +511,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not open_streams() and "--json" in sys.argv:
         print("error: --json writes to standard output, which is closed", file=sys.stderr)
         leave(1)

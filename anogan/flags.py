@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+
+from anogan.files import printable
 
 FOR_SCORING = (
     *("test_dir", "search", "test_epoch", "test_size", "target_fpr", "threshold"),
@@ -71,6 +74,9 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     for flag in FOLDERS:
         if getattr(args, flag) == "" or (flag == "test_dir" and "" in (args.test_dir or ())):
             p.error(f"--{flag} is empty: name a folder or file, or leave it out")
+    if not args.train and os.path.isfile(args.checkpoint_dir):
+        name = printable(args.checkpoint_dir)
+        p.error(f"--checkpoint_dir {name} is a file: name the folder of a run, or of runs")
     for flag in OF_TENSORFLOW:
         if not is_utf8(getattr(args, flag) or ""):
             p.error(f"--{flag} is not in UTF-8, which TensorFlow needs: give it another name")

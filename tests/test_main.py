@@ -200,6 +200,23 @@ def test_files_do_not_get_the_numbers_of_closed_streams(here):
     assert not (here / "file").read_text()
 
 
+def test_ctrl_c_while_it_loads_ends_it_without_a_word(here):
+    """The first module of this tool that is loaded stands for all."""
+    (here / "argparse.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    variables = {**os.environ, "PYTHONPATH": str(here)}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), "--help"], env=variables, capture_output=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+def test_a_file_in_place_of_the_folder_of_runs_is_told(here, capsys):
+    (here / "model").touch()
+    assert exit_code(["--anomaly_test", "--checkpoint_dir", "model"]) == 2
+    assert "--checkpoint_dir model is a file: name the folder" in capsys.readouterr().err
+
+
 def test_when_the_reader_leaves_the_work_goes_on(here):
     """As with | head -1."""
     code = (
