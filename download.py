@@ -93,6 +93,8 @@ def _options(name: str, args: argparse.Namespace) -> dict[str, str]:
 @contextlib.contextmanager
 def _only(data_dir: Path, name: str) -> Iterator[None]:
     """This process is the only one that fetches a data set; UserError where another one does."""
+    if data_dir.exists() and not data_dir.is_dir():
+        raise UserError(f"{data_dir} is a file: choose another --data_dir")
     if data_dir.is_dir() and not os.access(data_dir, os.W_OK):  # it may be there already
         yield
         return
