@@ -17,7 +17,7 @@ from anogan.dataset import ImageSet, thin
 from anogan.errors import UserError
 from anogan.files import may_hold_output, written
 from anogan.suspicious import listed
-from utils import image_size, load_image
+from utils import NOT_READ, image_size, load_image
 
 MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
 NORMAL_FOLDERS = {"normal", "good"}
@@ -27,8 +27,8 @@ OTHER_FOLDERS = {
     *("defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal", "bad"),
 }
 SHOWN = 5  # lines of a list that name no image
-# Pillow knows these by name, but reads them with the help of other programs only, or never.
-NOT_BY_ITSELF = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# Pillow knows these by name, but reads them with the help of other programs only, or never
+NOT_BY_ITSELF = NOT_READ | {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 class Listing(NamedTuple):

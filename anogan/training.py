@@ -215,6 +215,8 @@ def find_spread(images: ImageSet) -> float:
     """
     places = np.linspace(0, len(images) - 1, min(len(images), LOOKED_AT), dtype=int)
     some, _ = images.read(places)
+    if len(some) == 1:
+        raise UserError("one training image is left, at least 2 are needed: add images")
     flat = some.reshape(len(some), -1, some.shape[-1])
     for what, same in (("the same", flat == flat[:1]), ("of one colour each", flat == flat[:, :1])):
         if len(some) and same.all():
