@@ -317,6 +317,15 @@ class DCGAN:
             self._calibrated = {key: known}  # for the next query
         return known
 
+    def is_calibrated(
+        self,
+        search: str | None = None,
+        steps: int | None = None,
+        learning_rate: float = LEARNING_RATE,
+    ) -> bool:
+        """Whether keep_calibration has nothing to find out."""
+        return self._key(search, steps, learning_rate) in self.calibrations
+
     def keep_calibration(
         self,
         search: str | None = None,

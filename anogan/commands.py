@@ -40,7 +40,7 @@ from anogan.places import (
 from anogan.progress import progress
 from anogan.report.facts import UNFINISHED, told_expected
 from anogan.report.results import FILES, Decision, Results
-from anogan.scoring import Detection
+from anogan.scoring import Calibration, Detection
 from anogan.start_up import UNUSED, import_tensorflow
 from anogan.threshold import Threshold
 from utils import find_range, probe
@@ -354,12 +354,42 @@ def _train(
     elif team.chief:
         say(f"trained to step {step}: model in {folder}, samples in {options.sample_dir}/{name}")
         tell_fit(model.unexplained())
-    model.keep_calibration()  # of the usual search, so that scoring begins at once
-    if step > before and team.chief and config.dataset != "mnist":
-        tell_suspicious(model, images, Path(options.sample_dir) / name)
+    calibrate(model, team)  # for the usual search, so that scoring begins at once
+    samples = Path(options.sample_dir) / name
+    unlisted = not (samples / suspicious.LIST).exists()  # the last run was stopped before that
+    if (step > before or unlisted) and team.chief and config.dataset != "mnist":
+        say(
+            f"ranking {min(len(images), suspicious.most(model))} training images by how odd they are"
+        )
+        tell_suspicious(model, images, samples)
     tell_skipped(images)
     tell_remarks(images)
     return model
+
+
+def calibrate(model: DCGAN, team: distributed.Workers, *search: Any) -> Calibration:
+    """Of a way to search; the user is told where it is to be found first, for that may take long.
+
+    And where held-out images that should be normal look as if they were not.
+    """
+    if not model.is_calibrated(*search):
+        way, count = model.way(*search), len(model.images.held_out)
+        steps = f", {way.steps} steps each" if way.steps else ""
+        say(
+            f"measuring {count} held-out normal images, and some with planted anomalies, to scale "
+            f"the scores (--search {way.search}{steps})",
+            team,
+        )
+    calibration = model.keep_calibration(*search)
+    normal = calibration.normal_scores
+    if team.chief and normal and (strays := normal.strays()):
+        logging.getLogger(__name__).warning(
+            "%d of %d held-out normal images score far above all others (%.3g; half of all are "
+            "below %.3g) and raise the threshold: if they are not normal (suspicious.txt in the "
+            "samples may name them), train without them (--drop), or give --threshold",
+            *(strays, len(normal.scores), normal.scores[-1], np.median(normal.scores)),
+        )
+    return calibration
 
 
 def tell_suspicious(model: DCGAN, images: ImageSet, folder: Path) -> None:
@@ -434,7 +464,7 @@ def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None
         say(line, team)
     say(f"scoring {len(images)} images", team)
     search = options.search, options.test_epoch, options.test_learning_rate
-    calibration = model.keep_calibration(*search)
+    calibration = calibrate(model, team, *search)
     say(told_expected(calibration.expected), team)
     batch_size = min(options.test_batch_size, len(images))
 
@@ -502,7 +532,7 @@ def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None
 
 def tell_decisions(decisions: list[Decision]) -> None:
     """A line for each of the first images."""
-    for file, score, threshold, is_anomaly, _ in decisions[:TOLD]:
+    for file, score, threshold, is_anomaly, *_ in decisions[:TOLD]:
         if threshold is None:
             say(f"{file}: score {score:.4g}")
         else:

@@ -170,6 +170,10 @@ class ImageSet:
         """Counts a file as broken without reading it: another run has done so."""
         self._source.leave_out(self._indices[index], reason)
 
+    def path(self, index: int) -> str | None:
+        """Of an image's file; None where it is of an array."""
+        return self._source.path(self._indices[index]) if self._source.size_of else None
+
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image in its file, whole and upright; of others, of this set.
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LIST, SHEET = "suspicious.txt", "suspicious.png"
 DROPPED = "dropped.json"  # in a run's folder
 RANKED = 1000  # training images, evenly spaced: the memory's part grows with their square
+SEARCHED = 200  # where z is searched for each
 FOLDS = 3
 SHARE, MOST = 0.1, 100  # of the ranked images are listed, at most so many
 BATCH = 64
@@ -73,9 +74,14 @@ def _in_spreads(values: np.ndarray) -> np.ndarray:
     return 2.56 * (values - middle) / max(high - low, 1e-6)
 
 
+def most(model: DCGAN) -> int:
+    """So many training images are ranked at most."""
+    return SEARCHED if model.way().steps else RANKED
+
+
 def rank(model: DCGAN, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """(indices of the training images, the oddest first; their scores); of many RANKED alone."""
-    wanted = np.array(thin(list(range(len(images))), RANKED))
+    """(indices of the training images, the oddest first; their scores); of many `most` alone."""
+    wanted = np.array(thin(list(range(len(images))), most(model)))
     pixels, indices = images.read(wanted)
     scores = oddness(model, pixels)
     order = np.argsort(-scores, kind="stable")

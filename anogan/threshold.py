@@ -11,6 +11,7 @@ from scipy.special import boxcox
 
 SHOWN = 10  # images above a score make their fraction a figure; below, the fitted tail speaks
 TAIL = 0.1  # fraction of the normal images to which the tail is fitted
+STRAY = 8  # interquartile ranges above the middle: of an exponential tail one score in 10,000
 FEWEST = 5  # held-out normal images below which there is no automatic threshold
 
 
@@ -83,6 +84,11 @@ class NormalScores:
         rate = min(target_fpr / tail.fraction, 1.0)
         fitted = tail.start - boxcox(rate, -tail.shape) * tail.scale  # as genpareto.isf
         return float(max(fitted, counted))
+
+    def strays(self) -> int:
+        """How many of them score far above all others, and raise the threshold: are they normal?"""
+        low, middle, high = np.quantile(self.scores, [0.25, 0.5, 0.75])
+        return int((self.scores > middle + STRAY * max(high - low, 1e-12)).sum())
 
     def unit(self, threshold: float) -> float:
         """Of the normalised score: a third of the way from a typical normal score to threshold."""

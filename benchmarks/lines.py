@@ -18,9 +18,11 @@ def append(results: Path, line: dict) -> None:
 
 
 def run_once(results: Path, key: dict, run: Callable[[], dict]) -> None:
-    """Adds and prints the line of a run, unless there is one with this key."""
-    if any(key.items() <= line.items() for line in load_lines(results)):
-        return
-    line = {**key, **run()}
-    append(results, line)
+    """Prints the line of a run, and adds it, unless there is one with this key."""
+    line = next((line for line in load_lines(results) if key.items() <= line.items()), None)
+    if line is None:
+        line = {**key, **run()}
+        append(results, line)
+    else:
+        print(f"in {results.name} already, remove its line to run it anew:", end=" ")
     print(line, flush=True)

@@ -125,7 +125,8 @@ def main() -> None:
         commands |= {name: [*MAIN, *SCORE, *flags] for name, flags in KINDS.items()}
         commands[EXPORTED] = [sys.executable, "-c", consumer(), "one.png"]
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-        for _ in range(args.rounds):
+        for number in range(1, args.rounds + 1):
+            print(f"round {number} of {args.rounds}", flush=True)
             for kind, command in commands.items():
                 times[kind].append(run(command, folder))
         phases = {}

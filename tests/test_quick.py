@@ -65,6 +65,7 @@ def test_files_and_folders_are_scored_together_and_json_has_standard_output(aske
     ]
     assert all(line["is_anomaly"] and line["threshold"] == -1e6 for line in lines)
     assert all(0 < line["p_value"] <= 1 for line in lines)
+    assert all(os.path.samefile(line["path"], tmp_path / line["file"]) for line in lines)
     assert last["summary"]["called_anomalous"] == 4
     assert "scoring 4 images" in told.err
     with open(tmp_path / "test_result" / "scores.csv") as file:
@@ -253,7 +254,7 @@ def test_figures_do_not_follow_the_users_matplotlibrc(tmp_path):
     from anogan.report import plots
 
     test = {
-        "scores": np.arange(20.0), "residual": np.arange(20.0), "discrimination": np.arange(20.0),
+        "scores": np.arange(20.0), "terms": {"a": np.arange(20.0), "b": np.arange(20.0)},
         "labels": None, "threshold": -1e30, "normal": np.arange(9.0), "features": {},
         "losses": None, "metrics": {},
     }  # fmt: skip

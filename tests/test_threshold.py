@@ -162,3 +162,10 @@ def test_the_threshold_comes_from_held_out_images_unless_told_otherwise():
     value, how = Threshold(rule="youden").choose(normal, LABELS, SCORES)
     assert value == pytest.approx(0.35) and "labels" in how
     assert Threshold().choose(None, LABELS, SCORES)[0] is None
+
+
+def test_a_held_out_image_far_above_the_others_is_a_stray():
+    rng = np.random.default_rng(0)
+    for scores in (rng.normal(size=500), rng.exponential(size=500), np.arange(5.0)):
+        assert NormalScores(scores).strays() == 0
+        assert NormalScores([*scores, scores.max() * 10]).strays() == 1

@@ -32,7 +32,7 @@ TSNE_CAPTION = (
 def write(folder: Path, test: dict) -> dict[str, Path]:
     """Writes every plot that the test has the data for, as PNG and SVG: {title: PNG file}.
 
-    test: scores, residual, discrimination (n,); labels (n,) or None; threshold or None; normal:
+    test: scores (n,); terms: {name: (n,)} of two; labels (n,) or None; threshold or None; normal:
     scores of held-out normal images or None; features: {sort: (m, d)}; losses: (steps, m) of
     the search with loss_labels (m,) or None; metrics: what metrics.measures found.
     """
@@ -42,7 +42,7 @@ def write(folder: Path, test: dict) -> dict[str, Path]:
     if both:
         figures["roc"] = ("ROC curve", roc(test))
         figures["precision_recall"] = ("Precision and recall", precision_recall(test))
-    figures["terms"] = ("Score against its terms", terms(test, groups))
+    figures["terms"] = ("Score against the terms that decide most", terms(test, groups))
     if sum(len(f) for f in test["features"].values()) >= 10:
         figures["tsne"] = ("t-SNE of the discriminator's features", tsne(test["features"]))
     if test["losses"] is not None:
@@ -154,15 +154,15 @@ def precision_recall(test: dict[str, Any]) -> Figure:
 
 
 def terms(test: dict[str, Any], groups: dict[str, np.ndarray]) -> Figure:
-    """The score against residual and discrimination loss."""
+    """The score against each of the two terms that decide most."""
     figure = Figure(figsize=(8.4, 4.2), layout="constrained")
-    for axes, term in zip(
-        figure.subplots(1, 2, sharey=True), ("residual", "discrimination"), strict=True
+    for axes, (term, values) in zip(
+        figure.subplots(1, 2, sharey=True), test["terms"].items(), strict=True
     ):
         for name, places in groups.items():
             some = _thin(places)
             axes.scatter(
-                test[term][some],
+                values[some],
                 test["scores"][some],
                 s=9,
                 alpha=0.5,
@@ -173,7 +173,7 @@ def terms(test: dict[str, Any], groups: dict[str, np.ndarray]) -> Figure:
             )
         if test["threshold"] is not None:
             axes.axhline(test["threshold"], color="black", linestyle="--", linewidth=1)
-        axes.set(xlabel=f"{term} loss")
+        axes.set(xlabel=term.replace("_", " "))
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set(ylabel="anomaly score (threshold dashed)")
     figure.axes[0].legend(frameon=False)

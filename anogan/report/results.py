@@ -52,6 +52,7 @@ class Decision(NamedTuple):
     threshold: float | None
     is_anomaly: bool | None
     p_value: float | None
+    path: str | None  # of its file, as it was named
 
 
 class Results:
@@ -428,6 +429,7 @@ class Results:
                 threshold,
                 None if threshold is None else bool(score > threshold),
                 None if p is None else float(p),
+                self.images.path(index),
             )
             for index, score, p in zip(self.indices, scores, p_values, strict=True)
         ]
@@ -504,8 +506,7 @@ class Results:
         return {
             "scores": scores,
             "labels": labels,
-            "residual": self.columns["residual"],
-            "discrimination": self.columns["discrimination"],
+            "terms": {name: self.columns[name] for name in self._heaviest()},
             "threshold": value,
             "normal": None if self.normal is None else self.normal.scores,
             "features": features,
@@ -513,6 +514,11 @@ class Results:
             "loss_labels": None if labels is None else known[searched],
             "metrics": metrics,
         }
+
+    def _heaviest(self) -> list[str]:
+        """The two terms that make most of the scores' differences, those with most first."""
+        spreads = {name: float(np.std(self.columns[f"{name}_contribution"])) for name in TERMS}
+        return sorted(TERMS, key=lambda name: -spreads[name])[:2]
 
     def _report(
         self,

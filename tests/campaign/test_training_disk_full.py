@@ -82,7 +82,8 @@ BAR = re.compile(r"step/s|s/step")
 KNOWN = (
     r"error: |WARNING: (no|only) |training on |going on |trained to step |reconstructions "
     r"|nothing to do"
-    r"|[0-9]+ steps of |about |are all normal|ranked by "
+    r"|[0-9]+ steps of |about |are all normal|rank(ed|ing) |measuring "
+    r"|WARNING: [0-9]+ of [0-9]+ held-out "
 )
 
 
