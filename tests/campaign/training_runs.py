@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -78,8 +80,9 @@ class Driver:
                 time.sleep(rng.uniform(0, within))
             else:
                 end = time.monotonic() + 60
-                while progress(cwd) == before and time.monotonic() < end:
-                    time.sleep(0.001)
+                over = functools.partial(select.select, [process], [], [], 0.001)
+                while progress(cwd) == before and time.monotonic() < end and not over()[0]:
+                    pass
                 time.sleep(rng.uniform(0, after))
             signal.pidfd_send_signal(process, signal.SIGKILL)
         except ProcessLookupError:  # it was at its end
