@@ -358,9 +358,8 @@ def _train(
     samples = Path(options.sample_dir) / name
     unlisted = not (samples / suspicious.LIST).exists()  # the last run was stopped before that
     if (step > before or unlisted) and team.chief and config.dataset != "mnist":
-        say(
-            f"ranking {min(len(images), suspicious.most(model))} training images by how odd they are"
-        )
+        count = min(len(images), suspicious.most(model))
+        say(f"ranking {count} training images by how odd they are")
         tell_suspicious(model, images, samples)
     tell_skipped(images)
     tell_remarks(images)
