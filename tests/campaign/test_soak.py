@@ -88,7 +88,7 @@ def test_two_workers_score_very_many_files_though_one_is_killed(trained_folder, 
     early, most = max(peaks[: 1 + len(peaks) // 5]), max(peaks)
     if most - early > 200 + GROWTH * count / 2**20:
         found.append(f"memory grows: {early:.0f} to {most:.0f} MiB")
-    record("soak", count, len(found), 0)
+    record("soak", count, len(found), 0, early_mib=round(early), most_mib=round(most))
     print(f"{count} files, {early:.0f} to {most:.0f} MiB")
     assert not found, "\n".join(found)
 

@@ -11,10 +11,10 @@ def size(full: int, default: float = DEFAULT) -> int:
     return max(1, round(full * float(os.environ.get("ANOGAN_CAMPAIGN", default))))
 
 
-def record(campaign: str, runs: int, found: int, seed: int) -> None:
+def record(campaign: str, runs: int, found: int, seed: int, **measured: float) -> None:
     """Appends a line to the file that ANOGAN_CAMPAIGN_RESULTS names, if it does."""
     path = os.environ.get("ANOGAN_CAMPAIGN_RESULTS")
     if path:
-        line = {"campaign": campaign, "runs": runs, "found": found, "seed": seed}
+        line = {"campaign": campaign, "runs": runs, "found": found, "seed": seed, **measured}
         with open(path, "a") as file:
             file.write(json.dumps(line) + "\n")
