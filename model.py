@@ -12,6 +12,7 @@ import_tensorflow()  # before all that would import it with its lines
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -317,24 +318,21 @@ class DCGAN:
             self._calibrated = {key: known}  # for the next query
         return known
 
-    def is_calibrated(
-        self,
-        search: str | None = None,
-        steps: int | None = None,
-        learning_rate: float = LEARNING_RATE,
-    ) -> bool:
-        """Whether keep_calibration has nothing to find out."""
-        return self._key(search, steps, learning_rate) in self.calibrations
-
     def keep_calibration(
         self,
         search: str | None = None,
         steps: int | None = None,
         learning_rate: float = LEARNING_RATE,
+        *,
+        begin: Callable[[], None] = lambda: None,
     ) -> Calibration:
-        """As calibrate, and from now on it is there, in the run's folder, too, if it has one."""
+        """As calibrate, and from now on it is there, in the run's folder, too, if it has one.
+
+        begin: called where it is to be found first, which may take long.
+        """
         key = self._key(search, steps, learning_rate)
         if key not in self.calibrations:
+            begin()
             self.calibrations[key] = self.calibrate(search, steps, learning_rate)
             if self.folder and self.workers.chief:
                 try:

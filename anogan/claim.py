@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from anogan.files import record, written
+from anogan.files import free_name, record, written
 
 
 def claim(folder: Path, name: str, unchanged: Callable[[Path], bool] = lambda _: True) -> Path:
@@ -16,14 +16,17 @@ def claim(folder: Path, name: str, unchanged: Callable[[Path], bool] = lambda _:
     Where somebody else's file is, or one of this tool's that is not `unchanged`, "NAME (2)" is
     written instead, which the user is told.
     """
-    known, number = written(folder), 1
-    path = wanted = Path(folder) / name
-    while os.path.lexists(path) and not (path.name in known and unchanged(path)):
-        number += 1
-        path = wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
-    record(folder, path.name)
-    if path != wanted:
+    folder, known = Path(folder), written(folder)
+
+    def is_anothers(name: str) -> bool:
+        path = folder / name
+        return os.path.lexists(path) and not (name in known and unchanged(path))
+
+    free = free_name(name, is_anothers)
+    record(folder, free)
+    if free != name:
         logging.getLogger(__name__).warning(
-            "%s was made or changed by somebody else and stays: %s is written", wanted, path
+            "%s was made or changed by somebody else and stays: %s is written",
+            *(folder / name, folder / free),
         )
-    return path
+    return folder / free

@@ -371,7 +371,8 @@ def calibrate(model: DCGAN, team: distributed.Workers, *search: Any) -> Calibrat
 
     And where held-out images that should be normal look as if they were not.
     """
-    if not model.is_calibrated(*search):
+
+    def begin() -> None:
         way, count = model.way(*search), len(model.images.held_out)
         steps = f", {way.steps} steps each" if way.steps else ""
         say(
@@ -379,7 +380,8 @@ def calibrate(model: DCGAN, team: distributed.Workers, *search: Any) -> Calibrat
             f"the scores (--search {way.search}{steps})",
             team,
         )
-    calibration = model.keep_calibration(*search)
+
+    calibration = model.keep_calibration(*search, begin=begin)
     normal = calibration.normal_scores
     if team.chief and normal and (strays := normal.strays()):
         logging.getLogger(__name__).warning(

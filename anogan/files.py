@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TextIO
 
@@ -210,6 +210,15 @@ def record(folder: Path, *names: str) -> None:
             file.writelines(json.dumps(name).encode() + b"\n" for name in new)
 
 
+def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
+    """The name, or the first of "NAME (2)", "NAME (3)" … that is not taken."""
+    place, number = PurePosixPath(name), 1
+    while is_taken(name):
+        number += 1
+        name = str(place.with_name(f"{place.stem} ({number}){place.suffix}"))
+    return name
+
+
 class Output:
     """A scoring's files, written aside and then put in the place of the last one's as a whole."""
 
@@ -280,7 +289,8 @@ class Output:
         old = self._last()
         new: dict[str, Path] = {}
         for name in sorted(self.staged()):
-            new[self._free(name, old, new)] = self.staging / name
+            free = free_name(name, lambda n: n in new or self._is_anothers(n, old))
+            new[free] = self.staging / name
         parents = {parent for name in new for parent in PurePosixPath(name).parents}
         self._require_folders(parents, old)
         record(self.folder, *new)  # first, so that a kill leaves no file of unknown origin
@@ -299,13 +309,6 @@ class Output:
         with writing(self.folder):
             discard(self.staging)
             discard(self.folder / PARTIAL)  # last: until then the same command makes all this again
-
-    def _free(self, name: str, mine: Collection[str], taken: Collection[str]) -> str:
-        place, number = PurePosixPath(name), 1
-        while name in taken or self._is_anothers(name, mine):
-            number += 1
-            name = str(place.with_name(f"{place.stem} ({number}){place.suffix}"))
-        return name
 
     def _is_anothers(self, name: str, mine: Collection[str]) -> bool:
         path = self.folder / name

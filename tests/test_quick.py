@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -264,3 +265,16 @@ def test_figures_do_not_follow_the_users_matplotlibrc(tmp_path):
     drawn = (tmp_path / "terms.svg").read_text()
     plots.write(tmp_path, test)
     assert len(drawn) == len((tmp_path / "terms.svg").read_text())
+
+
+def test_a_calibration_is_announced_where_it_has_to_be_found_and_only_there(
+    trained_folder, tmp_path, capsys
+):
+    from anogan.commands import calibrate
+    from model import DCGAN
+
+    model = DCGAN.load(shutil.copytree(trained_folder, tmp_path / "run"))
+    for times in (1, 0):
+        calibrate(model, model.workers, "gradient", 1, 0.1)
+        said = capsys.readouterr().out
+        assert said.count("(--search gradient, 1 steps each)") == times

@@ -32,9 +32,8 @@ class Card(NamedTuple):
 def webp(image: np.ndarray) -> bytes:
     """uint8 (h, w, 3) as WebP."""
     packed = io.BytesIO()
-    Image.fromarray(image).save(
-        packed, "WEBP", quality=80, method=2
-    )  # the usual 4: 2.5 times the time
+    # method 4, which is usual, takes 2.5 times as long for a tenth fewer bytes
+    Image.fromarray(image).save(packed, "WEBP", quality=80, method=2)
     return packed.getvalue()
 
 
