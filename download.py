@@ -12,12 +12,18 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from anogan.datasets.fetch import DownloadError
+from anogan.datasets.industrial import MVTEC_CATEGORIES, fetch_kolektor, fetch_mvtec, fetch_visa
+from anogan.datasets.sources import (
+    LSUN_CATEGORIES,
+    fetch_celeba,
+    fetch_elpv,
+    fetch_lsun,
+    fetch_mnist,
+)
 from anogan.errors import UserError
-from anogan.fetch import DownloadError
-from anogan.files import printable
-from anogan.industrial import MVTEC_CATEGORIES, fetch_kolektor, fetch_mvtec, fetch_visa
-from anogan.lock import only_one
-from anogan.sources import LSUN_CATEGORIES, fetch_celeba, fetch_elpv, fetch_lsun, fetch_mnist
+from anogan.runs.files import printable
+from anogan.runs.lock import only_one
 
 # Name: what it is, and what fetches it. That takes the data folder and --from_file (lsun and mvtec
 # also their own options) and returns a line to show.

@@ -22,13 +22,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from anogan.cli.flags import check
+from anogan.cli.options import Options
 from anogan.config import LARGE_BATCH, LARGEST, LARGEST_CROP, PRESETS, Config
-from anogan.distributed import STRATEGIES, handled, lost, start_anew
 from anogan.errors import UserError
-from anogan.files import printable
-from anogan.flags import check
-from anogan.options import Options
-from anogan.start_up import leave, open_streams
+from anogan.runs.distributed import STRATEGIES, handled, lost, start_anew
+from anogan.runs.files import printable
+from anogan.runs.start_up import leave, open_streams
 
 EXAMPLES = """examples:
   python download.py mnist                                     fetch real images
@@ -485,11 +485,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with handled(signal.default_int_handler, signal.SIGTERM):  # saves, as Ctrl-C does
             if options.compare:
-                from anogan import compare  # without TensorFlow
+                from anogan.evaluation import compare  # without TensorFlow
 
                 print(*map(printable, compare.compared(*options.compare)), sep="\n")
                 return 0
-            from anogan import commands  # slow: only when the arguments are good
+            from anogan.cli import commands  # slow: only when the arguments are good
 
             try:
                 return commands.run(options)

@@ -6,7 +6,7 @@ found = DCGAN.load("checkpoints/my").anomaly_detector(unseen)
 
 from __future__ import annotations
 
-from anogan.start_up import import_tensorflow
+from anogan.runs.start_up import import_tensorflow
 
 import_tensorflow()  # before all that would import it with its lines
 
@@ -23,23 +23,23 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from anogan import networks
-from anogan.checkpoint import (
+from anogan.config import Config
+from anogan.data.image_set import ImageSet, permutation
+from anogan.data.inputs import as_images
+from anogan.errors import UserError
+from anogan.method import networks
+from anogan.method.detector import Detector, Pool, batch_size_of
+from anogan.method.scoring import LEARNING_RATE, TERMS, Calibration, Detection, Way
+from anogan.method.threshold import FEWEST, Threshold
+from anogan.method.trainer import Averages, Trainer
+from anogan.method.training import ONE_LEVEL, TrainingRun, find_spread
+from anogan.runs.checkpoint import (
     Checkpoints,
     RunImages,
     load_calibrations,
     save_calibrations,
 )
-from anogan.config import Config
-from anogan.dataset import ImageSet, permutation
-from anogan.detector import Detector, Pool, batch_size_of
-from anogan.distributed import Workers
-from anogan.errors import UserError
-from anogan.inputs import as_images
-from anogan.scoring import LEARNING_RATE, TERMS, Calibration, Detection, Way
-from anogan.threshold import FEWEST, Threshold
-from anogan.trainer import Averages, Trainer
-from anogan.training import ONE_LEVEL, TrainingRun, find_spread
+from anogan.runs.distributed import Workers
 from utils import to_uint8
 
 FIXED = 64  # latents whose images are followed through training

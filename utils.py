@@ -20,8 +20,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from anogan.errors import UserError, first_line
-from anogan.files import write_atomic
-from anogan.quiet import silence_pillow
+from anogan.runs.files import write_atomic
+from anogan.runs.quiet import silence_pillow
 
 Stored = str | Path | IO[bytes]
 File = Stored | Image.Image

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from anogan.errors import UserError, first_line
-from anogan.files import read_own, write_atomic
+from anogan.runs.files import read_own, write_atomic
 
 FILE_NAME = "config.json"
 

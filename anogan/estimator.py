@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anogan.start_up import import_tensorflow
+from anogan.runs.start_up import import_tensorflow
 
 import_tensorflow()  # before all that would import it with its lines, then and in training
 
@@ -20,9 +20,9 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from anogan.checkpoint import save_calibrations
 from anogan.config import preset
 from anogan.errors import UserError
+from anogan.runs.checkpoint import save_calibrations
 from model import DCGAN
 
 FEWEST_IMAGES = 10  # to fit: half of them are held out, which is enough for a threshold

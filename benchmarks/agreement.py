@@ -29,8 +29,8 @@ from scipy.stats import spearmanr  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
 from anogan.config import preset  # noqa: E402
-from anogan.mnist import mnist  # noqa: E402
-from anogan.scoring import LEARNING_RATE, SEARCHES, STEPS, TERMS  # noqa: E402
+from anogan.data.mnist import mnist  # noqa: E402
+from anogan.method.scoring import LEARNING_RATE, SEARCHES, STEPS, TERMS  # noqa: E402
 from model import DCGAN, POOL  # noqa: E402
 from utils import to_float  # noqa: E402
 

@@ -24,9 +24,9 @@ import numpy as np  # noqa: E402
 from detection import SETS, read_all  # noqa: E402
 from lines import run_once  # noqa: E402
 
-from anogan import suspicious  # noqa: E402
 from anogan.config import Config  # noqa: E402
-from anogan.dataset import ImageSet  # noqa: E402
+from anogan.data.image_set import ImageSet  # noqa: E402
+from anogan.method import suspicious  # noqa: E402
 
 RESULTS = HERE / "results" / "clean.jsonl"
 CLASSES = {"elpv": "mono", "pcb": "pcb"}

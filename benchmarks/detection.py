@@ -39,12 +39,14 @@ from sklearn.decomposition import PCA  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
 
-from anogan import commands, metrics, mnist  # noqa: E402
+from anogan.cli import commands  # noqa: E402
+from anogan.cli.options import Options  # noqa: E402
 from anogan.config import Config  # noqa: E402
-from anogan.dataset import ImageSet  # noqa: E402
-from anogan.folders import layout  # noqa: E402
-from anogan.options import Options  # noqa: E402
-from anogan.scoring import (  # noqa: E402
+from anogan.data import mnist  # noqa: E402
+from anogan.data.folders import layout  # noqa: E402
+from anogan.data.image_set import ImageSet  # noqa: E402
+from anogan.evaluation import metrics  # noqa: E402
+from anogan.method.scoring import (  # noqa: E402
     LEARNING_RATE,
     TERMS,
     Way,
@@ -189,7 +191,7 @@ def peers(data: Data) -> dict[str, float]:
 
 def one_run(data: Data, searches: list[str]) -> dict:
     """Trains once and scores the test images in each way; times in seconds."""
-    from anogan.distributed import resolve_precision
+    from anogan.runs.distributed import resolve_precision
     from model import DCGAN
 
     precision, started = resolve_precision("auto"), time.monotonic()

@@ -30,7 +30,7 @@ CLASSES = {"mnist": "8", "elpv": "mono"}
 
 def one_run(data_dir: str, name: str, count: int, seed: int) -> dict:
     """AUROC of a model of so many training images on the test images."""
-    from anogan import commands
+    from anogan.cli import commands
     from model import DCGAN
 
     data = SETS[name][0](data_dir, CLASSES[name], SETS[name][2], seed)

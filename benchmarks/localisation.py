@@ -22,9 +22,9 @@ from sklearn.decomposition import PCA
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from anogan import mnist as digits  # noqa: E402
-from anogan.folders import image_folder  # noqa: E402
-from anogan.metrics import PixelMeasures  # noqa: E402
+from anogan.data import mnist as digits  # noqa: E402
+from anogan.data.folders import image_folder  # noqa: E402
+from anogan.evaluation.metrics import PixelMeasures  # noqa: E402
 from utils import to_float  # noqa: E402
 
 KINDS = ("pasted", "blurred", "erased", "scratched")
@@ -93,8 +93,8 @@ def plant(images, kind, seed=0):
 
 
 def model_of(name, train, folder):
-    from anogan.checkpoint import has_checkpoint
     from anogan.config import preset
+    from anogan.runs.checkpoint import has_checkpoint
     from model import DCGAN
 
     if (folder / "config.json").exists() and has_checkpoint(folder):

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from throughput import HERE, SIZES, Ours, Plain
 
-from anogan.distributed import resolve_precision
+from anogan.runs.distributed import resolve_precision
 
 ROUNDS = 3
 

@@ -86,9 +86,9 @@ def split(arguments: list[str]) -> dict[str, float]:
         return call
 
     import main
-    from anogan import commands
-    from anogan.options import Options
-    from anogan.start_up import UNUSED, import_tensorflow
+    from anogan.cli import commands
+    from anogan.cli.options import Options
+    from anogan.runs.start_up import UNUSED, import_tensorflow
 
     import_tensorflow(*UNUSED)
     from model import DCGAN

@@ -32,11 +32,11 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import ops  # noqa: E402
-from anogan import networks  # noqa: E402
 from anogan.config import preset  # noqa: E402
-from anogan.distributed import resolve_precision  # noqa: E402
-from anogan.folders import image_folder  # noqa: E402
-from anogan.latent_search import Weights, search_latents  # noqa: E402
+from anogan.data.folders import image_folder  # noqa: E402
+from anogan.method import networks  # noqa: E402
+from anogan.method.latent_search import Weights, search_latents  # noqa: E402
+from anogan.runs.distributed import resolve_precision  # noqa: E402
 from model import DCGAN  # noqa: E402
 
 SIZES = {"28x28x1": (28, 28, 1), "64x64x3": (64, 64, 3)}

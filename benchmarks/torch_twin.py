@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anogan import networks
-from anogan.trainer import BETA2
+from anogan.method import networks
+from anogan.method.trainer import BETA2
 
 LAST = torch.channels_last
 

@@ -83,7 +83,7 @@ def server(monkeypatch):
 
     from misbehaving import Server
 
-    from anogan import fetch
+    from anogan.datasets import fetch
 
     monkeypatch.setattr(fetch, "BACKOFF", 0.001)
     server = Server()

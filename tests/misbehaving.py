@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from anogan.industrial import VISA_HEADER, VISA_SPLIT
+from anogan.datasets.industrial import VISA_HEADER, VISA_SPLIT
 
 CONTENT = random.Random(1).randbytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anogan import lock as locks
-from anogan import places
-from anogan.checkpoint import Checkpoints, RunImages, has_checkpoint, load_calibrations
 from anogan.config import Config, preset
 from anogan.errors import UserError
-from anogan.lock import LOCK, only_one
+from anogan.runs import checkpoint as checkpoint_module
+from anogan.runs import lock as locks
+from anogan.runs.checkpoint import Checkpoints, RunImages, has_checkpoint, load_calibrations
+from anogan.runs.lock import LOCK, only_one
 from model import DCGAN
 
 pytestmark = pytest.mark.unit
@@ -99,7 +99,7 @@ def test_the_last_whole_checkpoint_is_gone_on_from_and_the_unread_one_kept(run, 
     assert DCGAN.load(run).steps_done == 605 and not caplog.text
 
 
-on_linux = pytest.mark.skipif(not places.OPEN_FOLDERS.is_dir(), reason="needs Linux")
+on_linux = pytest.mark.skipif(not checkpoint_module.OPEN_FOLDERS.is_dir(), reason="needs Linux")
 
 
 @on_linux
@@ -115,7 +115,7 @@ def test_a_run_is_saved_and_read_in_a_folder_of_any_name(run, name, tmp_path, mo
     open_files = len(os.listdir("/proc/self/fd"))
     DCGAN.load(folder)
     assert len(os.listdir("/proc/self/fd")) == open_files
-    monkeypatch.setattr(places, "OPEN_FOLDERS", tmp_path / "none")  # as on other systems
+    monkeypatch.setattr(checkpoint_module, "OPEN_FOLDERS", tmp_path / "none")  # as on other systems
     before = sorted(os.listdir(folder))
     for refused in (lambda: DCGAN.load(folder), lambda: model.save(folder)):
         with pytest.raises(UserError, match="name another --checkpoint_dir"):
@@ -267,7 +267,7 @@ def test_a_calibration_with_a_wrong_number_is_made_anew(run, value, caplog):
 
 def test_a_lock_is_one_processs_and_goes_with_it_also_if_it_is_killed(tmp_path):
     code = (
-        "import sys, time; from anogan.lock import only_one\n"
+        "import sys, time; from anogan.runs.lock import only_one\n"
         "with only_one(sys.argv[1], ''): print('in', flush=True); time.sleep(600)"
     )
     lock = tmp_path / "folder" / LOCK

@@ -12,9 +12,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import main
-from anogan.compare import compared
 from anogan.errors import UserError
-from anogan.metrics import auroc_difference, auroc_interval
+from anogan.evaluation.compare import compared
+from anogan.evaluation.metrics import auroc_difference, auroc_interval
 
 pytestmark = pytest.mark.unit
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan import folders
-from anogan.dataset import ImageSet, require
+from anogan.data import folders
+from anogan.data.folders import available, image_folder
+from anogan.data.image_set import ImageSet, require
+from anogan.data.mnist import mnist
 from anogan.errors import UserError
-from anogan.folders import available, image_folder
-from anogan.mnist import mnist
 from utils import to_float
 
 pytestmark = pytest.mark.unit

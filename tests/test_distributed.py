@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from processes import free_ports, start
 
-from anogan import distributed
 from anogan.errors import UserError
-from anogan.metrics import PixelMeasures
+from anogan.evaluation.metrics import PixelMeasures
+from anogan.runs import distributed
 
 pytestmark = pytest.mark.cli
 
@@ -28,7 +28,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 MAIN = """
 import sys
 import main
-from anogan import training
+from anogan.method import training
 training.SAVE_SECONDS = 1.0
 sys.exit(main.main())
 """
@@ -36,9 +36,9 @@ CURVE = """
 import sys
 import numpy as np
 from anogan.config import preset
-from anogan.dataset import ImageSet
+from anogan.data.image_set import ImageSet
 from model import DCGAN
-from anogan.distributed import Workers
+from anogan.runs.distributed import Workers
 
 strategy, images, kind, out = sys.argv[1:]
 small = dict(height=16, width=16, channels=1, z_dim=8, gf_dim=8, df_dim=8, batch_size=16)

@@ -23,8 +23,9 @@ from misbehaving import (
 )
 
 import download
-from anogan import fetch, places, sources, unpack
-from anogan.lock import only_one
+from anogan.cli import paths
+from anogan.datasets import fetch, sources, unpack
+from anogan.runs.lock import only_one
 
 pytestmark = pytest.mark.cli
 
@@ -440,7 +441,7 @@ def test_wrong_arguments_exit_with_2(arguments, capsys):
 
 
 def test_main_knows_every_data_set_that_can_be_fetched():
-    assert {*places.FETCHED, "mnist"} == download.DATASETS.keys()
+    assert {*paths.FETCHED, "mnist"} == download.DATASETS.keys()
 
 
 def test_help_loads_no_library():
@@ -498,7 +499,7 @@ def test_ctrl_c_exits_with_130_and_keeps_the_part(tmp_path, server, lsun):
     server.script["/bedroom_val_lmdb.zip"] = ["stall"]
     code = f"""if 1:
         import sys, download
-        from anogan import sources
+        from anogan.datasets import sources
         sources.LSUN_URL = {sources.LSUN_URL!r}
         sys.exit(download.main(["lsun", "--data_dir", {str(tmp_path)!r}]))"""
     process = subprocess.Popen(

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 import main
-from anogan import export
 from anogan.config import Config, preset
+from anogan.deploy import export
 from anogan.errors import UserError
-from anogan.files import MARKER, record
-from anogan.threshold import Threshold
+from anogan.method.threshold import Threshold
+from anogan.runs.files import MARKER, record
 from utils import load_image, to_float
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ SHAPES = (16, 16, 1), (8, 8, 1), (100, 37, 3), (90, 33, 1), (33, 90, 2), (50, 60
 @pytest.fixture(scope="module")
 def coloured(digits):
     """An untrained model that looks through windows at colour, its weights all random."""
-    from anogan.checkpoint import RunImages
+    from anogan.runs.checkpoint import RunImages
     from model import DCGAN
 
     seen = np.repeat(np.stack([np.tile(digits[0][i], (2, 3, 1)) for i in range(40)]), 3, axis=3)
@@ -82,7 +82,7 @@ def exported(model, kind, folder, threshold=None):
 def test_images_are_resized_to_the_very_levels_of_the_tool(tmp_path, channels, crop):
     import tensorflow as tf
 
-    from anogan.whole_graph import read_as_float
+    from anogan.deploy.inference_graph import read_as_float
 
     config = Config(height=64, width=48, channels=channels, crop_height=crop[0], crop_width=crop[1])
     read = tf.function(lambda image: read_as_float(image, config))
@@ -120,7 +120,7 @@ def test_scores_decisions_and_maps_are_the_tools(kind, trained, coloured, querie
 def test_image_smaller_than_the_crop_is_refused():
     import tensorflow as tf
 
-    from anogan.whole_graph import read_as_float
+    from anogan.deploy.inference_graph import read_as_float
 
     config = Config(height=16, width=16, crop_height=20, crop_width=20)
     for side in (19, 18, 5):
@@ -199,7 +199,7 @@ def test_export_without_threshold_says_so(coloured, tmp_path, monkeypatch):
 @pytest.mark.unit
 @pytest.mark.slow
 def test_score_that_is_not_a_number_is_anomalous(coloured):
-    from anogan.whole_graph import WholeGraph
+    from anogan.deploy.inference_graph import WholeGraph
 
     known = coloured.keep_calibration()
     heaviest = max(known.weights, key=lambda name: abs(known.weights[name]))

@@ -9,7 +9,7 @@ import time
 import pytest
 from misbehaving import CONTENT, MD5, answers, files_under
 
-from anogan import fetch
+from anogan.datasets import fetch
 
 pytestmark = pytest.mark.unit
 

@@ -7,9 +7,10 @@ import shutil
 import pytest
 from PIL import Image
 
-from anogan import files as files_module
+from anogan.data.folders import list_images
 from anogan.errors import UserError
-from anogan.files import (
+from anogan.runs import files as files_module
+from anogan.runs.files import (
     FOLDERS,
     LONGEST,
     MARKER,
@@ -21,7 +22,6 @@ from anogan.files import (
     record,
     written,
 )
-from anogan.folders import list_images
 
 pytestmark = pytest.mark.unit
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anogan import folders
+from anogan.data import folders
 from anogan.errors import UserError
 from utils import save_image
 

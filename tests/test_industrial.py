@@ -18,10 +18,10 @@ from misbehaving import (
 )
 
 import download
-from anogan import industrial
-from anogan.dataset import ImageSet
-from anogan.folders import image_folder, layout
-from anogan.masks import Masks
+from anogan.data.folders import image_folder, layout
+from anogan.data.image_set import ImageSet
+from anogan.data.masks import Masks
+from anogan.datasets import industrial
 
 pytestmark = pytest.mark.cli
 

@@ -6,9 +6,9 @@ import unicodedata
 import numpy as np
 import pytest
 
-from anogan.dataset import ImageSet
+from anogan.data.image_set import ImageSet
+from anogan.data.labels import labelled
 from anogan.errors import UserError
-from anogan.labels import labelled
 
 pytestmark = pytest.mark.unit
 

@@ -20,14 +20,15 @@ import pytest
 from PIL import Image
 
 import main
-from anogan import commands, folders, places
+from anogan.cli import commands, paths
+from anogan.cli.options import Options
 from anogan.config import Config
-from anogan.distributed import handled
+from anogan.data import folders
 from anogan.errors import UserError
-from anogan.lock import LOCK, only_one
-from anogan.options import Options
+from anogan.evaluation.results import Results
 from anogan.report import plots
-from anogan.report.results import Results
+from anogan.runs.distributed import handled
+from anogan.runs.lock import LOCK, only_one
 
 pytestmark = pytest.mark.cli
 
@@ -190,7 +191,7 @@ def test_closed_streams_are_no_bug(here):
 def test_files_do_not_get_the_numbers_of_closed_streams(here):
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from anogan.start_up import open_streams\n"
+        "from anogan.runs.start_up import open_streams\n"
         "open_streams()\n"
         "file = open('file', 'w'); print('x', file=sys.stderr); os.write(2, b'x')\n"
         "sys.exit(file.fileno() < 3)"
@@ -221,7 +222,7 @@ def test_when_the_reader_leaves_the_work_goes_on(here):
     """As with | head -1."""
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from anogan.start_up import leave, open_streams\n"
+        "from anogan.runs.start_up import leave, open_streams\n"
         "open_streams()\n"
         "for i in range(20000): print('a line', flush=not i % 3)\n"
         "print('b line' * 9999, end=''); open('done', 'w').close(); leave(3)"
@@ -376,9 +377,9 @@ def test_runs_have_safe_names_of_their_own(here, zeros):
 
     def named(*words):
         args = main.parser().parse_args(["--train", *words])
-        args.dataset = places.dataset_name(args)
-        folder = places.run_folder(args)
-        return folder, places.output_name(folder)
+        args.dataset = paths.dataset_name(args)
+        folder = paths.run_folder(args)
+        return folder, paths.output_name(folder)
 
     for name in ("bottle/good", "cable/good", "cable_good"):
         save(here / "data" / name / "a.png", zeros[0])
@@ -414,7 +415,7 @@ def test_runs_have_safe_names_of_their_own(here, zeros):
 
 def test_a_run_of_all_digits_is_not_that_of_one_and_former_nested_runs_are_found(here):
     def folder(*words):
-        return places.run_folder(Options(**vars(main.parser().parse_args([*words]))))
+        return paths.run_folder(Options(**vars(main.parser().parse_args([*words]))))
 
     for name in ("mnist", "bottle/train/good"):
         (here / "checkpoints" / name).mkdir(parents=True)
@@ -472,7 +473,7 @@ def test_a_console_without_a_names_letters_shows_them_escaped(run, zeros):
 def test_samples_and_curves_that_cannot_be_written_do_not_end_the_training(
     here, monkeypatch, capsys, caplog
 ):
-    from anogan import training
+    from anogan.method import training
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -909,7 +910,7 @@ def test_stopped_and_killed_runs_go_on_where_they_were(here, stop):
 
 
 def test_values_of_all_training_images_make_the_range_that_scoring_uses(tmp_path, monkeypatch):
-    from anogan import commands
+    from anogan.cli import commands
     from anogan.config import Config
 
     monkeypatch.chdir(tmp_path)
@@ -925,7 +926,7 @@ def test_values_of_all_training_images_make_the_range_that_scoring_uses(tmp_path
     assert config.value_range == (-2000, 800) and config.channels == 1
     trained_on, scored = (
         commands.training_images(args, config),
-        commands.test_images(args, config, places.test_places(args, config)),
+        commands.test_images(args, config, paths.test_places(args, config)),
     )
     assert (scored.read([0])[0] == trained_on.read([7])[0]).all()
     values = np.rint((ramp + 2000) * 255 / 2800)
@@ -1033,7 +1034,7 @@ def test_a_run_that_another_training_has_changed_before_the_lock_is_not_gone_on_
 
 def test_no_two_data_sets_share_a_run(here):
     def folder(*words):
-        return places.run_folder(Options(**vars(main.parser().parse_args([*words]))))
+        return paths.run_folder(Options(**vars(main.parser().parse_args([*words]))))
 
     def saved(run, dataset):
         Config(dataset=dataset).save(here / "checkpoints" / run)
@@ -1050,9 +1051,9 @@ def test_no_two_data_sets_share_a_run(here):
     saved("mnist_backup", "mnist_backup")
     mnist = Options(dataset="mnist")
     with pytest.raises(UserError, match="no trained model"):
-        places.find_run(mnist)
+        paths.find_run(mnist)
     saved("mnist_normal3", "mnist")
-    assert places.find_run(mnist).name == "mnist_normal3"
+    assert paths.find_run(mnist).name == "mnist_normal3"
     for name in ("a/b", "zeros"):
         place = folder("--dataset", name)
         saved(place.name, "mnist" if name == "zeros" else place.name)

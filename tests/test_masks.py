@@ -6,12 +6,12 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from anogan import metrics
-from anogan.dataset import ImageSet
+from anogan.data.folders import image_folder
+from anogan.data.image_set import ImageSet
+from anogan.data.masks import Masks
 from anogan.errors import UserError
-from anogan.folders import image_folder
-from anogan.masks import Masks
-from anogan.metrics import PixelMeasures
+from anogan.evaluation import metrics
+from anogan.evaluation.metrics import PixelMeasures
 from anogan.report.pictures import save_map, shown_map
 from utils import read_mask
 

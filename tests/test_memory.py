@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from anogan.memory import Grid, Memory, detail, orientations, sharpness, strokes
+from anogan.method.memory import Grid, Memory, detail, orientations, sharpness, strokes
 
 pytestmark = pytest.mark.unit
 

@@ -10,14 +10,15 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import model as model_module
-from anogan import distributed, networks, training
-from anogan import trainer as trainer_module
 from anogan.config import FORMER, VERSION, Config, preset
-from anogan.dataset import ImageSet
+from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
-from anogan.scoring import SEARCHES
-from anogan.synthetic import plant_anomalies, plant_defects
-from anogan.trainer import KL_WEIGHT, PIXEL_WEIGHT
+from anogan.method import networks, training
+from anogan.method import trainer as trainer_module
+from anogan.method.scoring import SEARCHES
+from anogan.method.synthetic import plant_anomalies, plant_defects
+from anogan.method.trainer import KL_WEIGHT, PIXEL_WEIGHT
+from anogan.runs import distributed
 from model import DCGAN
 from utils import to_float, to_uint8
 
@@ -467,7 +468,7 @@ def test_a_blank_image_is_no_normal_one(trained, value):
 
 
 def test_anomaly_map_shows_where_a_part_was_erased(trained, zeros):
-    from anogan.metrics import PixelMeasures
+    from anogan.evaluation.metrics import PixelMeasures
 
     images, measured = zeros[-40:].copy(), PixelMeasures(trained.calibrate().pixel_threshold())
     images[:, 2:7, 4:10] = 0

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import main
-from anogan import commands
-from anogan.dataset import ImageSet
+from anogan.cli import commands
+from anogan.data.image_set import ImageSet
+from anogan.data.labels import labelled
+from anogan.data.table import cell, from_cell
 from anogan.errors import UserError
-from anogan.files import printable
-from anogan.labels import labelled
 from anogan.report.names import LONGEST, MAP_ENDINGS, fitting, map_stems, picture_name
 from anogan.report.pictures import detection_panel, view
-from anogan.table import cell, from_cell
+from anogan.runs.files import printable
 
 pytestmark = pytest.mark.unit
 

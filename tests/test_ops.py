@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 import ops
-from anogan import networks
 from anogan.config import preset
-from anogan.latent_search import Weights, nearest_start, search_latents
+from anogan.method import networks
+from anogan.method.latent_search import Weights, nearest_start, search_latents
 
 pytestmark = pytest.mark.unit
 

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from anogan.dataset import ImageSet
-from anogan.folders import image_folder
-from anogan.masks import Masks
+from anogan.data.folders import image_folder
+from anogan.data.image_set import ImageSet
+from anogan.data.masks import Masks
+from anogan.evaluation.best import Picture
+from anogan.method.scoring import TERMS
 from anogan.report import plots, sheet
-from anogan.report.best import Picture
 from anogan.report.names import drawable, fitting
 from anogan.report.pictures import View, detection_panel, view
 from anogan.report.scored import Scored
 from anogan.report.sheet import BAND, CELL, INK, PAD, Cell, contact_sheet
 from anogan.report.showing import view_of
-from anogan.scoring import TERMS
 
 pytestmark = pytest.mark.unit
 CYAN, WHITE, INK_RGB = map(ImageColor.getrgb, ("cyan", "white", INK))

@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import main
-from anogan.compare import compared
 from anogan.config import FILE_NAME, Config
-from anogan.dataset import ImageSet
+from anogan.data.drop_list import listed
+from anogan.data.image_set import ImageSet
+from anogan.data.labels import labelled
+from anogan.data.table import cell, from_cell
 from anogan.errors import UserError
-from anogan.files import printable, written
-from anogan.labels import labelled
+from anogan.evaluation.compare import compared
 from anogan.report.names import MAP_ENDINGS, map_stems, picture_name
-from anogan.suspicious import listed
-from anogan.table import cell, from_cell
+from anogan.runs.files import printable, written
 
 pytestmark = pytest.mark.unit
 

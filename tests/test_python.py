@@ -10,9 +10,9 @@ from PIL import Image
 
 import model as model_module
 from anogan.config import preset
+from anogan.data.folders import image_folder
+from anogan.data.inputs import as_images
 from anogan.errors import UserError
-from anogan.folders import image_folder
-from anogan.inputs import as_images
 from model import DCGAN
 
 pytestmark = pytest.mark.unit

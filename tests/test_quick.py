@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 import main
-from anogan import progress as progress_module
+from anogan.cli.options import Options
+from anogan.cli.paths import test_places as places_of
+from anogan.data.folders import image_folder
 from anogan.errors import UserError
-from anogan.folders import image_folder
-from anogan.options import Options
-from anogan.places import test_places as places_of
-from anogan.quiet import without_startup_lines
-from anogan.start_up import not_imported
+from anogan.runs import progress as progress_module
+from anogan.runs.quiet import without_startup_lines
+from anogan.runs.start_up import not_imported
 from utils import to_float
 
 
@@ -85,7 +85,7 @@ def test_exit_code_tells_of_anomalies_and_of_what_could_not_be_judged(asked, tmp
 
 @pytest.mark.cli
 def test_only_the_first_images_are_told(asked, monkeypatch):
-    from anogan import commands
+    from anogan.cli import commands
 
     monkeypatch.setattr(commands, "TOLD", 2)
     out = asked("--test_dir", "some")[1].out
@@ -173,7 +173,7 @@ def test_hidden_modules_are_back_afterwards(monkeypatch):
 @pytest.mark.parametrize(("code", "reader", "told"), [(3, True, 3), (0, True, 0), (0, False, 1)])
 def test_a_process_is_left_with_all_said_and_done_and_its_exit_code(code, reader, told):
     script = (
-        "import atexit, os; from anogan.start_up import leave;"
+        "import atexit, os; from anogan.runs.start_up import leave;"
         "atexit.register(os.write, 2, b'at its end');"
         f"print('said'); leave({code})"
     )
@@ -203,8 +203,8 @@ def test_models_import_alone_says_nothing():
 @pytest.mark.slow
 def test_a_process_imports_no_more_than_it_needs():
     code = (
-        "import sys; from anogan import commands;"
-        "from anogan.start_up import UNUSED, import_tensorflow;"
+        "import sys; from anogan.cli import commands;"
+        "from anogan.runs.start_up import UNUSED, import_tensorflow;"
         "import_tensorflow(*UNUSED); import model;"
         "print([m for m in ('matplotlib', 'pandas', 'sklearn', 'scipy.stats', 'jinja2',"
         " 'tensorboard') if sys.modules.get(m)])"
@@ -218,7 +218,7 @@ def test_a_process_imports_no_more_than_it_needs():
 
 def test_a_second_memory_is_no_cause_for_alarm(zeros, caplog):
     import model  # noqa: F401  # which silences it
-    from anogan.memory import Memory
+    from anogan.method.memory import Memory
 
     for count in range(8):
         Memory(zeros[: 4 + count]).maps(to_float(zeros[:2]))
@@ -234,7 +234,7 @@ def test_keras_has_its_standard_settings_whatever_the_users_file_says(tmp_path):
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text(json.dumps(settings))
     code = (
-        "import os; from anogan.start_up import UNUSED, import_tensorflow;"
+        "import os; from anogan.runs.start_up import UNUSED, import_tensorflow;"
         "import_tensorflow(*UNUSED); import keras; c = keras.config;"
         "print(c.backend(), c.floatx(), c.epsilon(), c.image_data_format(),"
         " os.environ['KERAS_BACKEND'], 'KERAS_HOME' in os.environ)"
@@ -270,7 +270,7 @@ def test_figures_do_not_follow_the_users_matplotlibrc(tmp_path):
 def test_a_calibration_is_announced_where_it_has_to_be_found_and_only_there(
     trained_folder, tmp_path, capsys
 ):
-    from anogan.commands import calibrate
+    from anogan.cli.commands import calibrate
     from model import DCGAN
 
     model = DCGAN.load(shutil.copytree(trained_folder, tmp_path / "run"))

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from anogan import detector
-from anogan.dataset import ImageSet
-from anogan.report.best import Best
+from anogan.data.image_set import ImageSet
+from anogan.evaluation.best import Best
+from anogan.evaluation.results import Results
+from anogan.method import detector
+from anogan.method.scoring import MAPS, TERMS, Way
+from anogan.method.threshold import Threshold
 from anogan.report.facts import decided_by
-from anogan.report.results import Results
-from anogan.scoring import MAPS, TERMS, Way
-from anogan.threshold import Threshold
 from utils import to_float
 
 pytestmark = pytest.mark.unit

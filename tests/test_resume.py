@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan import provenance
-from anogan.commands import prepare_test
+from anogan.cli.commands import prepare_test
+from anogan.cli.options import Options
+from anogan.data.folders import image_folder
+from anogan.data.masks import Masks
 from anogan.errors import UserError
-from anogan.files import PARTIAL, STAGING
-from anogan.folders import image_folder
-from anogan.masks import Masks
-from anogan.options import Options
+from anogan.evaluation.best import Best, Picture, saved
+from anogan.evaluation.partial import Partial, Row
+from anogan.evaluation.results import COLUMNS, Results
 from anogan.report import plots
 from anogan.report import results as results_module
-from anogan.report.best import Best, Picture, saved
-from anogan.report.partial import Partial, Row
-from anogan.report.results import COLUMNS, Results
+from anogan.runs import provenance
+from anogan.runs.files import PARTIAL, STAGING
 from utils import ImageError
 
 pytestmark = pytest.mark.unit
@@ -327,7 +327,7 @@ def test_new_scores_are_never_beside_an_old_report(trained, test_data, monkeypat
 def test_images_that_vanish_after_they_were_scored_do_not_end_the_run(
     trained, test_data, monkeypatch
 ):
-    monkeypatch.setattr("anogan.folders.MEMORY_LIMIT", 0)
+    monkeypatch.setattr("anogan.data.folders.MEMORY_LIMIT", 0)
     real = Results.finish
 
     def finish(results):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan.scale import Scale, alike, choose, typical_size
+from anogan.data.scale import Scale, alike, choose, typical_size
 
 pytestmark = pytest.mark.unit
 RNG = np.random.default_rng(0)

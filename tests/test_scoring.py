@@ -7,8 +7,8 @@ import pytest
 
 from anogan.config import preset
 from anogan.errors import UserError
-from anogan.scoring import MAPS, TERMS, Calibration, Way, base_weights, fit_weights
-from anogan.threshold import Tail
+from anogan.method.scoring import MAPS, TERMS, Calibration, Way, base_weights, fit_weights
+from anogan.method.threshold import Tail
 
 pytestmark = pytest.mark.unit
 RNG = np.random.default_rng(0)

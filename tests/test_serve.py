@@ -24,14 +24,14 @@ from PIL import Image
 
 import main
 from anogan.errors import UserError
-from anogan.threshold import Threshold
+from anogan.method.threshold import Threshold
 
 ROOT = Path(__file__).parent.parent
 if not all(map(find_spec, ("fastapi", "uvicorn"))):
     pytest.skip("NOTHING IS SERVED: pip install -r requirements-serve.txt", allow_module_level=True)
 import uvicorn  # noqa: E402
 
-from anogan import serve  # noqa: E402
+from anogan.deploy import serve  # noqa: E402
 
 
 @pytest.fixture(scope="module")

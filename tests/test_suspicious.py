@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan import suspicious
+from anogan.data.drop_list import as_line, dropped, keep_dropped, listed
+from anogan.data.folders import image_folder, without
 from anogan.errors import UserError
-from anogan.folders import image_folder, without
-from anogan.suspicious import dropped, keep_dropped, listed, memory_alone
+from anogan.method import suspicious
+from anogan.method.suspicious import memory_alone
 
 pytestmark = pytest.mark.unit
 
@@ -57,7 +58,7 @@ def test_a_written_list_names_exactly_its_images_whatever_they_are_called(images
     for part in (odd, odd[:1], ["10.png"]):
         indices = np.array([found.names.index(name) for name in part])
         indices = np.repeat(indices, 20)[: 10 * len(part)] if len(part) == 1 else indices
-        text = "".join(f"{suspicious._as_line(found.names[i])}\t{1:.4f}\n" for i in indices)
+        text = "".join(f"{as_line(found.names[i])}\t{1:.4f}\n" for i in indices)
         (tmp_path / "list.txt").write_text(text, newline="")
         assert listed(tmp_path / "list.txt", found.names, tmp_path / "set") == (set(part), [])
     path, _, count = suspicious.write(tmp_path, found, np.arange(len(odd)), scores)

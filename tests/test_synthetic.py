@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from anogan.synthetic import (
+from anogan.method.synthetic import (
     FILLS,
     UNSEEN,
     VISIBLE,
@@ -63,7 +63,7 @@ def test_defects_are_from_a_few_pixels_to_a_large_part(images):
 
 @pytest.mark.parametrize("fill", FILLS + UNSEEN)
 def test_each_kind_of_filling_changes_images_and_no_shape(images, fill):
-    from anogan.synthetic import WHOLE, _Random
+    from anogan.method.synthetic import WHOLE, _Random
 
     found = fill(images, _Random(tf.constant([3, 4]), tf.shape(images)[0], WHOLE))
     assert found.shape == images.shape and np.isfinite(found).all()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from anogan import metrics
-from anogan import threshold as decide
-from anogan.threshold import NormalScores, Tail, Threshold
+from anogan.evaluation import metrics
+from anogan.method import threshold as decide
+from anogan.method.threshold import NormalScores, Tail, Threshold
 
 NO_TAIL = Tail(0.0, 0.1, 0.0, 1.0)  # spares the fit
 

@@ -12,8 +12,8 @@ import lmdb
 import pytest
 from misbehaving import files_under, make_tgz, make_zip
 
-from anogan.fetch import DownloadError
-from anogan.unpack import _announced, unpack, unpack_lmdb
+from anogan.datasets.fetch import DownloadError
+from anogan.datasets.unpack import _announced, unpack, unpack_lmdb
 
 pytestmark = pytest.mark.unit
 

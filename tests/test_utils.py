@@ -15,9 +15,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 import utils
-from anogan import files
+from anogan.data.folders import list_images
 from anogan.errors import UserError
-from anogan.folders import list_images
+from anogan.runs import files
 from utils import (
     ImageError,
     find_range,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from anogan.windows import Windows
+from anogan.method.windows import Windows
 
 pytestmark = pytest.mark.unit
 SIZES = [(64, 64, 0, 1), (64, 64, 64, 1), (64, 100, 64, 3), (320, 127, 64, 27), (65, 64, 32, 12)]

@@ -15,18 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
-from anogan import dataset, distributed, export, folders, forecast, mnist, scale, suspicious
-from anogan.claim import claim
-from anogan.config import FILE_NAME, FREE, Config, preset
-from anogan.dataset import ImageSet
-from anogan.errors import UserError
-from anogan.files import Output, clear_temporaries, printable, require_writable
-from anogan.folders import list_images
-from anogan.labels import labelled
-from anogan.lock import LOCK, only_one
-from anogan.masks import Masks
-from anogan.options import Options
-from anogan.places import (
+from anogan.cli.options import Options
+from anogan.cli.paths import (
     Places,
     dataset_name,
     find_run,
@@ -37,12 +27,25 @@ from anogan.places import (
     test_places,
     training_folder,
 )
-from anogan.progress import progress
+from anogan.config import FILE_NAME, FREE, Config, preset
+from anogan.data import drop_list, folders, image_set, mnist, scale
+from anogan.data.folders import list_images
+from anogan.data.image_set import ImageSet
+from anogan.data.labels import labelled
+from anogan.data.masks import Masks
+from anogan.deploy import export
+from anogan.errors import UserError
+from anogan.evaluation.results import FILES, Decision, Results
+from anogan.method import suspicious
+from anogan.method.scoring import Calibration, Detection
+from anogan.method.threshold import Threshold
 from anogan.report.facts import UNFINISHED, told_expected
-from anogan.report.results import FILES, Decision, Results
-from anogan.scoring import Calibration, Detection
-from anogan.start_up import UNUSED, import_tensorflow
-from anogan.threshold import Threshold
+from anogan.runs import distributed, estimate
+from anogan.runs.claim import claim
+from anogan.runs.files import Output, clear_temporaries, printable, require_writable
+from anogan.runs.lock import LOCK, only_one
+from anogan.runs.progress import progress
+from anogan.runs.start_up import UNUSED, import_tensorflow
 from utils import find_range, probe
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
@@ -97,9 +100,9 @@ def new_config(options: Options) -> Config:
         names, *_ = folders.without(
             options.drop, list_images(folder, options.input_fname_pattern).names, folder
         )
-        names = dataset.thin(names, options.train_size)
+        names = image_set.thin(names, options.train_size)
         paths = [folder / name for name in names]
-        some = dataset.thin(paths, PROBED)
+        some = image_set.thin(paths, PROBED)
         channels, deep = probe(some)
         found = {"channels": channels}
         if deep:
@@ -173,7 +176,7 @@ def fit_batch(config: Config, changes: dict, images: ImageSet) -> tuple[Config, 
     A warning where it is lowered, and where there are few images. UserError for fewer than two.
     """
     enough = max(config.batch_size, FEW_IMAGES)
-    usable = dataset.require(images, 2, "training images", enough)
+    usable = image_set.require(images, 2, "training images", enough)
     log = logging.getLogger(__name__)
     if usable < FEW_IMAGES:
         log.warning("only %d training images: %s", usable, TOLD_OF_FEW)
@@ -205,7 +208,7 @@ def test_images(options: Options, config: Config, places: Places) -> ImageSet:
         )
         if options.labels:
             images = labelled(images, options.labels, places.images)
-    dataset.require(images, 1, "images to score")
+    image_set.require(images, 1, "images to score")
     if options.test_size and options.test_size < len(images):
         images = images.subset(np.linspace(0, len(images) - 1, options.test_size).astype(int))
     return images
@@ -264,14 +267,14 @@ class Kept(NamedTuple):
     """What a run's folder says of how it is trained."""
 
     config: Config
-    dropped: tuple[str, ...]  # see suspicious.dropped
+    dropped: tuple[str, ...]  # see drop_list.dropped
 
 
 def kept_by(folder: Path) -> Kept | None:
     """None where there is no run."""
     if not (folder / FILE_NAME).exists():
         return None
-    return Kept(Config.load(folder), suspicious.dropped(folder))
+    return Kept(Config.load(folder), drop_list.dropped(folder))
 
 
 def run_config(options: Options) -> tuple[Config, dict]:
@@ -319,7 +322,7 @@ def _train(
     options: Options, folder: Path, config: Config, changes: dict, images: ImageSet
 ) -> DCGAN:
     team = connect(options)
-    from anogan.checkpoint import has_checkpoint
+    from anogan.runs.checkpoint import has_checkpoint
     from model import DCGAN
 
     precision = distributed.resolve_precision(options.precision)
@@ -327,7 +330,7 @@ def _train(
         model = DCGAN.load(folder, precision, team, **changes)
         if options.drop:
             known = list(model.images.states)
-            suspicious.require_unseen(options.drop, known, training_folder(options), folder)
+            drop_list.require_unseen(options.drop, known, training_folder(options), folder)
         say(f"going on from step {model.steps_done} of {folder}", team)
     else:
         model = DCGAN(config, precision, team)
@@ -343,9 +346,9 @@ def _train(
     name, before = output_name(folder), model.steps_done
     left = model.steps_of(images) - before
     if left > 0:
-        say(forecast.told(model.config, len(images), left, distributed.has_gpu()), team)
+        say(estimate.told(model.config, len(images), left, distributed.has_gpu()), team)
     if team.chief:
-        suspicious.keep_dropped(folder, images.dropped)
+        drop_list.keep_dropped(folder, images.dropped)
         clear_temporaries(Path(options.sample_dir) / name)
     model.train(images, folder, Path(options.sample_dir) / name, Path(options.log_dir) / name)
     step = model.steps_done
@@ -646,7 +649,7 @@ def _run(options: Options, out: TextIO | None = None) -> int:
         run = run_folder(options) if options.train else find_run(options)
         place = export.prepare(options.export, config, run, options.export_dir)
     if options.serve is not None:
-        from anogan import serve  # its library may be missing
+        from anogan.deploy import serve  # its library may be missing
 
         listener = serve.listen(options.serve_host, options.serve)
     if options.train:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from anogan.files import printable
+from anogan.runs.files import printable
 
 FOR_SCORING = (
     *("test_dir", "search", "test_epoch", "test_size", "target_fpr", "threshold"),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from anogan import folders
+from anogan.cli.options import Options
 from anogan.config import FILE_NAME, Config
+from anogan.data import folders
 from anogan.errors import UserError
-from anogan.options import Options
 
 TEST_DIR = "test_data"
 FETCHED = ("celebA", "lsun", "elpv", "mvtec", "kolektor", "visa")  # by download.py
@@ -22,7 +21,6 @@ MNIST_RUN = r"mnist(_normal\d|_anomaly\d)?"
 # What a data set's folder may be called, but not its run: other runs are, and a run's settings
 NOT_OF_A_FOLDER = re.compile(rf"{MNIST_RUN}|{re.escape(FILE_NAME)}", re.IGNORECASE)
 CHECKSUM = re.compile(r"_[0-9a-f]{8}$")  # at the end of _with_checksum's names
-OPEN_FOLDERS = Path("/proc/self/fd")  # those that this process has open, by number, on Linux
 
 
 def dataset_folder(options: Options) -> Path:
@@ -84,29 +82,6 @@ def output_name(folder: Path) -> str:
     root = os.path.realpath(CHECKPOINTS)
     beside = os.path.dirname(path) == root
     return safe_name(os.path.basename(path)) if beside else _with_checksum(path)
-
-
-@contextlib.contextmanager
-def plain_path(folder: Path) -> Iterator[Path]:
-    """A path of a folder, for as long as the block, at which TensorFlow finds checkpoints.
-
-    It takes *, ?, [, ] and backslashes for patterns, and UTF-8 alone. UserError where a system has
-    no other path.
-    """
-    text = os.fsencode(folder).decode(errors="replace").replace(os.sep, "/")
-    if not re.search(r"[*?\[\]\\\ufffd]", text):
-        yield folder
-        return
-    if not OPEN_FOLDERS.is_dir():
-        raise UserError(
-            f"{folder}: here TensorFlow reads no checkpoint in a folder with one of * ? [ ] \\, or "
-            "what is no text, in its name: name another --checkpoint_dir"
-        )
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        yield OPEN_FOLDERS / str(number)
-    finally:
-        os.close(number)
 
 
 def find_run(options: Options) -> Path:

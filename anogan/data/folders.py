@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from anogan.dataset import ImageSet, thin
+from anogan.data.drop_list import listed
+from anogan.data.image_set import ImageSet, thin
 from anogan.errors import UserError
-from anogan.files import may_hold_output, written
-from anogan.suspicious import listed
+from anogan.runs.files import may_hold_output, written
 from utils import NOT_READ, image_size, load_image
 
 MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use

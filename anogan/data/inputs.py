@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from anogan.config import Config
-from anogan.dataset import DECODERS
+from anogan.data.image_set import DECODERS
 from anogan.errors import UserError
 from utils import checked_images, load_image, name_of
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
-from anogan.dataset import ImageSet
+from anogan.data.image_set import ImageSet
+from anogan.data.table import from_cell
 from anogan.errors import UserError
-from anogan.table import from_cell
 
 NORMAL = ("normal", "good", "ok", "0")
 ANOMALOUS = ("anomalous", "anomaly", "abnormal", "defect", "defective", "bad", "1")

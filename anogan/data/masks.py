@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from anogan.dataset import ImageSet, file_state
+from anogan.data.folders import list_images, printable
+from anogan.data.image_set import ImageSet, file_state
 from anogan.errors import UserError
-from anogan.folders import list_images, printable
 from utils import ImageError, read_mask
 
 SUFFIX = "_mask"  # that a mask's file name may end in

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anogan.dataset import ImageSet, thin
+from anogan.data.image_set import ImageSet, thin
 from anogan.errors import UserError
 
 MOST_BYTES = 60_000 * 28 * 28  # of the training images; what is longer is not read

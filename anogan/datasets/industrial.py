@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from anogan.fetch import DownloadError, fetch
-from anogan.sources import already_there, or_by_hand
-from anogan.unpack import NothingWanted, clear_scratch, linked, read_first, scratch, unpack
+from anogan.datasets.fetch import DownloadError, fetch
+from anogan.datasets.sources import already_there, or_by_hand
+from anogan.datasets.unpack import NothingWanted, clear_scratch, linked, read_first, scratch, unpack
 
 # There the addresses below are from: an archive for each category
 MVTEC_PAGE = "www.mvtec.com/research-teaching/datasets/mvtec-ad/downloads"

@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from anogan.fetch import DownloadError, Pace, fetch, fetch_from_drive, has_checksum
-from anogan.files import printable
-from anogan.unpack import (
+from anogan.datasets.fetch import DownloadError, Pace, fetch, fetch_from_drive, has_checksum
+from anogan.datasets.unpack import (
     IMAGE_TYPES,
     clear_scratch,
     damage_is_an_error,
@@ -29,6 +28,7 @@ from anogan.unpack import (
     unpack_fetched,
     unpack_lmdb,
 )
+from anogan.runs.files import printable
 
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

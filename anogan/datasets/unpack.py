@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from anogan.database import DamagedDatabase, opened_values
-from anogan.fetch import DownloadError, progress, size
+from anogan.datasets.database import DamagedDatabase, opened_values
+from anogan.datasets.fetch import DownloadError, progress, size
 
 IMAGE_TYPES = {b"RIFF": ".webp", b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png"}
 SHARD = 1000  # images of an LMDB in a sub-folder

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from anogan.config import Config
 from anogan.errors import UserError, first_line
-from anogan.files import (
+from anogan.method.threshold import Threshold
+from anogan.runs.files import (
     discard,
     is_folder,
     is_own,
@@ -26,10 +27,9 @@ from anogan.files import (
     write_atomic,
     written,
 )
-from anogan.threshold import Threshold
 
 if TYPE_CHECKING:  # both import TensorFlow, which is slow
-    from anogan.whole_graph import WholeGraph
+    from anogan.deploy.inference_graph import WholeGraph
     from model import DCGAN
 
 ENDS = {"onnx": ".onnx", "saved_model": "_saved_model"}
@@ -67,7 +67,7 @@ def export(model: DCGAN, kind: str, path: Path, threshold: Threshold) -> str:
 
     In float32, which all machines compute alike. UserError where no threshold can be found.
     """
-    from anogan.whole_graph import WholeGraph
+    from anogan.deploy.inference_graph import WholeGraph
 
     if model.precision != "float32" or model.workers.devices > 1:
         assert model.folder

@@ -11,8 +11,8 @@ import PIL
 import tensorflow as tf
 
 from anogan.config import Config
-from anogan.detector import Detector
-from anogan.scoring import MAPS, TERMS, Calibration
+from anogan.method.detector import Detector
+from anogan.method.scoring import MAPS, TERMS, Calibration
 
 # By number of channels less 1: where red, green, blue and alpha are, of the channels and a 255
 # after them. Of five channels or more there is no line, and looking it up fails.

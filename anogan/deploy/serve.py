@@ -22,9 +22,9 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from anogan.errors import UserError
+from anogan.method.threshold import Threshold, told
 from anogan.report.page import TEMPLATES, data_uri
 from anogan.report.pictures import shown_map
-from anogan.threshold import Threshold, told
 from utils import COMMON, ImageError, image_size, load_image, to_float, to_uint8
 
 try:

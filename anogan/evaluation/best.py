@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anogan.files import open_own, write_atomic
-from anogan.scoring import Detection
+from anogan.method.scoring import Detection
+from anogan.runs.files import open_own, write_atomic
 from utils import to_uint8
 
 NAMED = 2**17  # bytes that a picture takes for its name and the like, at most

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anogan.data.labels import decoded
+from anogan.data.table import from_cell
 from anogan.errors import UserError, first_line
-from anogan.files import read_own
-from anogan.labels import decoded
-from anogan.metrics import LABELS, auroc_difference
-from anogan.table import from_cell
+from anogan.evaluation.metrics import LABELS, auroc_difference
+from anogan.runs.files import read_own
 
 SHOWN = 50  # images that changed sides
 MOST = 2**30  # bytes of a table, some millions of images

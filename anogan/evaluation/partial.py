@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from anogan.errors import UserError
-from anogan.files import PARTIAL, append_own, discard, is_folder, is_own, own_lines, writing
-from anogan.metrics import PixelMeasures
+from anogan.evaluation.metrics import PixelMeasures
+from anogan.runs.files import PARTIAL, append_own, discard, is_folder, is_own, own_lines, writing
 
 # What reading a line or file that is damaged raises
 UNREADABLE = OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError

@@ -15,21 +15,21 @@ from zlib import crc32
 
 import numpy as np
 
-from anogan import metrics as measured
-from anogan import provenance
-from anogan.dataset import COPIED, ImageSet
+from anogan.data.image_set import COPIED, ImageSet
+from anogan.data.masks import Masks
+from anogan.data.table import cell
 from anogan.errors import UserError
-from anogan.files import FOLDERS, Output, atomic_file, write_atomic
-from anogan.masks import Masks
-from anogan.metrics import LABELS, PixelMeasures
-from anogan.report.best import Best, saved
+from anogan.evaluation import metrics as measured
+from anogan.evaluation.best import Best, saved
+from anogan.evaluation.metrics import LABELS, PixelMeasures
+from anogan.evaluation.partial import Partial, Row
+from anogan.method.scoring import TERMS, Calibration, Detection
+from anogan.method.threshold import Threshold, normalise
 from anogan.report.facts import facts
 from anogan.report.names import MAP_ENDINGS, map_stems
-from anogan.report.partial import Partial, Row
 from anogan.report.scored import Scored
-from anogan.scoring import TERMS, Calibration, Detection
-from anogan.table import cell
-from anogan.threshold import Threshold, normalise
+from anogan.runs import provenance
+from anogan.runs.files import FOLDERS, Output, atomic_file, write_atomic
 from utils import ImageError, to_float
 
 if TYPE_CHECKING:

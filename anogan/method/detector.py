@@ -12,11 +12,10 @@ import tensorflow as tf
 
 import ops
 from anogan.config import Config
-from anogan.distributed import Workers, graph_of
-from anogan.latent_search import Weights, nearest_start, search_latents
-from anogan.memory import Memory
-from anogan.networks import Networks, frozen_features, frozen_generator
-from anogan.scoring import (
+from anogan.method.latent_search import Weights, nearest_start, search_latents
+from anogan.method.memory import Memory
+from anogan.method.networks import Networks, frozen_features, frozen_generator
+from anogan.method.scoring import (
     MAPS,
     TERMS,
     Calibration,
@@ -26,9 +25,10 @@ from anogan.scoring import (
     base_weights,
     fit_weights,
 )
-from anogan.synthetic import plant_anomalies, plant_unseen
-from anogan.threshold import FEWEST, NormalScores, Threshold
-from anogan.windows import Windows
+from anogan.method.synthetic import plant_anomalies, plant_unseen
+from anogan.method.threshold import FEWEST, NormalScores, Threshold
+from anogan.method.windows import Windows
+from anogan.runs.distributed import Workers, graph_of
 from utils import to_float
 
 PRIOR = 0.002  # weight of ||z||^2 in the search where the terms are in fractions of their spread

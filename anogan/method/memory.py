@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from anogan.distributed import graph_of
+from anogan.runs.distributed import graph_of
 from utils import to_float
 
 BINS = 8  # of orientations

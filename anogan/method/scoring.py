@@ -14,7 +14,7 @@ import numpy as np
 
 from anogan.config import Config
 from anogan.errors import UserError
-from anogan.threshold import NormalScores, Tail
+from anogan.method.threshold import NormalScores, Tail
 
 # Of the score, as they are named in Detection, scores.csv and metrics.json
 TERMS = (

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import ops
-from anogan.distributed import graph_of
+from anogan.runs.distributed import graph_of
 
 VISIBLE = 0.08  # of [-1, 1]: a smaller change is no anomaly
 CHUNKS = 4  # parts of a batch, each filled in one way: all ways for all would take longer

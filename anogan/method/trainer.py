@@ -12,12 +12,12 @@ import tensorflow as tf
 
 import ops
 from anogan.config import Config
-from anogan.dataset import ImageSet
-from anogan.distributed import Workers, graph_of
+from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
-from anogan.networks import Networks
-from anogan.synthetic import ReplicaSlice, plant_anomalies, plant_defects
-from anogan.windows import Windows
+from anogan.method.networks import Networks
+from anogan.method.synthetic import ReplicaSlice, plant_anomalies, plant_defects
+from anogan.method.windows import Windows
+from anogan.runs.distributed import Workers, graph_of
 
 BETA2 = {True: 0.999, False: 0.99}  # of Adam: of the classic preset, of the default
 EMA_DECAY = 0.995  # of all networks' weights, a step

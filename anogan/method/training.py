@@ -14,15 +14,15 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from anogan.claim import claim
 from anogan.config import Config
-from anogan.dataset import ImageSet
-from anogan.distributed import handled, interrupts
+from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
-from anogan.files import printable
-from anogan.forecast import told_time
-from anogan.progress import progress
-from anogan.trainer import Trainer
+from anogan.method.trainer import Trainer
+from anogan.runs.claim import claim
+from anogan.runs.distributed import handled, interrupts
+from anogan.runs.estimate import told_time
+from anogan.runs.files import printable
+from anogan.runs.progress import progress
 from utils import save_image, tile, to_float, to_uint8
 
 CHECK_EVERY = 50  # steps between looks at losses and diversity

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from anogan.files import printable
+from anogan.runs.files import printable
 
 LONGEST = 200  # bytes of a map's name with its folders; file systems end a name at 255
 SHOWN = 40  # characters of an image's name in a picture's

@@ -12,8 +12,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from anogan.files import printable, write_atomic
-from anogan.threshold import told
+from anogan.method.threshold import told
+from anogan.runs.files import printable, write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_ROWS = 50_000  # images in the table; of more, the most anomalous

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy import ndimage
 
-from anogan.files import write_atomic
 from anogan.report.names import font_file
+from anogan.runs.files import write_atomic
 from utils import save_image, tile, to_float, to_uint8
 
 if TYPE_CHECKING:

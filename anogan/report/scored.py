@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anogan.dataset import ImageSet
-from anogan.masks import Masks
-from anogan.metrics import LABELS
+from anogan.data.image_set import ImageSet
+from anogan.data.masks import Masks
+from anogan.evaluation.metrics import LABELS
+from anogan.method.scoring import TERMS
+from anogan.method.threshold import NormalScores, told
 from anogan.report.facts import decided_by
 from anogan.report.names import fitting
-from anogan.scoring import TERMS
-from anogan.threshold import NormalScores, told
 
 
 @dataclass(frozen=True)

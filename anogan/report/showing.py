@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from anogan.dataset import thin
+from anogan.data.image_set import thin
+from anogan.evaluation.best import Picture
 from anogan.report import page
-from anogan.report.best import Picture
 from anogan.report.names import picture_name
 from anogan.report.pictures import View, detection_panel, view
 from anogan.report.scored import Scored

@@ -8,7 +8,7 @@
                       kept from training; first, G's samples before it
     images.json       held_out: names of all images kept from training; images: {name: [size,
                       time]} of all training images. Runs of before version 2 have none
-    dropped.json      names of images that --drop left out, if it did, see suspicious.dropped
+    dropped.json      names of images that --drop left out, if it did, see data/drop_list.py
     calibration.json  {version and way: Calibration}, a cache
     .lock             held by the process that trains here, see lock.only_one
 
@@ -25,7 +25,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZipFile
@@ -35,13 +35,13 @@ import tensorflow as tf
 
 from anogan.config import Config
 from anogan.errors import UserError, first_line
-from anogan.files import is_own, read_own, temporary_in, write_atomic
-from anogan.places import plain_path
-from anogan.scoring import Calibration
-from anogan.trainer import Averages
+from anogan.method.scoring import Calibration
+from anogan.method.trainer import Averages
+from anogan.runs.files import is_own, read_own, temporary_in, write_atomic
 
 ARRAYS, IMAGES, CALIBRATIONS = "images.npz", "images.json", "calibration.json"
 KEPT = 2  # checkpoints
+OPEN_FOLDERS = Path("/proc/self/fd")  # those that this process has open, by number, on Linux
 MOST_IMAGES = 4096  # in each of the arrays, far more than are ever kept
 PART = re.compile(r"ckpt-(0|[1-9][0-9]{0,14})\.(index|data-[0-9]{5}-of-([0-9]{5}))")
 # What says nothing of a checkpoint itself
@@ -249,6 +249,29 @@ def _free(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name} ({number})")
     return free
+
+
+@contextlib.contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """A path of a folder, for as long as the block, at which TensorFlow finds checkpoints.
+
+    It takes *, ?, [, ] and backslashes for patterns, and UTF-8 alone. UserError where a system has
+    no other path.
+    """
+    text = os.fsencode(folder).decode(errors="replace").replace(os.sep, "/")
+    if not re.search(r"[*?\[\]\\\ufffd]", text):
+        yield folder
+        return
+    if not OPEN_FOLDERS.is_dir():
+        raise UserError(
+            f"{folder}: here TensorFlow reads no checkpoint in a folder with one of * ? [ ] \\, or "
+            "what is no text, in its name: name another --checkpoint_dir"
+        )
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        yield OPEN_FOLDERS / str(number)
+    finally:
+        os.close(number)
 
 
 def save_calibrations(folder: Path, calibrations: dict[str, Calibration]) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from anogan.files import free_name, record, written
+from anogan.runs.files import free_name, record, written
 
 
 def claim(folder: Path, name: str, unchanged: Callable[[Path], bool] = lambda _: True) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from anogan.errors import UserError
-from anogan.quiet import silence_retracing, without_startup_lines
+from anogan.runs.quiet import silence_retracing, without_startup_lines
 
 # Keras takes these in where they are installed, for wrappers and plots that main.py does not use:
 # a third of the time that TensorFlow's import takes

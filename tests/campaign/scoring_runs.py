@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 from PIL import Image
 
-from anogan.files import MARKER
+from anogan.runs.files import MARKER
 
 ARGUMENTS = [
     *("--dataset", "zeros", "--anomaly_test", "--test_batch_size", "4", "--save_maps"),
@@ -14,9 +14,9 @@ ARGUMENTS = [
 ]
 # Panels and plots take most of the time, and nothing depends on them
 FEW_PICTURES = """
-from anogan import provenance
+from anogan.runs import provenance
 from anogan.report import plots
-from anogan.report.results import Results
+from anogan.evaluation.results import Results
 Results._pictures = lambda *_: None
 plots.write = lambda *_: {}
 provenance.now = lambda: "2026-01-01T00:00:00+00:00"  # results are compared byte by byte

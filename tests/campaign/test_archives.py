@@ -22,7 +22,7 @@ from misbehaving import (
 )
 
 import download
-from anogan import sources
+from anogan.datasets import sources
 from campaign.tools import record, size
 
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anogan.dataset import ImageSet
+from anogan.data.image_set import ImageSet
+from anogan.data.labels import labelled
 from anogan.errors import UserError
-from anogan.labels import labelled
 from campaign.mutation import images, mutated
 from campaign.tools import record, size
 

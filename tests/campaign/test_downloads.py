@@ -28,7 +28,7 @@ from misbehaving import (
 )
 
 import download
-from anogan import fetch, industrial, sources
+from anogan.datasets import fetch, industrial, sources
 from campaign.tools import record, size
 
 pytestmark = pytest.mark.slow
@@ -157,7 +157,7 @@ def test_faults(server, tmp_path, monkeypatch, capfd):
 KILLABLE = """if 1:
     import json, os, signal, sys
     import download
-    from anogan import fetch, industrial, sources, unpack
+    from anogan.datasets import fetch, industrial, sources, unpack
     settings = json.loads(sys.argv[1])
     for name, value in settings["constants"].items():
         setattr(sources if hasattr(sources, name) else industrial, name, value)

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from anogan.files import MARKER, PARTIAL, STAGING
-from anogan.lock import LOCK
+from anogan.runs.files import MARKER, PARTIAL, STAGING
+from anogan.runs.lock import LOCK
 from campaign.scoring_runs import ARGUMENTS, FEW_PICTURES, make_data, results_in
 from campaign.tools import record, size
 from campaign.training_runs import Driver

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan.files import MARKER, printable
-from anogan.folders import printable as readable
-from anogan.table import from_cell
+from anogan.data.folders import printable as readable
+from anogan.data.table import from_cell
+from anogan.runs.files import MARKER, printable
 from campaign.tools import record, size
 from campaign.training_runs import Driver
 
