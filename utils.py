@@ -35,7 +35,7 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
 TIFF_WIDTH, TIFF_HEIGHT = 0x0100, 0x0101
 SAMPLE_FORMAT = 339  # TIFF's tag: 1 unsigned, 2 signed, 3 floating
-OUTSIDE = 0.01  # fraction of an image's pixels outside the run's range that is worth a remark
+OUTSIDE = 0.01  # fraction of an image's pixels outside the run's range that is worth a warn
 FEW_LEVELS = 16
 ROUNDING = 1e-3  # that floats may be off; half a grey level is 4e-3
 ONE_PICTURE = ("MPO", "PSD")  # whose further frames are previews or layers of the first
@@ -90,14 +90,14 @@ def load_image(
     channels: int,
     crop: Size | None = None,
     value_range: Range | None = None,
-    remark: Remark = lambda text: None,
+    warn: Remark = lambda text: None,
 ) -> np.ndarray:
     """An image file as uint8 (height, width, channels), resized with antialiasing.
 
     path: or an image that Pillow has opened or made, which is not changed. crop: (height, width)
     of the centre that is resized; none: the whole image. What the pixels are: as in `read_image`;
     value_range: None where the training images have 8 bits a channel.
-    remark: called with what was left out or may look otherwise than meant, in the same words for
+    warn: called with what was left out or may look otherwise than meant, in the same words for
     each such file. Raises ImageError, also for an image smaller than the crop.
     """
     with _opened(path) as image:
@@ -125,8 +125,8 @@ def load_image(
         resized = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
         pixels = _as_bytes(resized, channels, value_range or natural)
         if pages:
-            remark("several pages or frames, of which only the first is read")
-        _remark_on_values(image, pixels, value_range, natural, cut, remark)
+            warn("several pages or frames, of which only the first is read")
+        _remark_on_values(image, pixels, value_range, natural, cut, warn)
         return pixels
 
 
@@ -421,30 +421,30 @@ def _remark_on_values(
     value_range: Range | None,
     natural: Range,
     cut: bool,
-    remark: Remark,
+    warn: Remark,
 ) -> None:
     """What became of the values of an image (mode L, RGB or F) on the way to uint8 pixels."""
     low, high = value_range or natural
     run = f"the run's range, {low:g} to {high:g}"
     deep = image.mode == "F"
     if deep and not value_range:
-        remark(
+        warn(
             "more than 8 bits a channel, where the training images have 8: "
             f"{low:g} to {high:g} are taken for black to white"
         )
     if value_range and not deep:
-        remark(f"8 bits a channel: 0 to 255 are taken for {run}")
+        warn(f"8 bits a channel: 0 to 255 are taken for {run}")
     levels = len(np.unique(pixels)) if deep or cut else 256
     if cut and levels < FEW_LEVELS:
-        remark("colour of 16 bits, of which the upper 8 are read: fewer than 16 levels are left")
+        warn("colour of 16 bits, of which the upper 8 are read: fewer than 16 levels are left")
     if not deep:
         return
     values = np.asarray(image)
     least, most = float(values.min()), float(values.max())
     if (least < low or most > high) and np.mean((values < low) | (values > high)) > OUTSIDE:
-        remark(f"more than 1 % of the pixels outside {run}: they are clipped")
+        warn(f"more than 1 % of the pixels outside {run}: they are clipped")
     if levels < FEW_LEVELS and len(np.unique(values)) > levels:
-        remark(f"fewer than 16 grey levels are left in {run}")
+        warn(f"fewer than 16 grey levels are left in {run}")
 
 
 def _is_grey(pixels: np.ndarray) -> bool:

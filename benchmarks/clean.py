@@ -62,7 +62,7 @@ def one_run(data_dir: str, name: str, seed: int, train: bool) -> dict:
         from model import DCGAN
 
         model = DCGAN(config).train(ImageSet.from_array(images), progress=False)
-        result["score"] = found(suspicious.oddness(model, images), planted)
+        result["score"] = found(suspicious.outlier_scores(model, images), planted)
     return result
 
 

@@ -391,7 +391,7 @@ def test_what_is_to_be_said_of_files_is_said_once_and_counted(tmp_path, caplog, 
     images = load(tmp_path, **limit)
     for _ in range(2):
         assert numbers(images.subset([0, 1, 2]).read([0, 1, 2])[0]) == [0, 1, 2]
-    [(text, names)] = images.remarks.items()
+    [(text, names)] = images.warnings.items()
     assert "only the first is read" in text and sorted(names) == ["0.tif", "2.tif"]
     [line] = [r.getMessage() for r in caplog.records]
     assert line.endswith(text) and line.split(":")[0] in names and not images.skipped

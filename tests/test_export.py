@@ -199,11 +199,11 @@ def test_export_without_threshold_says_so(coloured, tmp_path, monkeypatch):
 @pytest.mark.unit
 @pytest.mark.slow
 def test_score_that_is_not_a_number_is_anomalous(coloured):
-    from anogan.deploy.inference_graph import WholeGraph
+    from anogan.deploy.inference_graph import InferenceGraph
 
     known = coloured.keep_calibration()
     heaviest = max(known.weights, key=lambda name: abs(known.weights[name]))
     broken = dataclasses.replace(known, means=known.means | {heaviest: float("nan")})
     coloured.remember()
-    graph = WholeGraph(coloured.config, coloured.detector, broken, 1.0)
+    graph = InferenceGraph(coloured.config, coloured.detector, broken, 1.0)
     assert graph.score(np.zeros((9, 9, 1), np.uint8))["is_anomaly"]

@@ -9,19 +9,9 @@ from PIL import Image
 
 from anogan.data.folders import list_images
 from anogan.errors import UserError
+from anogan.evaluation.output import FOLDERS, STAGING, Output
 from anogan.runs import files as files_module
-from anogan.runs.files import (
-    FOLDERS,
-    LONGEST,
-    MARKER,
-    STAGING,
-    Output,
-    own_lines,
-    printable,
-    read_own,
-    record,
-    written,
-)
+from anogan.runs.files import LONGEST, MARKER, own_lines, printable, read_own, record, written
 
 pytestmark = pytest.mark.unit
 

@@ -627,12 +627,12 @@ def test_scores_csv_names_every_image_and_metrics_follow_from_it(run, capsys):
     assert metrics["auroc"] == pytest.approx(by_hand)
     assert metrics["auroc_by_kind"] == {"ones": pytest.approx(by_hand)}
     assert metrics["skipped"] == 1
-    [(remark, count)] = metrics["remarks"].items()
-    assert remark.startswith("more than 8 bits a channel") and count == 1
-    assert remark in (folder / "report.html").read_text()
+    [(warn, count)] = metrics["warnings"].items()
+    assert warn.startswith("more than 8 bits a channel") and count == 1
+    assert warn in (folder / "report.html").read_text()
     out = capsys.readouterr().out
     assert f"AUROC {by_hand:.4f}" in out and "skipped 1" in out and "broken.png" in out
-    assert f"{remark}: in 1 of 13 files, the first: ones/0.png" in out
+    assert f"{warn}: in 1 of 13 files, the first: ones/0.png" in out
     assert not (folder / "scores.partial.csv").exists()
     assert len(list((folder / "pictures").glob("most_*.png"))) == 10
     assert len(list((folder / "pictures").glob("least_*.png"))) == 10
@@ -931,9 +931,9 @@ def test_values_of_all_training_images_make_the_range_that_scoring_uses(tmp_path
     assert (scored.read([0])[0] == trained_on.read([7])[0]).all()
     values = np.rint((ramp + 2000) * 255 / 2800)
     assert (trained_on.read([0])[0][0, ..., 0] == values).all()
-    assert not trained_on.remarks and not trained_on.skipped
+    assert not trained_on.warnings and not trained_on.skipped
     scored.read([0, 1])
-    [(text, names)] = scored.remarks.items()
+    [(text, names)] = scored.warnings.items()
     assert "outside the run's range, -2000 to 800" in text and list(names) == ["b.tiff"]
 
 

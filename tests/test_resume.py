@@ -16,12 +16,12 @@ from anogan.data.folders import image_folder
 from anogan.data.masks import Masks
 from anogan.errors import UserError
 from anogan.evaluation.best import Best, Picture, saved
+from anogan.evaluation.output import PARTIAL, STAGING
 from anogan.evaluation.partial import Partial, Row
 from anogan.evaluation.results import COLUMNS, Results
 from anogan.report import plots
 from anogan.report import results as results_module
 from anogan.runs import provenance
-from anogan.runs.files import PARTIAL, STAGING
 from utils import ImageError
 
 pytestmark = pytest.mark.unit
@@ -215,7 +215,7 @@ def test_rows_in_a_folder_that_is_a_link_or_a_file_are_none(tmp_path):
         put(out / PARTIAL)
         partial = Partial(out, 0, {}, len(COLUMNS))
         assert partial.workers() == []
-        partial.claim()
+        partial.drop_foreign()
         partial.open()
         partial.clear()
         partial.close()
@@ -226,7 +226,7 @@ def test_rows_in_a_folder_that_is_a_link_or_a_file_are_none(tmp_path):
         put(out / PARTIAL / "rows0.jsonl")
         partial = Partial(out, 0, {}, len(COLUMNS))
         assert list(partial.read(0)) == []
-        partial.claim()
+        partial.drop_foreign()
         partial.open()
         partial.add([row])
         partial.close()

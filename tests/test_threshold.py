@@ -167,5 +167,5 @@ def test_the_threshold_comes_from_held_out_images_unless_told_otherwise():
 def test_a_held_out_image_far_above_the_others_is_a_stray():
     rng = np.random.default_rng(0)
     for scores in (rng.normal(size=500), rng.exponential(size=500), np.arange(5.0)):
-        assert NormalScores(scores).strays() == 0
-        assert NormalScores([*scores, scores.max() * 10]).strays() == 1
+        assert NormalScores(scores).outliers() == 0
+        assert NormalScores([*scores, scores.max() * 10]).outliers() == 1

@@ -245,8 +245,8 @@ def test_first_of_several_frames_is_read(tmp_path):
 def test_further_pages_and_frames_are_remarked_on(tmp_path, name):
     other = Image.new("RGB", (80, 60), "blue")
     path = save(tmp_path / name, scene(), save_all=True, append_images=[other])
-    assert remarks_on(path) == ["several pages or frames, of which only the first is read"]
-    assert remarks_on(save(tmp_path / name, scene())) == []
+    assert warnings_on(path) == ["several pages or frames, of which only the first is read"]
+    assert warnings_on(save(tmp_path / name, scene())) == []
 
 
 def test_preview_of_a_phone_is_no_page(tmp_path):
@@ -254,7 +254,7 @@ def test_preview_of_a_phone_is_no_page(tmp_path):
     small = [Image.fromarray(scene(30, 40))]
     save(path, scene(), format="MPO", save_all=True, append_images=small)
     assert Image.open(path).n_frames == 2
-    assert remarks_on(path) == []
+    assert warnings_on(path) == []
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
@@ -321,9 +321,9 @@ def test_values_of_32_bits_unsigned_do_not_become_negative(tmp_path):
     assert close(read_image(path, 1, (0, 2**32 - 1))[..., 0], grey_scene(), 1)
 
 
-def remarks_on(path, *size, **options):
+def warnings_on(path, *size, **options):
     said = []
-    load_image(path, *(size or (60, 80, 1)), remark=said.append, **options)
+    load_image(path, *(size or (60, 80, 1)), warn=said.append, **options)
     return said
 
 
@@ -331,34 +331,34 @@ def test_values_outside_the_range_are_remarked_on_where_they_are_many(tmp_path):
     values = grey_scene().astype(np.float32) - 100
     inside = {"value_range": (float(values.min()), float(values.max()))}
     path = save(tmp_path / "a.tiff", values)
-    assert remarks_on(path, **inside) == remarks_on(path, 16, 16, 1, **inside) == []
+    assert warnings_on(path, **inside) == warnings_on(path, 16, 16, 1, **inside) == []
     values[0, :40] = -2000  # less than 1 % of the pixels
-    assert remarks_on(save(tmp_path / "a.tiff", values), **inside) == []
+    assert warnings_on(save(tmp_path / "a.tiff", values), **inside) == []
     values[1] = 2000
-    [said] = remarks_on(save(tmp_path / "a.tiff", values), **inside)
+    [said] = warnings_on(save(tmp_path / "a.tiff", values), **inside)
     assert "more than 1 % of the pixels outside the run's range, -100 to 155" in said
 
 
 def test_few_grey_levels_are_remarked_on_where_the_file_has_more(tmp_path):
     path = save(tmp_path / "a.png", grey_scene().astype(np.uint16))
-    assert remarks_on(path, value_range=(0, 1023)) == []
-    [said] = remarks_on(path, value_range=(0, 16383))
+    assert warnings_on(path, value_range=(0, 1023)) == []
+    [said] = warnings_on(path, value_range=(0, 16383))
     assert said == "fewer than 16 grey levels are left in the run's range, 0 to 16383"
     path = save(tmp_path / "b.png", np.full((60, 80), 30000, np.uint16))
-    assert remarks_on(path, value_range=(0, 65535)) == []
+    assert warnings_on(path, value_range=(0, 65535)) == []
     (tmp_path / "c.png").write_bytes(png16(scene().astype(np.uint16) * 8))
-    assert "the upper 8" in remarks_on(tmp_path / "c.png", 60, 80, 3)[0]
+    assert "the upper 8" in warnings_on(tmp_path / "c.png", 60, 80, 3)[0]
     (tmp_path / "c.png").write_bytes(png16(scene().astype(np.uint16) * 257))
-    assert remarks_on(tmp_path / "c.png", 60, 80, 3) == []
+    assert warnings_on(tmp_path / "c.png", 60, 80, 3) == []
 
 
 def test_file_of_another_depth_than_the_training_images_is_remarked_on(tmp_path):
     shallow = save(tmp_path / "a.png", grey_scene())
     deep = save(tmp_path / "b.png", grey_scene().astype(np.uint16) * 257)
-    assert remarks_on(shallow) == remarks_on(deep, value_range=(0, 65535)) == []
-    [said] = remarks_on(shallow, value_range=(0, 4095))
+    assert warnings_on(shallow) == warnings_on(deep, value_range=(0, 65535)) == []
+    [said] = warnings_on(shallow, value_range=(0, 4095))
     assert "8 bits a channel" in said and "0 to 4095" in said
-    [said] = remarks_on(deep)
+    [said] = warnings_on(deep)
     assert "training images have 8: 0 to 65535" in said
 
 

@@ -35,14 +35,14 @@ from anogan.data.labels import labelled
 from anogan.data.masks import Masks
 from anogan.deploy import export
 from anogan.errors import UserError
+from anogan.evaluation.output import Output
 from anogan.evaluation.results import FILES, Decision, Results
 from anogan.method import suspicious
 from anogan.method.scoring import Calibration, Detection
 from anogan.method.threshold import Threshold
 from anogan.report.facts import UNFINISHED, told_expected
 from anogan.runs import distributed, estimate
-from anogan.runs.claim import claim
-from anogan.runs.files import Output, clear_temporaries, printable, require_writable
+from anogan.runs.files import clear_temporaries, printable, require_writable, unused_path
 from anogan.runs.lock import LOCK, only_one
 from anogan.runs.progress import progress
 from anogan.runs.start_up import UNUSED, import_tensorflow
@@ -365,7 +365,7 @@ def _train(
         say(f"ranking {count} training images by how odd they are")
         tell_suspicious(model, images, samples)
     tell_skipped(images)
-    tell_remarks(images)
+    print_warnings(images)
     return model
 
 
@@ -386,12 +386,12 @@ def calibrate(model: DCGAN, team: distributed.Workers, *search: Any) -> Calibrat
 
     calibration = model.keep_calibration(*search, begin=begin)
     normal = calibration.normal_scores
-    if team.chief and normal and (strays := normal.strays()):
+    if team.chief and normal and (outliers := normal.outliers()):
         logging.getLogger(__name__).warning(
             "%d of %d held-out normal images score far above all others (%.3g; half of all are "
             "below %.3g) and raise the threshold: if they are not normal (suspicious.txt in the "
             "samples may name them), train without them (--drop), or give --threshold",
-            *(strays, len(normal.scores), normal.scores[-1], np.median(normal.scores)),
+            *(outliers, len(normal.scores), normal.scores[-1], np.median(normal.scores)),
         )
     return calibration
 
@@ -514,7 +514,7 @@ def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None
                 say("drawing pictures, plots and the report")
             metrics = results.finish()
     tell_skipped(images)
-    tell_remarks(images)
+    print_warnings(images)
     if not team.chief:
         return 0
     decisions = results.decisions(metrics["threshold"])
@@ -596,10 +596,10 @@ def visualize(options: Options, model: DCGAN) -> None:
     from anogan.report import pictures  # Matplotlib is slow to load
 
     folder = sample_folder(options, model)
-    path = claim(folder, "samples.png")
+    path = unused_path(folder, "samples.png")
     pictures.samples(path, model, options.generate_test_images, options.seed)
-    pictures.interpolation(claim(folder, "interpolation.png"), model)
-    early, now = pictures.early_and_now(claim(folder, "early_and_now.png"), model)
+    pictures.interpolation(unused_path(folder, "interpolation.png"), model)
+    early, now = pictures.early_and_now(unused_path(folder, "early_and_now.png"), model)
     say(f"mean anomaly score of G's first images {early:.3f}, of its present ones {now:.3f}")
     say(f"pictures in {folder}")
 
@@ -609,9 +609,9 @@ def tell_skipped(images: ImageSet) -> None:
         say(f"skipped {len(images.skipped)} unreadable files, the first: {images.skipped[0][0]}")
 
 
-def tell_remarks(images: ImageSet) -> None:
+def print_warnings(images: ImageSet) -> None:
     """What is to be said of files that could be read."""
-    for text, names in images.remarks.items():
+    for text, names in images.warnings.items():
         say(f"{text}: in {len(names)} of {len(images)} files, the first: {next(iter(names))}")
 
 
@@ -675,7 +675,7 @@ def _run(options: Options, out: TextIO | None = None) -> int:
         if draws:
             from anogan.report import pictures
 
-            path = claim(sample_folder(options, model), "samples.png")
+            path = unused_path(sample_folder(options, model), "samples.png")
             pictures.samples(path, model, options.generate_test_images, options.seed)
             say(f"{options.generate_test_images} samples in {path}")
         if options.serve is not None:

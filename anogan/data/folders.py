@@ -207,8 +207,8 @@ def image_folder(
     labels, kinds = _labels(Path(folder), places) if labelled else (None, None)
     shape = (height, width, channels)
 
-    def decode(path: str, remark: Callable[[str], None]) -> np.ndarray:
-        return load_image(path, *shape, crop, value_range, remark)
+    def decode(path: str, warn: Callable[[str], None]) -> np.ndarray:
+        return load_image(path, *shape, crop, value_range, warn)
 
     def original(path: str, longest: int) -> np.ndarray:
         h, w = crop or image_size(path)

@@ -39,7 +39,7 @@ class ImageSet:
     names: unique; for files the path within the folder. labels: int (n,), 0 normal, 1 anomalous,
     or None. kinds: sub-folder or digit of each, or None. shape: (h, w, c). skipped: (name,
     reason) of each broken file met so far, by this set or any that it is a part of or was split
-    into; remarks: what is to be said of others (see utils.load_image), each with a dict whose keys
+    into; warnings: what is to be said of others (see utils.load_image), each with a dict whose keys
     are their names. left_out: what else lies in the folder, in lines for the user; dropped: names
     of images left out by the user's wish. Files are decoded at first use, once where all fit in
     the memory limit.
@@ -59,7 +59,7 @@ class ImageSet:
         self.labels = None if labels is None else np.asarray(labels)
         self.kinds = None if kinds is None else tuple(kinds)
         self.shape = source.shape
-        self.skipped, self.remarks = source.skipped, source.remarks
+        self.skipped, self.warnings = source.skipped, source.warnings
         self.left_out, self.dropped = source.left_out, source.dropped
 
     @classmethod
@@ -92,7 +92,7 @@ class ImageSet:
     ) -> ImageSet:
         """places: paths within the folder.
 
-        decode(path, remark): uint8 of that shape; it raises ImageError for a broken file. remark:
+        decode(path, warn): uint8 of that shape; it raises ImageError for a broken file. warn:
         a function that decode calls with what is to be said of the file. size: path to (height,
         width) of the whole image; none: it is that shape's. original: see there.
         """
@@ -287,7 +287,7 @@ class _Source:
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[str] = []
         self.dropped: set[str] = set()
-        self.remarks: dict[str, dict[str, None]] = {}
+        self.warnings: dict[str, dict[str, None]] = {}
         self.states: dict[int, list[int]] = {}  # of files, as far as they were asked for
         self.lock = threading.Lock()
 
@@ -332,7 +332,7 @@ class _Source:
             return None
         self.state(i)  # first: what is read may be of a later one, never of an earlier
         try:
-            return self.decode(self.path(i), functools.partial(self._remark, self.names[i]))
+            return self.decode(self.path(i), functools.partial(self._warn, self.names[i]))
         except ImageError as error:
             if self.leave_out(i, error.reason):
                 logging.getLogger(__name__).warning("skipped %s", error)
@@ -347,10 +347,10 @@ class _Source:
                 self.skipped.append((self.names[i], reason))
             return new
 
-    def _remark(self, name: str, text: str) -> None:
+    def _warn(self, name: str, text: str) -> None:
         """Keeps what is to be said of a file; it is said at once for the first such file alone."""
         with self.lock:
-            names = self.remarks.setdefault(text, {})
+            names = self.warnings.setdefault(text, {})
             if not names:
                 logging.getLogger(__name__).warning("%s: %s", name, text)
             names[name] = None

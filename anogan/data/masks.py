@@ -31,7 +31,7 @@ class Masks:
         """
         self.folder, self.images, self.crop = Path(folder), images, crop
         self.paths: dict[int, Path] = {}  # by place in `images`
-        self.strays: list[str] = []  # masks that belong to no image
+        self.unmatched: list[str] = []  # masks that belong to no image
         places: dict[str, list[int]] = {}
         for i, name in enumerate(images.names):
             places.setdefault(_stem(name), []).append(i)
@@ -39,7 +39,7 @@ class Masks:
             stem, path = _stem(printable(name)), self.folder / name
             found = places.get(stem) or places.get(stem.removesuffix(SUFFIX), [])
             if not found:
-                self.strays.append(printable(name))
+                self.unmatched.append(printable(name))
                 continue
             if len(found) > 1:
                 one, other = (images.names[i] for i in found[:2])
@@ -51,9 +51,9 @@ class Masks:
             self.paths[found[0]] = path
         if not self.paths:
             raise UserError(
-                f"none of {len(self.strays)} masks in {folder} belongs to an image to score: "
+                f"none of {len(self.unmatched)} masks in {folder} belongs to an image to score: "
                 f"name the mask of {self._example()} {_mask_name(self._example())}, "
-                f"not as {self.strays[0]}"
+                f"not as {self.unmatched[0]}"
             )
 
     def _example(self) -> str:
@@ -113,10 +113,10 @@ class Masks:
             parts[0] += f", all {np.sum(labels)} anomalous ones among them"
         if len(self.paths) < count:
             parts.append("the others count as normal throughout")
-        if self.strays:
-            count = len(self.strays)
+        if self.unmatched:
+            count = len(self.unmatched)
             match = "1 mask belongs" if count == 1 else f"{count} masks belong"
-            parts.append(f"{match} to none of these images, the first: {self.strays[0]}")
+            parts.append(f"{match} to none of these images, the first: {self.unmatched[0]}")
         return "; ".join(parts)
 
     def state(self, index: int) -> list[int]:

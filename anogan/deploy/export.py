@@ -29,7 +29,7 @@ from anogan.runs.files import (
 )
 
 if TYPE_CHECKING:  # both import TensorFlow, which is slow
-    from anogan.deploy.inference_graph import WholeGraph
+    from anogan.deploy.inference_graph import InferenceGraph
     from model import DCGAN
 
 ENDS = {"onnx": ".onnx", "saved_model": "_saved_model"}
@@ -67,7 +67,7 @@ def export(model: DCGAN, kind: str, path: Path, threshold: Threshold) -> str:
 
     In float32, which all machines compute alike. UserError where no threshold can be found.
     """
-    from anogan.deploy.inference_graph import WholeGraph
+    from anogan.deploy.inference_graph import InferenceGraph
 
     if model.precision != "float32" or model.workers.devices > 1:
         assert model.folder
@@ -90,7 +90,7 @@ def export(model: DCGAN, kind: str, path: Path, threshold: Threshold) -> str:
         "threshold_is": how,
     }
     record(path.parent, path.name)
-    graph = WholeGraph(model.config, model.detector, calibration, value)
+    graph = InferenceGraph(model.config, model.detector, calibration, value)
     if kind == "onnx":
         write_atomic(path, _onnx(graph, facts))
     else:
@@ -98,7 +98,7 @@ def export(model: DCGAN, kind: str, path: Path, threshold: Threshold) -> str:
     return f"exported to {path}, with the threshold {value:.4g} ({how})"
 
 
-def _onnx(graph: WholeGraph, facts: dict[str, str]) -> bytes:
+def _onnx(graph: InferenceGraph, facts: dict[str, str]) -> bytes:
     import onnx
     import tf2onnx
 
@@ -123,7 +123,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _save_folder(graph: WholeGraph, path: Path) -> None:
+def _save_folder(graph: InferenceGraph, path: Path) -> None:
     """Writes a SavedModel aside and then puts it in the place of a former one."""
     import tensorflow as tf
 

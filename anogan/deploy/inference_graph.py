@@ -86,7 +86,7 @@ def _weights(old: tf.Tensor, new: int) -> tf.Tensor:
     return tf.round(weights * FIXED_POINT) / FIXED_POINT
 
 
-class WholeGraph(tf.Module):
+class InferenceGraph(tf.Module):
     """The encoder's way to score one image, as `score`."""
 
     def __init__(

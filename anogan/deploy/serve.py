@@ -88,11 +88,11 @@ class Service:
 
         score, threshold, is_anomaly; p_value and rarity (a text) among held-out normal images;
         width and height of the part of the file that was scored, pixels; image as it was scored,
-        reconstruction and map, PNG files as data URIs; remarks: texts.
+        reconstruction and map, PNG files as data URIs; warnings: texts.
         """
         require_image(content)
         config = self.model.config
-        remarks: list[str] = []
+        warnings: list[str] = []
         try:
             height, width = config.crop or image_size(io.BytesIO(content))
             image = load_image(
@@ -100,7 +100,7 @@ class Service:
                 *config.shape,
                 crop=config.crop,
                 value_range=config.value_range,
-                remark=remarks.append,
+                warn=warnings.append,
             )
         except ImageError as error:
             raise Refused(415, error.reason) from None
@@ -121,7 +121,7 @@ class Service:
             "reconstruction": to_uint8(found.reconstruction[0]),
             "map": heat,
         }
-        answer |= {"width": width, "height": height, "remarks": remarks}
+        answer |= {"width": width, "height": height, "warnings": warnings}
         return answer | {name: _as_png(pixels) for name, pixels in pictures.items()}
 
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from anogan.errors import UserError
 from anogan.evaluation.metrics import PixelMeasures
-from anogan.runs.files import PARTIAL, append_own, discard, is_folder, is_own, own_lines, writing
+from anogan.evaluation.output import PARTIAL
+from anogan.runs.files import append_own, discard, is_folder, is_own, own_lines, writing
 
 # What reading a line or file that is damaged raises
 UNREADABLE = OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError
@@ -28,12 +29,12 @@ SPARE = 20  # pictures are saved so seldom that it takes a twentieth of the time
 
 
 class Row(NamedTuple):
-    """What is known of one image; JSON-ready. Of a broken file: no values, the reason a remark."""
+    """What is known of one image; JSON-ready. Of a broken file: no values, the reason a warn."""
 
     file: str
     state: list[Any]  # of its file and its mask before they were read
     values: list[float]
-    remarks: list[str]
+    warnings: list[str]
     losses: list[float] | None  # of the latent search, as far as they are plotted
     pixels: list[Any] | None  # see PixelMeasures.packed
 
@@ -42,10 +43,10 @@ class Row(NamedTuple):
         """One of UNREADABLE for a line that is none; values: how many there must be."""
         row = cls(*json.loads(line))
         numbers = [float(v) for v in row.values]
-        texts = [row.file, *row.remarks]
+        texts = [row.file, *row.warnings]
         losses = None if row.losses is None else [float(v) for v in row.losses]
         finite = np.isfinite([*numbers, *(losses or ())]).all()
-        known = len(numbers) == values or (not numbers and len(row.remarks) == 1)
+        known = len(numbers) == values or (not numbers and len(row.warnings) == 1)
         if not known or not finite or not all(isinstance(text, str) for text in texts):
             raise ValueError("this is no row")
         if row.pixels is not None:
@@ -91,7 +92,7 @@ class Partial:
         except UNREADABLE:
             return
 
-    def claim(self) -> None:
+    def drop_foreign(self) -> None:
         """Drops what is no file or folder of this tool's; where a link leads is not touched."""
         with writing(self.folder):
             if not is_folder(self.folder):

@@ -22,6 +22,7 @@ from anogan.errors import UserError
 from anogan.evaluation import metrics as measured
 from anogan.evaluation.best import Best, saved
 from anogan.evaluation.metrics import LABELS, PixelMeasures
+from anogan.evaluation.output import FOLDERS, Output
 from anogan.evaluation.partial import Partial, Row
 from anogan.method.scoring import TERMS, Calibration, Detection
 from anogan.method.threshold import Threshold, normalise
@@ -29,7 +30,7 @@ from anogan.report.facts import facts
 from anogan.report.names import MAP_ENDINGS, map_stems
 from anogan.report.scored import Scored
 from anogan.runs import provenance
-from anogan.runs.files import FOLDERS, Output, atomic_file, write_atomic
+from anogan.runs.files import atomic_file, write_atomic
 from utils import ImageError, to_float
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class Results:
             name,
             self._states[index],
             [float(value) for value in (*values, *found.contributions[i])],
-            [text for text, names in list(self.images.remarks.items()) if name in names],
+            [text for text, names in list(self.images.warnings.items()) if name in names],
             None if losses is None else [float(loss) for loss in losses[i]],
             self._measured(index, found.anomaly_map[i]),
         )
@@ -215,13 +216,13 @@ class Results:
     def _take(self, index: int, row: Row) -> None:
         """Takes over what a row says, of a file that could be read or of one that could not."""
         if not row.values:
-            self.images.leave_out(index, row.remarks[0])
+            self.images.leave_out(index, row.warnings[0])
             return
         self.indices.append(index)
         for column, value in zip(self.columns.values(), row.values, strict=True):
             column.append(value)
-        for text in row.remarks:
-            self.images.remarks.setdefault(text, {})[row.file] = None
+        for text in row.warnings:
+            self.images.warnings.setdefault(text, {})[row.file] = None
         if row.losses is not None:
             self.losses[index] = row.losses
         if self._pixels and row.pixels:
@@ -254,7 +255,7 @@ class Results:
         """
         partial, chief = self.partial, self.workers.chief
         if chief:
-            partial.claim()
+            partial.drop_foreign()
         self._staged = self.output.staged() if self.save_maps else set()
         known = self._known_images()
         target = atomic_file(partial.rows_of(0)) if chief else contextlib.nullcontext()
@@ -375,7 +376,7 @@ class Results:
             "images": len(scores),
             "skipped": len(self.images.skipped),
             "score": self.formula,
-            "remarks": {text: len(names) for text, names in self.images.remarks.items()},
+            "warnings": {text: len(names) for text, names in self.images.warnings.items()},
             "threshold": value,
             "threshold_is": how,
             "uses_labels": self.threshold.uses_labels,

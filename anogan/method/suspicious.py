@@ -9,8 +9,7 @@ import numpy as np
 
 from anogan.data.drop_list import as_line
 from anogan.data.image_set import ImageSet, permutation, thin
-from anogan.runs.claim import claim
-from anogan.runs.files import read_own, write_atomic
+from anogan.runs.files import read_own, unused_path, write_atomic
 from utils import save_image, tile, to_float
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def memory_alone(images: np.ndarray, seed: int = 0) -> np.ndarray:
     return found
 
 
-def oddness(model: DCGAN, images: np.ndarray) -> np.ndarray:
+def outlier_scores(model: DCGAN, images: np.ndarray) -> np.ndarray:
     """Scores of training images (n, h, w, c), uint8: (n,), higher is odder.
 
     How far they are from the others by memories that have not seen them, and how abnormal D's most
@@ -73,7 +72,7 @@ def rank(model: DCGAN, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """(indices of the training images, the oddest first; their scores); of many `most` alone."""
     wanted = np.array(thin(list(range(len(images))), most(model)))
     pixels, indices = images.read(wanted)
-    scores = oddness(model, pixels)
+    scores = outlier_scores(model, pixels)
     order = np.argsort(-scores, kind="stable")
     return indices[order], scores[order]
 
@@ -85,7 +84,7 @@ def write(
     count = min(MOST, max(1, round(SHARE * len(indices))))
     told = zip(indices[:count], scores[:count], strict=True)
     text = "".join(f"{as_line(images.names[i])}\t{score:.4f}\n" for i, score in told)
-    path, sheet = claim(folder, LIST, _is_as_written), claim(folder, SHEET)
+    path, sheet = unused_path(folder, LIST, _is_as_written), unused_path(folder, SHEET)
     for place in (path, _as_written(path)):
         write_atomic(place, text)
     save_image(sheet, tile(images.read(indices[:count])[0]))

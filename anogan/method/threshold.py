@@ -85,7 +85,7 @@ class NormalScores:
         fitted = tail.start - boxcox(rate, -tail.shape) * tail.scale  # as genpareto.isf
         return float(max(fitted, counted))
 
-    def strays(self) -> int:
+    def outliers(self) -> int:
         """How many of them score far above all others, and raise the threshold: are they normal?"""
         low, middle, high = np.quantile(self.scores, [0.25, 0.5, 0.75])
         return int((self.scores > middle + STRAY * max(high - low, 1e-12)).sum())

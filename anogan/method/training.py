@@ -18,10 +18,9 @@ from anogan.config import Config
 from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 from anogan.method.trainer import Trainer
-from anogan.runs.claim import claim
 from anogan.runs.distributed import handled, interrupts
 from anogan.runs.estimate import told_time
-from anogan.runs.files import printable
+from anogan.runs.files import printable, unused_path
 from anogan.runs.progress import progress
 from utils import save_image, tile, to_float, to_uint8
 
@@ -175,7 +174,7 @@ class TrainingRun:
         grid = tile(to_uint8(self.draw()))
         if self.sample_dir:
             with self._optional("samples", self.sample_dir):
-                save_image(claim(self.sample_dir, f"train_{step:07d}.png"), grid)
+                save_image(unused_path(self.sample_dir, f"train_{step:07d}.png"), grid)
         if self.writer:
             with self._optional("curves", self.log_dir), self.writer.as_default(step=step):
                 tf.summary.image("samples", grid[None])

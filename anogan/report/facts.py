@@ -37,7 +37,7 @@ def facts(metrics: dict[str, Any], config: Config, progress: str) -> dict[str, s
     facts = {"data set": metrics["dataset"], "images": f"{metrics['images']}"}
     if metrics["skipped"]:
         facts["skipped, unreadable"] = f"{metrics['skipped']}"
-    for text, count in metrics["remarks"].items():
+    for text, count in metrics["warnings"].items():
         facts[text] = f"{count} files"
     facts["model"] = f"trained to step {progress} on {config.height} x {config.width} pixels"
     if metrics["run"]:

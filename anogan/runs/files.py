@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TextIO
 
@@ -18,21 +19,12 @@ from anogan.errors import UserError
 MARKER = ".anogan_files"  # in each folder with output: its files, a JSON string a line
 # What a killed process leaves: of write_atomic and its like, and of TensorFlow in former versions
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp|ckpt-[0-9]+_temp")
-STAGING = ".anogan_new"  # below it: what a run has written and not yet published
-PARTIAL = ".anogan_partial"  # below it: what an interrupted scoring goes on with
 # Results of versions before the marker: a folder with both of these …
 SIGNS = {"scores.csv", "metrics.json"}
 SIGN_HEADER = "file,label,kind,score"  # … of which the first begins so
 FORMER = re.compile(
     r"scores\.csv|metrics\.json|report\.html|contact_sheet\.png|pictures/(most|least)_\d+_.*\.png"
     r"|plots/(histogram|roc|precision_recall|terms|tsne|convergence)\.(png|svg)"
-)
-# What a scoring may have written, of what a marker names: other commands write beside it
-FOLDERS = "pictures", "plots", "maps"
-RESULT = re.compile(
-    r"(scores|metrics|report|contact_sheet)( \(\d+\))?\.\w+|scores\.partial[^/]*\.csv"
-    rf"|({'|'.join(FOLDERS)})/.*",
-    re.DOTALL,
 )
 MOST = 2**32  # bytes of a file that is read as a whole, and more than any of this tool's has
 LONGEST = 2**24  # bytes of a line that this tool reads back, and more than it ever writes
@@ -219,116 +211,28 @@ def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
     return name
 
 
-class Output:
-    """A scoring's files, written aside and then put in the place of the last one's as a whole."""
+def unused_path(
+    folder: Path, name: str, unchanged: Callable[[Path], bool] = lambda _: True
+) -> Path:
+    """Where to write a file of that name, which is noted as this tool's before it is there.
 
-    def __init__(self, folder: Path, fixed: Iterable[str] = (), folders: Iterable[str] = FOLDERS):
-        """fixed: names of files that will be written; folders: into which others will be.
+    Where somebody else's file is, or one of this tool's that is not `unchanged`, "NAME (2)" is
+    written instead, which the user is told.
+    """
+    folder, known = Path(folder), written(folder)
 
-        UserError where one is somebody else's file, or a folder is a link that may lead elsewhere.
-        """
-        self.folder, self.staging = Path(folder), Path(folder) / STAGING
-        known = self._last()
-        for name in fixed:
-            self._require_replaceable(name, known)
-        self._require_folders({PurePosixPath(name) for name in folders}, known)
+    def is_anothers(name: str) -> bool:
+        path = folder / name
+        return os.path.lexists(path) and not (name in known and unchanged(path))
 
-    def _last(self) -> set[str]:
-        """The files of the last scoring."""
-        return set(filter(RESULT.fullmatch, written(self.folder)))
-
-    def _require_replaceable(self, name: str, known: Collection[str]) -> None:
-        if self._is_anothers(name, known):
-            raise UserError(
-                f"{self.folder / name} was not written by this tool and would be replaced: "
-                "move it, or name another --test_result_dir"
-            )
-
-    def _require_folders(self, places: Iterable[PurePosixPath], known: Collection[str]) -> None:
-        for place in sorted({p for inner in places for p in (inner, *inner.parents)}):
-            path = self.folder / place
-            if place.name and path.is_symlink():
-                raise UserError(
-                    f"{path} is a link, and results would be written where it leads: "
-                    "remove it, or name another --test_result_dir"
-                )
-            if place.name and not path.is_dir():
-                self._require_replaceable(place.as_posix(), known)
-
-    def staged(self) -> set[str]:
-        """What is staged, by the names it will have; links and what they lead to are none of it."""
-        return {name for name, path in self._in_staging() if is_own(path)}
-
-    def _in_staging(self) -> Iterator[tuple[str, Path]]:
-        """(path below staging, whole path) of all but folders; no link is followed."""
-        if self.staging.is_symlink():
-            return
-        for here, folders, names in os.walk(self.staging):
-            for path in (Path(here, name) for name in (*folders, *names)):
-                if not is_folder(path):
-                    yield path.relative_to(self.staging).as_posix(), path
-
-    def begin(self, keep: Collection[str] = ()) -> None:
-        """Makes the folder, and clears away what an interrupted run left staged, but for `keep`."""
-        record(self.folder)
-        with writing(self.folder):
-            clear_temporaries(self.folder)
-            if not keep or not is_folder(self.staging):
-                discard(self.staging)
-            for name, path in self._in_staging():
-                if name not in keep or not is_own(path):
-                    path.unlink()
-
-    def publish(self) -> None:
-        """Moves all staged files into place and removes the last run's, as a whole.
-
-        The last run's go first: a kill in between leaves some files out, and never new scores
-        beside an old report. Files of others, and of other commands, stay: where one has the name
-        of a staged file, that gets another one.
-        """
-        old = self._last()
-        new: dict[str, Path] = {}
-        for name in sorted(self.staged()):
-            free = free_name(name, lambda n: n in new or self._is_anothers(n, old))
-            new[free] = self.staging / name
-        parents = {parent for name in new for parent in PurePosixPath(name).parents}
-        self._require_folders(parents, old)
-        record(self.folder, *new)  # first, so that a kill leaves no file of unknown origin
-        with writing(self.folder):
-            needed = {self.folder / parent for parent in parents}
-            for name in sorted(old & set(map(str, parents))):
-                self._remove(name, needed)  # a file where a folder will be
-            for place in needed:
-                place.mkdir(parents=True, exist_ok=True)  # before the others go, for it takes room
-            for name in sorted(old):
-                self._remove(name, needed)
-            for name, path in new.items():
-                os.replace(path, self.folder / name)
-        names = written(self.folder) - old | new.keys()
-        write_atomic(self.folder / MARKER, "".join(json.dumps(n) + "\n" for n in sorted(names)))
-        with writing(self.folder):
-            discard(self.staging)
-            discard(self.folder / PARTIAL)  # last: until then the same command makes all this again
-
-    def _is_anothers(self, name: str, mine: Collection[str]) -> bool:
-        path = self.folder / name
-        return os.path.lexists(path) and (name not in mine or is_folder(path))
-
-    def _remove(self, name: str, needed: Collection[Path]) -> None:
-        """Removes one of the last run's files, and its folder if that is left empty for good."""
-        path = self.folder / name
-        real = os.path.realpath(path.parent)  # a folder on the way may be a link that leads out
-        if os.path.commonpath([real, root := os.path.realpath(self.folder)]) != root:
-            return
-        if is_folder(path):
-            return
-        if os.path.lexists(path):  # not even its folder may be there
-            path.unlink()
-        for parent in PurePosixPath(name).parents:  # innermost first; "." is the folder itself
-            place = self.folder / parent
-            if str(parent) == "." or place in needed or not is_folder(place) or os.listdir(place):
-                return
-            place.rmdir()
+    free = free_name(name, is_anothers)
+    record(folder, free)
+    if free != name:
+        logging.getLogger(__name__).warning(
+            "%s was made or changed by somebody else and stays: %s is written",
+            *(folder / name, folder / free),
+        )
+    return folder / free
 
 
 def _inside(name: str) -> bool:

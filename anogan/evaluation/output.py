@@ -1,0 +1,145 @@
+"""The folder of a scoring's results: written aside, and published as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from anogan.errors import UserError
+from anogan.runs.files import (
+    MARKER,
+    clear_temporaries,
+    discard,
+    free_name,
+    is_folder,
+    is_own,
+    record,
+    write_atomic,
+    writing,
+    written,
+)
+
+STAGING = ".anogan_new"  # below it: what a run has written and not yet published
+PARTIAL = ".anogan_partial"  # below it: what an interrupted scoring goes on with
+# What a scoring may have written, of what a marker names: other commands write beside it
+FOLDERS = "pictures", "plots", "maps"
+RESULT = re.compile(
+    r"(scores|metrics|report|contact_sheet)( \(\d+\))?\.\w+|scores\.partial[^/]*\.csv"
+    rf"|({'|'.join(FOLDERS)})/.*",
+    re.DOTALL,
+)
+
+
+class Output:
+    """A scoring's files, written aside and then put in the place of the last one's as a whole."""
+
+    def __init__(self, folder: Path, fixed: Iterable[str] = (), folders: Iterable[str] = FOLDERS):
+        """fixed: names of files that will be written; folders: into which others will be.
+
+        UserError where one is somebody else's file, or a folder is a link that may lead elsewhere.
+        """
+        self.folder, self.staging = Path(folder), Path(folder) / STAGING
+        known = self._last()
+        for name in fixed:
+            self._require_replaceable(name, known)
+        self._require_folders({PurePosixPath(name) for name in folders}, known)
+
+    def _last(self) -> set[str]:
+        """The files of the last scoring."""
+        return set(filter(RESULT.fullmatch, written(self.folder)))
+
+    def _require_replaceable(self, name: str, known: Collection[str]) -> None:
+        if self._is_anothers(name, known):
+            raise UserError(
+                f"{self.folder / name} was not written by this tool and would be replaced: "
+                "move it, or name another --test_result_dir"
+            )
+
+    def _require_folders(self, places: Iterable[PurePosixPath], known: Collection[str]) -> None:
+        for place in sorted({p for inner in places for p in (inner, *inner.parents)}):
+            path = self.folder / place
+            if place.name and path.is_symlink():
+                raise UserError(
+                    f"{path} is a link, and results would be written where it leads: "
+                    "remove it, or name another --test_result_dir"
+                )
+            if place.name and not path.is_dir():
+                self._require_replaceable(place.as_posix(), known)
+
+    def staged(self) -> set[str]:
+        """What is staged, by the names it will have; links and what they lead to are none of it."""
+        return {name for name, path in self._in_staging() if is_own(path)}
+
+    def _in_staging(self) -> Iterator[tuple[str, Path]]:
+        """(path below staging, whole path) of all but folders; no link is followed."""
+        if self.staging.is_symlink():
+            return
+        for here, folders, names in os.walk(self.staging):
+            for path in (Path(here, name) for name in (*folders, *names)):
+                if not is_folder(path):
+                    yield path.relative_to(self.staging).as_posix(), path
+
+    def begin(self, keep: Collection[str] = ()) -> None:
+        """Makes the folder, and clears away what an interrupted run left staged, but for `keep`."""
+        record(self.folder)
+        with writing(self.folder):
+            clear_temporaries(self.folder)
+            if not keep or not is_folder(self.staging):
+                discard(self.staging)
+            for name, path in self._in_staging():
+                if name not in keep or not is_own(path):
+                    path.unlink()
+
+    def publish(self) -> None:
+        """Moves all staged files into place and removes the last run's, as a whole.
+
+        The last run's go first: a kill in between leaves some files out, and never new scores
+        beside an old report. Files of others, and of other commands, stay: where one has the name
+        of a staged file, that gets another one.
+        """
+        old = self._last()
+        new: dict[str, Path] = {}
+        for name in sorted(self.staged()):
+            free = free_name(name, lambda n: n in new or self._is_anothers(n, old))
+            new[free] = self.staging / name
+        parents = {parent for name in new for parent in PurePosixPath(name).parents}
+        self._require_folders(parents, old)
+        record(self.folder, *new)  # first, so that a kill leaves no file of unknown origin
+        with writing(self.folder):
+            needed = {self.folder / parent for parent in parents}
+            for name in sorted(old & set(map(str, parents))):
+                self._remove(name, needed)  # a file where a folder will be
+            for place in needed:
+                place.mkdir(parents=True, exist_ok=True)  # before the others go, for it takes room
+            for name in sorted(old):
+                self._remove(name, needed)
+            for name, path in new.items():
+                os.replace(path, self.folder / name)
+        names = written(self.folder) - old | new.keys()
+        write_atomic(self.folder / MARKER, "".join(json.dumps(n) + "\n" for n in sorted(names)))
+        with writing(self.folder):
+            discard(self.staging)
+            discard(self.folder / PARTIAL)  # last: until then the same command makes all this again
+
+    def _is_anothers(self, name: str, mine: Collection[str]) -> bool:
+        path = self.folder / name
+        return os.path.lexists(path) and (name not in mine or is_folder(path))
+
+    def _remove(self, name: str, needed: Collection[Path]) -> None:
+        """Removes one of the last run's files, and its folder if that is left empty for good."""
+        path = self.folder / name
+        real = os.path.realpath(path.parent)  # a folder on the way may be a link that leads out
+        if os.path.commonpath([real, root := os.path.realpath(self.folder)]) != root:
+            return
+        if is_folder(path):
+            return
+        if os.path.lexists(path):  # not even its folder may be there
+            path.unlink()
+        for parent in PurePosixPath(name).parents:  # innermost first; "." is the folder itself
+            place = self.folder / parent
+            if str(parent) == "." or place in needed or not is_folder(place) or os.listdir(place):
+                return
+            place.rmdir()
