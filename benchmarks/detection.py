@@ -43,8 +43,8 @@ from anogan.cli import commands  # noqa: E402
 from anogan.cli.options import Options  # noqa: E402
 from anogan.config import Config  # noqa: E402
 from anogan.data import mnist  # noqa: E402
-from anogan.data.folders import layout  # noqa: E402
 from anogan.data.image_set import ImageSet  # noqa: E402
+from anogan.data.layouts import layout  # noqa: E402
 from anogan.evaluation import metrics  # noqa: E402
 from anogan.method.scoring import (  # noqa: E402
     LEARNING_RATE,

@@ -28,11 +28,12 @@ from anogan.cli.paths import (
     training_folder,
 )
 from anogan.config import FILE_NAME, FREE, Config, preset
-from anogan.data import drop_list, folders, image_set, mnist, scale
-from anogan.data.folders import list_images
+from anogan.data import drop_list, image_set, mnist, scale
+from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.image_set import ImageSet
 from anogan.data.labels import labelled
 from anogan.data.masks import Masks
+from anogan.data.probing import find_range, probe
 from anogan.deploy import export
 from anogan.errors import UserError
 from anogan.evaluation.output import Output
@@ -46,7 +47,6 @@ from anogan.runs.files import clear_temporaries, printable, require_writable, un
 from anogan.runs.lock import LOCK, only_one
 from anogan.runs.progress import progress
 from anogan.runs.start_up import UNUSED, import_tensorflow
-from utils import find_range, probe
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
     from model import DCGAN
@@ -96,12 +96,8 @@ def new_config(options: Options) -> Config:
         if given.get("channels") == 3:
             raise UserError("mnist images are grey: leave --channels out")
     else:
-        folder = training_folder(options)
-        names, *_ = folders.without(
-            options.drop, list_images(folder, options.input_fname_pattern).names, folder
-        )
-        names = image_set.thin(names, options.train_size)
-        paths = [folder / name for name in names]
+        wanted = Selection(options.input_fname_pattern, drop=options.drop, limit=options.train_size)
+        paths = find_images(training_folder(options), wanted).paths()
         some = image_set.thin(paths, PROBED)
         channels, deep = probe(some)
         found = {"channels": channels}
@@ -111,7 +107,7 @@ def new_config(options: Options) -> Config:
     return preset(options.preset or "default", **{**found, **given})
 
 
-def _scale(options: Options, some: list[Path], channels: int) -> dict[str, Any]:
+def _scale(options: Options, some: list[str], channels: int) -> dict[str, Any]:
     """Size and window as the images want them, as far as no flag gives them."""
     given = sizes(options)
     if options.window == 0 or (options.window is None and (given or options.preset == "classic")):
@@ -155,18 +151,14 @@ def training_images(options: Options, config: Config, dropped: Collection[str] =
         )
     else:
         folder = training_folder(options)
-        images = folders.image_folder(
-            folder,
+        wanted = Selection(
             config.pattern or None,
-            *config.shape,
-            crop=config.crop,
-            value_range=config.value_range,
-            training=True,
-            exclude=strictly_inside(folder, options.test_result_dir, options.mask_dir),
-            limit=limit,
+            excluded=tuple(strictly_inside(folder, options.test_result_dir, options.mask_dir)),
             drop=options.drop,
-            dropped=dropped,
+            dropped=tuple(dropped),
+            limit=limit,
         )
+        images = image_folder(find_images(folder, wanted, training=True), config.form)
     return images
 
 
@@ -196,16 +188,13 @@ def test_images(options: Options, config: Config, places: Places) -> ImageSet:
         classes = (config.normal_class, config.anomaly_class)
         images = mnist.mnist(options.data_dir, "test", *classes, config.height, config.width)
     else:
-        images = folders.image_folder(
-            places.images,
+        wanted = Selection(
             options.input_fname_pattern,
-            *config.shape,
-            crop=config.crop,
-            value_range=config.value_range,
-            labelled=not (options.labels or places.chosen),
-            exclude=strictly_inside(places.images, places.results, places.masks),
+            excluded=tuple(strictly_inside(places.images, places.results, places.masks)),
             chosen=places.chosen,
         )
+        by_folder = not (options.labels or places.chosen)
+        images = image_folder(find_images(places.images, wanted), config.form, by_folder)
         if options.labels:
             images = labelled(images, options.labels, places.images)
     image_set.require(images, 1, "images to score")
