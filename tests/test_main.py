@@ -371,7 +371,7 @@ def test_normal_images_in_sub_folders_of_other_names_are_all_trained_on(tmp_path
 
     for name in ("a/good/1.png", "a/normal/2.png", "b/good/3.png"):
         save(tmp_path / name, zeros[0])
-    assert len(find_images(tmp_path, training=True).names) == 3
+    assert len(find_images(tmp_path, training="set").names) == 3
 
 
 def test_runs_have_safe_names_of_their_own(here, zeros):

@@ -87,7 +87,7 @@ def training_images(options: Options, config: Config, dropped: Collection[str] =
             dropped=tuple(dropped),
             limit=limit,
         )
-        images = image_folder(find_images(folder, wanted, training=True), config.form)
+        images = image_folder(find_images(folder, wanted, training=options.dataset), config.form)
     return images
 
 
