@@ -21,8 +21,8 @@ NORMAL_NAMES = """
     ok normal_dir 0_normal healthy Negative good gut Gutteile iO i.O. io fehlerfrei einwandfrei bon
     Conforme bueno buono bom goed dobry zhengchang hege 正常 良品 seijou ryouhin no_defect
     defect_free defect-free nonDefective non_defective undamaged uncracked ok_front OKparts PASS
-    Pass01 normals goodImages sin_defectos sans_defaut senza_difetti no_tumor not_defective unauffällig
-    정상 норма
+    Pass01 normals goodImages sin_defectos sans_defaut senza_difetti no_tumor not_defective
+    unauffällig 정상 норма
     """
 ANOMALOUS_NAMES = """
     ko fail abnormal_dir 1_abnormal diseased Positive bad ng notOK not_ok n.i.O. nio n_ok schlecht
