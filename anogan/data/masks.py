@@ -52,13 +52,9 @@ class Masks:
         joined: dict[int, bool] = {}  # whether an image's masks are named as parts of one
         for name in list_images(folder).names if names is None else names:
             path = self.folder / name
-            stems = (
-                (places, *stem) for stem in _stems(shown_name(name)) for places in (exact, loose)
-            )
-            among, is_part = next(
-                ((places[stem], part) for places, stem, part in stems if stem in places),
-                ([], False),
-            )
+            stems = [(*stem, at) for stem in _stems(shown_name(name)) for at in (exact, loose)]
+            matches = ((at[stem], is_part) for stem, is_part, at in stems if stem in at)
+            among, is_part = next(matches, ([], False))
             if not among:
                 self.unmatched.append(shown_name(name))
                 continue
@@ -157,7 +153,7 @@ class Masks:
         parts = [f"{len(self.paths)} of {count} images have a mask"]
         if labels is not None and not self.left_out:
             parts[0] += f", all {np.sum(labels)} anomalous ones among them"
-        if len(self.paths) < count:
+        if len(self.paths.keys() | self.left_out.keys()) < count:
             parts.append("the others count as normal throughout")
         if self.unmatched:
             count = len(self.unmatched)
