@@ -6,9 +6,12 @@ from anogan.runs.start_up import import_tensorflow
 
 import_tensorflow()  # before all that would import it with its lines, then and in training
 
+import contextlib
 import math
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,42 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from anogan.config import preset
-from anogan.errors import UserError
-from anogan.runs.checkpoint import save_calibrations
-from model import DCGAN
+ROOT = Path(__file__).resolve().parent.parent
+TOP = "utils", "ops", "model"  # the modules beside this package, whose names others use, too
+
+
+def _is_ours(name: str, file: str | None) -> bool:
+    return file is not None and Path(file).resolve() == ROOT / f"{name}.py"
+
+
+@contextlib.contextmanager
+def _own_modules() -> Iterator[None]:
+    """Import the clone's TOP in the block; after it these names are what they were for the caller.
+
+    A project that uses the clone may have a utils.py or model.py of its own, imported already or
+    found first on sys.path.
+    """
+    loaded = {name: sys.modules[name] for name in TOP if name in sys.modules}
+    for name, module in loaded.items():
+        if not _is_ours(name, getattr(module, "__file__", None)):
+            del sys.modules[name]
+    sys.path.insert(0, str(ROOT))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(ROOT))
+        ours = {name: sys.modules.pop(name) for name in TOP if name in sys.modules}
+        for name, module in (ours | loaded).items():
+            spec = None if name in loaded else find_spec(name)
+            if spec is None or _is_ours(name, spec.origin):
+                sys.modules[name] = module
+
+
+with _own_modules():
+    from anogan.config import preset
+    from anogan.errors import UserError
+    from anogan.runs.checkpoint import save_calibrations
+    from model import DCGAN
 
 FEWEST_IMAGES = 10  # to fit: half of them are held out, which is enough for a threshold
 ENOUGH_HELD_OUT = 20  # images, which are more than a tenth of a small set
