@@ -155,17 +155,6 @@ def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_every_command_of_the_readme_is_valid():
-    text = (ROOT / "README.md").read_text() + main.EXAMPLES
-    commands = re.findall(r"python\S* main\.py (.*)", text)
-    assert len(commands) > 30
-    for command in commands:
-        words = shlex.split(re.split(r" \||   |`", command)[0], comments=True)
-        p = main.parser()
-        if words != ["--help"]:
-            main.check(p, p.parse_args(words))
-
-
 def test_a_threshold_may_be_negative_and_written_with_an_exponent():
     for text in ("-1e3", "-.5", "-2", "-1.5E-3"):
         assert main.parser().parse_args(["--threshold", text]).threshold == float(text)
