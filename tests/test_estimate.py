@@ -19,7 +19,9 @@ def test_more_pixels_and_images_need_more():
     small, large = (preset("default", height=side, width=side) for side in (64, 128))
     assert estimate.memory(large, 100, LIMIT) > estimate.memory(small, 100, LIMIT)
     assert estimate.memory(small, 10_000, LIMIT) > estimate.memory(small, 100, LIMIT)
-    assert estimate.memory(small, 10**6, LIMIT) < estimate.memory(small, 20_000, LIMIT)  # not kept in memory
+    assert estimate.memory(small, 10**6, LIMIT) < estimate.memory(
+        small, 20_000, LIMIT
+    )  # not kept in memory
     assert estimate.seconds(large, 600, 2) == pytest.approx(4 * estimate.seconds(small, 600, 2))
     line = estimate.describe(small, 100, 600, LIMIT, on_gpu=False)
     assert line.startswith("600 steps of 32 images, about ") and "GiB" in line
