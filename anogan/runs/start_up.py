@@ -87,7 +87,7 @@ class Output(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         with self._unread():
-            return super().write(text)
+            super().write(text)
         return len(text)
 
     def flush(self) -> None:
