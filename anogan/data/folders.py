@@ -203,7 +203,7 @@ def image_folder(
         refuse_labelled(Path(folder), listing.names)
     kept, told, left_out = without(drop, listing.names, folder, dropped)
     places = thin(kept, limit)
-    names = [printable(place) for place in places]
+    names = [in_unicode(place) for place in places]
     labels, kinds = _labels(Path(folder), places) if labelled else (None, None)
     shape = (height, width, channels)
 
@@ -235,7 +235,7 @@ def without(
 
     Returns (the images that are left, lines for the user, names of all that are not).
     """
-    names, lines = [printable(place) for place in places], []
+    names, lines = [in_unicode(place) for place in places], []
     there, before = set(names), set(dropped)
     named: set[str] = set()
     if drop is not None:
@@ -249,7 +249,7 @@ def without(
         lines.append(told)
     if more := there & before - named:
         lines.append(f"left out {len(more)} images that this run has dropped before (--drop)")
-    kept = [place for place in places if printable(place) not in named | before]
+    kept = [place for place in places if in_unicode(place) not in named | before]
     if not kept:
         what = f"--drop {drop} names" if named >= there else "this run has dropped"
         raise UserError(f"{what} all images in {folder}: there is none to train on")
@@ -305,7 +305,7 @@ def refuse_labelled(folder: Path, places: list[str]) -> None:
     raise UserError(f"{folder} holds {odd[0]}, which are hardly all normal images: {remedy}")
 
 
-def printable(place: str) -> str:
+def in_unicode(place: str) -> str:
     """The place itself, or what can be shown of it if its name is not UTF-8."""
     try:
         place.encode()

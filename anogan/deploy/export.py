@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # both import TensorFlow, which is slow
 
 ENDS = {"onnx": ".onnx", "saved_model": "_saved_model"}
 OPSET = 18  # of ONNX
-MOST = 2**31 - 2**20  # bytes of numbers in a protocol buffer, which a graph is in both formats
+LARGEST_GRAPH = 2**31 - 2**20  # bytes of numbers in a protocol buffer, as both formats are
 SIDES = "h", "w", "c"
 
 
@@ -78,7 +78,7 @@ def export(model: DCGAN, kind: str, path: Path, threshold: Threshold) -> str:
         raise UserError(f"--export needs a threshold, and there is {how}: give --threshold")
     model.remember()
     size = model.detector.size_in_bytes()
-    if size > MOST:
+    if size > LARGEST_GRAPH:
         raise UserError(
             f"--export: weights and memory of {size / 2**30:.1f} GB are more than the 2 GB that a "
             "file can hold: train on smaller images (--output_height)"
