@@ -71,10 +71,6 @@ def write_values(path: str, out: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource  # not on Windows
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         write_values(sys.argv[1], sys.stdout.buffer)
     except Exception as error:

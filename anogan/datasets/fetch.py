@@ -145,7 +145,7 @@ def _fetch_part(url: str, part: Path, is_whole: Callable[[Path], bool], limit: f
 
 
 def _receive(url: str, part: Path, limit: float, pace: Pace) -> None:
-    """One request, which appends what is missing to `part` or, if it must, begins it afresh."""
+    """Make a request, which appends what is missing to `part` or, if it must, begins it afresh."""
     offset = size(part)
     with _get(url, {"Range": f"bytes={offset}-"} if offset else {}) as response:
         status = response.status_code
@@ -207,7 +207,7 @@ def _write(
 
 
 def _get(url: str, headers: dict[str, str] | None = None) -> requests.Response:
-    """The streamed answer to a GET, or _Unreachable after ANSWER_DEADLINE at the latest.
+    """Return the streamed answer to a GET, or _Unreachable after ANSWER_DEADLINE at the latest.
 
     Hence the thread: behind a firewall that swallows packets, requests would wait for the time-out
     of each of a host's many addresses in turn.
@@ -242,7 +242,7 @@ def _get(url: str, headers: dict[str, str] | None = None) -> requests.Response:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file; 0 where there is none."""
+    """Return the bytes of a file; 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
@@ -264,7 +264,7 @@ def has_checksum(
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
-    """A progress bar, as tqdm's, that is silent where there is no terminal."""
+    """Show a progress bar, as tqdm's, that is silent where there is no terminal."""
     from tqdm import tqdm
 
     return tqdm(items, disable=None, unit_scale=True, **options)

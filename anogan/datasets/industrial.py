@@ -64,7 +64,7 @@ VISA_LINE = re.compile(
 
 
 def fetch_mvtec(data_dir: Path, from_file: Path | None = None, category: str | None = None) -> str:
-    """DATA_DIR/mvtec/CATEGORY, as MVTec made it: one category (none: bottle) or "all" of them.
+    """Fetch DATA_DIR/mvtec/CATEGORY, as MVTec made it: a category (none: bottle) or "all" of them.
 
     `from_file` is the archive of a category, or the one of all; without `category` whatever it
     holds is taken. Returns a line to show, as the others do. Raises DownloadError.
@@ -89,7 +89,7 @@ def fetch_mvtec(data_dir: Path, from_file: Path | None = None, category: str | N
 
 
 def _unpack_mvtec(archive: Path, root: Path, names: list[str], remove: bool = False) -> list[str]:
-    """Those of some categories that an archive holds, each to its folder: a line for each."""
+    """Unpack those of some categories that an archive holds; return a line for each."""
     there = {name: line for name in names if (line := already_there(root / name))}
     missing, held = set(names) - there.keys(), set()
     if not missing:
@@ -122,14 +122,14 @@ def _unpack_mvtec(archive: Path, root: Path, names: list[str], remove: bool = Fa
 
 
 def _require_parts(archive: Path, folder: Path) -> None:
-    """DownloadError where a data set that came from `archive` cannot be trained on or scored."""
+    """Raise DownloadError where a data set from `archive` cannot be trained on or scored."""
     for part in ("train/good", "test/good"):
         if not (folder / part).is_dir():
             raise DownloadError(f"{archive} is not whole: it has no {folder.name}/{part}")
 
 
 def _counted(*folders: Path) -> str:
-    """The first folder, or the one above several, and how many images they have of each part."""
+    """Name the first folder, or the one above several, and count the images of each part."""
     train, good, test = (
         sum(len(list(folder.glob(pattern))) for folder in folders)
         for pattern in ("train/good/*", "test/good/*", "test/*/*")
@@ -140,7 +140,7 @@ def _counted(*folders: Path) -> str:
 
 
 def fetch_kolektor(data_dir: Path, from_file: Path | None = None) -> str:
-    """DATA_DIR/kolektor, cracked surfaces of commutators: from its authors or the zip `from_file`.
+    """Fetch DATA_DIR/kolektor, cracked commutators: from its authors or the zip `from_file`.
 
     Which of them are for training, `split_kolektor` says. The kind of anomaly is "defect".
     """
@@ -166,7 +166,7 @@ def _place_part(path: PurePosixPath) -> str | None:
 
 
 def split_kolektor(commutators: Iterable[str]) -> set[str]:
-    """Those of the commutators (kos01, …) whose images without a crack are for training.
+    """Return those of the commutators (kos01, …) whose images without a crack are for training.
 
     KolektorSDD has no split of this kind. It shows each commutator eight times, and one that was
     trained on must not be in the test: so half of them, in the order of the MD5 of their names,
@@ -178,7 +178,7 @@ def split_kolektor(commutators: Iterable[str]) -> set[str]:
 
 
 def _arrange_kolektor(archive: Path, raw: Path, folder: Path) -> None:
-    """Moves kos01_Part0.jpg … to where they belong; what is cracked, the labels beside them say."""
+    """Move kos01_Part0.jpg … to where they belong; what is cracked, the labels beside them say."""
     import numpy as np
     from PIL import Image
 
@@ -213,7 +213,7 @@ def _arrange_kolektor(archive: Path, raw: Path, folder: Path) -> None:
 
 
 def fetch_visa(data_dir: Path, from_file: Path | None = None) -> str:
-    """DATA_DIR/visa/CATEGORY, twelve of them: from Amazon or the tar `from_file`.
+    """Fetch DATA_DIR/visa/CATEGORY, twelve of them: from Amazon or the tar `from_file`.
 
     `split_visa` says what goes where.
     """
@@ -232,7 +232,7 @@ def fetch_visa(data_dir: Path, from_file: Path | None = None) -> str:
 
 
 def split_visa(table: str) -> dict[str, str]:
-    """Where each file that VisA's 1cls.csv names goes: {path: new path}.
+    """Return where each file that VisA's 1cls.csv names goes: {path: new path}.
 
     That table is the authors' split for training on normal images alone: nine tenths of the normal
     images are for training. Like their own script, this calls all anomalies "bad", for many have

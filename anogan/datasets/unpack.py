@@ -94,7 +94,7 @@ def unpack_listed(
 
 
 def _read_first(archive: Path, ending: str) -> tuple[PurePosixPath, bytes]:
-    """(path, content) of the first file in an archive whose path ends in these last parts.
+    """Return (path, content) of the first file in an archive whose path ends in these last parts.
 
     Raises DownloadError where there is none, or it is longer than LONGEST_TABLE.
     """
@@ -111,7 +111,7 @@ def _read_first(archive: Path, ending: str) -> tuple[PurePosixPath, bytes]:
 
 
 def _create(archive: Path, folder: Path, target: str | PurePosixPath) -> IO[bytes]:
-    """A new file to write, inside `folder` whatever the archive says."""
+    """Open a new file, inside `folder` whatever the archive says."""
     inside = _inside(archive, str(target), False)
     path = folder / inside
     try:
@@ -127,7 +127,7 @@ def _create(archive: Path, folder: Path, target: str | PurePosixPath) -> IO[byte
 
 
 def _members(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
-    """(path, content) of each file in a zip or tar archive."""
+    """Yield (path, content) of each file in a zip or tar archive."""
     with damage_is_an_error(archive):
         yield from _zipped(archive) if zipfile.is_zipfile(archive) else _tarred(archive)
 
@@ -179,13 +179,13 @@ def _inside(archive: Path, name: str, is_link: bool) -> PurePosixPath:
 
 
 def linked(folder: Path) -> Path:
-    """Where a data set goes whose folder may be a link to another disk, perhaps an empty place."""
+    """Return where a data set goes: its folder may be a link to another disk, even to nothing."""
     return Path(os.path.realpath(folder)) if folder.is_symlink() else folder
 
 
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A new hidden folder beside `folder` that goes at the end, as does one of a killed run."""
+    """Make a hidden folder beside `folder` that goes at the end, as does one of a killed run."""
     temp = clear_scratch(folder)
     temp.mkdir(parents=True)
     try:
@@ -203,7 +203,7 @@ def clear_scratch(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def new_folder(folder: Path, fetched: Path | None = None) -> Iterator[Path]:
-    """A hidden folder; what it then holds of `folder`'s name becomes that at the block's end.
+    """Make a hidden folder; what it then holds of `folder`'s name becomes that at the block's end.
 
     `fetched`: the archive it comes from, if it is to go then, or as it turned out to be damaged.
     """
@@ -222,7 +222,7 @@ def new_folder(folder: Path, fetched: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def damage_is_an_error(archive: Path) -> Iterator[None]:
-    """DownloadError in place of whatever reading a damaged archive raises in the block.
+    """Raise DownloadError in place of whatever reading a damaged archive raises in the block.
 
     zipfile, tarfile and the decompressors raise errors of any kind, and OSError without a number,
     or with EINVAL, for what they cannot read. Any other OSError is the disk's, and gets the path.
