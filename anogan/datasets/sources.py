@@ -280,7 +280,8 @@ def split_elpv(labels: str) -> dict[str, str]:
     """Return where each image of labels.csv goes: {path beside it: new path}.
 
     Its lines are path, defect probability and type. Probability 0 is normal and 1 a defect; the
-    doubtful thirds are left out. Of each type's normal cells, in the order of the MD5 of their file names, the first 70 % are for training.
+    doubtful thirds are left out. Of each type's normal cells, in the order of the MD5 of their file
+    names, the first 70 % are for training.
     Raises ValueError for lines that are none of labels.csv, as they would be paths of files.
     """
     normal: dict[str, list[str]] = {kind: [] for kind in ELPV_KINDS}

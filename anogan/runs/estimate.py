@@ -6,6 +6,7 @@ import math
 import os
 
 from anogan.config import Config
+from anogan.image_form import MEMORY_LIMIT
 
 MIB = 2**20
 # Seconds for a pixel of a batch on one core at so many channels: measured on two cores of a
@@ -27,25 +28,22 @@ def seconds(config: Config, steps: int, cores: int | None = None) -> float:
     return pixels * PIXEL_SECONDS[config.preset] * _width(config) ** 1.5 / (cores or _cores())
 
 
-def memory(config: Config, images: int, memory_limit: int) -> int:
-    """Return roughly the peak of the resident memory on a CPU, bytes: training, then ranking.
-
-    memory_limit: bytes of images; of more none are kept in memory.
-    """
+def memory(config: Config, images: int) -> int:
+    """Return roughly the peak of the resident memory on a CPU, bytes: training, then ranking."""
     net_pixels, pixels = (math.prod(shape[:2]) for shape in (config.net_shape, config.shape))
     batch = config.batch_size * net_pixels * PIXEL_BYTES * _width(config)
     kept = images * pixels * config.channels
     fixed = BASE + SCORING + (WINDOWED if config.window else 0)
-    return round(fixed + batch + (kept if kept <= memory_limit else 0))
+    return round(fixed + batch + (kept if kept <= MEMORY_LIMIT else 0))
 
 
-def describe(config: Config, images: int, steps: int, memory_limit: int, on_gpu: bool) -> str:
+def describe(config: Config, images: int, steps: int, on_gpu: bool) -> str:
     """Describe to the user a training on so many images that is about to begin."""
     line = f"{steps} steps of {config.batch_size} images"
     if on_gpu:  # whose speed and memory are not known here
         return line
     time, cores = duration(seconds(config, steps)), _cores()
-    gib = memory(config, images, memory_limit) / 2**30
+    gib = memory(config, images) / 2**30
     return f"{line}, about {gib:.1f} GiB of memory, very roughly {time} on {cores} cores"
 
 
