@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # slow: imported where it is needed
     import requests
     from tqdm import tqdm
 
+# Google Drive shows its form to browsers; gdown, too, calls itself one
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": "Mozilla/5.0"}
 TRIES = 5  # in a row without a new byte
 BACKOFF = 0.5  # seconds before a retry, doubled for each failure in a row
 TIMEOUT = (5, 30)  # seconds: to connect to one address of a host, and for each read
@@ -224,7 +226,7 @@ def _get(url: str, headers: dict[str, str] | None = None) -> requests.Response:
     def ask() -> None:
         try:
             options: Any = {"stream": True, "timeout": TIMEOUT, "hooks": {"response": skip_body}}
-            options["headers"] = {"Accept-Encoding": "identity", **(headers or {})}
+            options["headers"] = {**HEADERS, **(headers or {})}
             answers.append(requests.get(url, **options))
         except Exception as error:  # not only of requests where a host's name is malformed
             answers.append(error)
