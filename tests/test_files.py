@@ -228,31 +228,6 @@ def test_output_of_any_name_and_depth_is_left_out_of_images(tmp_path):
     assert list_images(tmp_path).names == ["good/out/mine.png"]
 
 
-def test_results_of_versions_without_a_marker_are_known_by_their_files(tmp_path):
-    picture(tmp_path / "a.png")
-    for name in ("pictures/most_01_a.png", "plots/roc.png", "maps/x/a.png", "contact_sheet.png"):
-        picture(tmp_path / "old" / name)
-    (tmp_path / "old" / "maps" / "x" / "a.npy").write_bytes(b"")
-    picture(tmp_path / "old" / "maps" / "mine.png")
-    picture(tmp_path / "old" / "pictures" / "holiday.png")
-    (tmp_path / "old" / "metrics.json").write_text("{}")
-    (tmp_path / "old" / "scores.csv").write_text("file,label,kind,score,residual\n")
-    mine = ["old/maps/mine.png", "old/pictures/holiday.png"]
-    assert list_images(tmp_path).names == ["a.png", *mine]
-    (tmp_path / "old" / "scores.csv").write_text("player,points\n")
-    assert len(list_images(tmp_path).names) == 7
-
-
-def test_rows_of_a_scoring_that_was_interrupted_before_the_marker_may_be_replaced(tmp_path):
-    (tmp_path / "scores.partial.csv").write_text("file,label,kind,score\n")
-    Output(tmp_path, ["scores.partial.csv"])
-    (tmp_path / "scores.partial.csv").write_text("player,points\n")
-    with pytest.raises(UserError, match="was not written by this tool"):
-        Output(tmp_path, ["scores.partial.csv"])
-    os.mkfifo(tmp_path / "scores.partial2.csv")
-    assert written(tmp_path) == set()
-
-
 def test_printable_shows_all_and_forges_nothing():
     for text in ("Zelle 7.png", "\u00e9\u4e2d\u6587 \u0928.png", r"C:\a", ""):
         assert printable(text) == text

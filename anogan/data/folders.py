@@ -16,7 +16,7 @@ from PIL import Image
 from anogan.data.drop_list import listed
 from anogan.data.image_set import ImageSet, thin
 from anogan.errors import UserError
-from anogan.runs.files import may_hold_output, written
+from anogan.runs.files import MARKER, written
 from utils import NOT_READ, image_size, load_image
 
 MEMORY_LIMIT = 256 * 2**20  # bytes; larger sets of files are decoded again at each use
@@ -71,7 +71,7 @@ def list_images(
             continue
         seen.add(real)
         inside = list(_entries(folder / here))
-        if may_hold_output({entry.name for entry in inside}):
+        if any(entry.name == MARKER for entry in inside):
             own |= {os.path.join(real, name) for name in written(folder / here)}
         for entry in inside:
             name = f"{here}/{entry.name}" if here else entry.name

@@ -27,8 +27,7 @@ PARTIAL = ".anogan_partial"  # below it: what an interrupted scoring goes on wit
 # What a scoring may have written, of what a marker names: other commands write beside it
 FOLDERS = "pictures", "plots", "maps"
 RESULT = re.compile(
-    r"(scores|metrics|report|contact_sheet)( \(\d+\))?\.\w+|scores\.partial[^/]*\.csv"
-    rf"|({'|'.join(FOLDERS)})/.*",
+    rf"(scores|metrics|report|contact_sheet)( \(\d+\))?\.\w+|({'|'.join(FOLDERS)})/.*",
     re.DOTALL,
 )
 
