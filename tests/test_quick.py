@@ -85,9 +85,9 @@ def test_exit_code_tells_of_anomalies_and_of_what_could_not_be_judged(asked, tmp
 
 @pytest.mark.cli
 def test_only_the_first_images_are_told(asked, monkeypatch):
-    from anogan.cli import commands
+    from anogan.cli import score
 
-    monkeypatch.setattr(commands, "TOLD", 2)
+    monkeypatch.setattr(score, "PRINTED", 2)
     out = asked("--test_dir", "some")[1].out
     assert out.count(": score ") == 2 and "and 1 more in scores.csv" in out
 
@@ -203,7 +203,7 @@ def test_models_import_alone_says_nothing():
 @pytest.mark.slow
 def test_a_process_imports_no_more_than_it_needs():
     code = (
-        "import sys; from anogan.cli import commands;"
+        "import sys; from anogan.cli import run;"
         "from anogan.runs.start_up import UNUSED, import_tensorflow;"
         "import_tensorflow(*UNUSED); import model;"
         "print([m for m in ('matplotlib', 'pandas', 'sklearn', 'scipy.stats', 'jinja2',"
@@ -270,7 +270,7 @@ def test_figures_do_not_follow_the_users_matplotlibrc(tmp_path):
 def test_a_calibration_is_announced_where_it_has_to_be_found_and_only_there(
     trained_folder, tmp_path, capsys
 ):
-    from anogan.cli.commands import calibrate
+    from anogan.cli.trained import calibrate
     from model import DCGAN
 
     model = DCGAN.load(shutil.copytree(trained_folder, tmp_path / "run"))

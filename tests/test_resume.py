@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan.cli.commands import prepare_test
 from anogan.cli.options import Options
+from anogan.cli.score import prepare_test
 from anogan.data.folders import image_folder
 from anogan.data.masks import Masks
 from anogan.errors import UserError
