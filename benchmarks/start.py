@@ -97,7 +97,7 @@ def split(arguments: list[str]) -> dict[str, float]:
     seconds["import"] = time.process_time()
     command_line.load = timed("load", command_line.load)
     DCGAN.keep_calibration = timed("calibration", DCGAN.keep_calibration)
-    score.Results.finish = timed("pictures", score.Results.finish)
+    score.draw_report = timed("pictures", score.draw_report)
     with contextlib.redirect_stdout(io.StringIO()):
         command_line.run(Options(**vars(main.parser().parse_args(arguments))))
     seconds["scoring"] = time.process_time() - sum(seconds.values())

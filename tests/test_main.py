@@ -26,8 +26,7 @@ from anogan.cli.options import Options
 from anogan.config import Config
 from anogan.data import folders
 from anogan.errors import UserError
-from anogan.evaluation.results import Results
-from anogan.report import plots
+from anogan.report import plots, showing
 from anogan.runs.distributed import handled
 from anogan.runs.lock import LOCK, only_one
 
@@ -768,7 +767,7 @@ def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys):
 def test_interrupted_scoring_goes_on_with_the_rows_it_has(run, monkeypatch, capsys):
     from model import DCGAN
 
-    monkeypatch.setattr(Results, "_pictures", lambda *_: None)  # they are slow
+    monkeypatch.setattr(showing, "panels", lambda *_: None)  # they are slow
     monkeypatch.setattr(plots, "write", lambda *_: {})
     words = ["--dataset", "zeros", "--anomaly_test", "--test_batch_size", "4"]
     detect, scored, out = DCGAN.anomaly_detector, [], run / "test_data" / "test_result"

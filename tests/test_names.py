@@ -16,8 +16,9 @@ from anogan.data.image_set import ImageSet
 from anogan.data.labels import labelled
 from anogan.data.table import cell, from_cell
 from anogan.errors import UserError
-from anogan.report.names import LONGEST, MAP_ENDINGS, fitting, map_stems, picture_name
+from anogan.evaluation.names import LONGEST, MAP_ENDINGS, map_stems, picture_name
 from anogan.report.pictures import detection_panel, view
+from anogan.report.text import fitting
 from anogan.runs.files import printable
 
 pytestmark = pytest.mark.unit
@@ -114,7 +115,7 @@ def files_of(stems):
 def test_maps_have_their_images_names_where_these_fit_and_differ():
     names = ["ones/3.png", "a.png", "a.bmp", "b.1.png", "c_overlay.png", "c.png", "d.x/e"]
     plain = ["ones/3", "a.png", "a.bmp", "b.1", "c_overlay.png", "c.png", "d.x/e"]
-    assert map_stems(names, MAP_ENDINGS) == [f"maps/{name}" for name in plain]
+    assert map_stems(names) == [f"maps/{name}" for name in plain]
 
 
 def test_no_two_maps_share_a_file_nor_does_one_lie_where_a_folder_must():
@@ -122,7 +123,7 @@ def test_no_two_maps_share_a_file_nor_does_one_lie_where_a_folder_must():
         f"{'中' * 80}/{i}.png" for i in range(3)
     ]
     names = [*long, "a.png", "a.npy/b.png", "a_overlay.png", "a.png.png", "b", "b.png", "b.png.npy"]
-    stems = map_stems(names, MAP_ENDINGS)
+    stems = map_stems(names)
     files = files_of(stems)
     assert len(set(files)) == len(files)
     folders = {f.rpartition("/")[0] for f in files}

@@ -18,7 +18,7 @@ from anogan.data.labels import labelled
 from anogan.data.table import cell, from_cell
 from anogan.errors import UserError
 from anogan.evaluation.compare import compared
-from anogan.report.names import MAP_ENDINGS, map_stems, picture_name
+from anogan.evaluation.names import MAP_ENDINGS, map_stems, picture_name
 from anogan.runs.files import printable, written
 
 pytestmark = pytest.mark.unit
@@ -88,7 +88,7 @@ def test_any_text_survives_a_table_and_is_no_formula_there(text):
 @some
 @given(st.lists(NAMES, min_size=1, max_size=5, unique=True))
 def test_files_of_any_images_have_names_of_their_own(names):
-    files = [stem + ending for stem in map_stems(names, MAP_ENDINGS) for ending in MAP_ENDINGS]
+    files = [stem + ending for stem in map_stems(names) for ending in MAP_ENDINGS]
     assert len(set(files)) == len(files)
     shown = [picture_name("most", 1, name) for name in names]
     assert all(name.isascii() and "/" not in name and len(name) < 80 for name in shown)

@@ -17,6 +17,7 @@ import main
 from anogan.cli.options import Options
 from anogan.cli.paths import test_places as places_of
 from anogan.data.folders import image_folder
+from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 from anogan.runs import progress as progress_module
 from anogan.runs.quiet import without_startup_lines
@@ -252,18 +253,20 @@ def test_keras_has_its_standard_settings_whatever_the_users_file_says(tmp_path):
 def test_figures_do_not_follow_the_users_matplotlibrc(tmp_path):
     import matplotlib
 
+    from anogan.evaluation.outcome import Outcome
+    from anogan.evaluation.rows import Rows
+    from anogan.evaluation.scoring import COLUMNS
+    from anogan.method.threshold import NormalScores
     from anogan.report import plots
 
-    test = {
-        "scores": np.arange(20.0), "terms": {"a": np.arange(20.0), "b": np.arange(20.0)},
-        "labels": None, "threshold": -1e30, "normal": np.arange(9.0), "features": {},
-        "losses": None, "metrics": {},
-    }  # fmt: skip
+    images = ImageSet.from_array(np.zeros((20, 2, 2, 1), np.uint8))
+    rows = Rows(np.arange(20), dict.fromkeys(COLUMNS, np.arange(20.0)), {}, None)
+    outcome = Outcome(images, rows, NormalScores(np.arange(9.0)), -1e30, 0.5, {})
     with matplotlib.rc_context({"text.usetex": True, "font.size": 30}):
-        plots.write(tmp_path, test)
+        plots.write(tmp_path, outcome, {})
         assert matplotlib.rcParams["text.usetex"]
     drawn = (tmp_path / "terms.svg").read_text()
-    plots.write(tmp_path, test)
+    plots.write(tmp_path, outcome, {})
     assert len(drawn) == len((tmp_path / "terms.svg").read_text())
 
 

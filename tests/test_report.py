@@ -28,8 +28,7 @@ def rows():
         "label": ["anomalous" if anomalous[j] else "normal" for j in order],
         "kind": [str(kind[j]) for j in order],
         "score": score[order],
-        "residual": rng.random(COUNT),
-        "discrimination": rng.random(COUNT),
+        "terms": {"pixels": rng.random(COUNT), "memory": rng.random(COUNT)},
         "as_high": np.arange(COUNT) // 100,
     }
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from zlib import crc32
 
 import numpy as np
 
@@ -20,11 +23,15 @@ from anogan.data.image_set import ImageSet
 from anogan.data.labels import labelled
 from anogan.data.masks import Masks
 from anogan.errors import UserError
-from anogan.evaluation.output import Output
-from anogan.evaluation.results import FILES, Decision, Results
-from anogan.method.scoring import Detection
+from anogan.evaluation.best import Best
+from anogan.evaluation.metrics import LABELS
+from anogan.evaluation.outcome import Decision, Outcome, decide
+from anogan.evaluation.result_folder import FILES, REPORT, SCORES, ResultFolder
+from anogan.evaluation.scoring import Scoring
+from anogan.method.scoring import Calibration, Detection
 from anogan.method.threshold import Threshold
-from anogan.report.facts import told_expected
+from anogan.report.facts import expectation
+from anogan.runs import provenance
 from anogan.runs.files import require_writable
 from anogan.runs.progress import progress
 
@@ -103,7 +110,7 @@ def prepare_test(options: Options, config: Config) -> Test:
             f"{places.results} is a link, and results would be written where it leads: remove it, "
             "or name the folder for the results with --test_result_dir"
         )
-    Output(places.results, FILES)
+    ResultFolder(places.results, FILES)
     require_writable(places.results)
     return Test(images, masks, threshold, places.results, lines + images.left_out)
 
@@ -111,79 +118,157 @@ def prepare_test(options: Options, config: Config) -> Test:
 def anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None = None) -> int:
     """Scores the test images and writes the results, and JSON to `out`; the exit code."""
     with only_chief(options, test.folder, "scoring", "--test_result_dir"):
-        return _anomaly_test(options, model, test, out)
+        outcome = _anomaly_test(options, model, test)
+    print_skipped(test.images)
+    print_warnings(test.images)
+    if outcome is None:
+        return 0
+    print_decisions(outcome.decisions)
+    print_metrics(outcome.metrics)
+    pictures = f", pictures in {test.folder / 'pictures'}" if options.report else ""
+    print_line(f"scores in {test.folder / SCORES}{pictures}")
+    if options.report:
+        print_line(f"report: {test.folder / REPORT}")
+    if out:
+        write_json(out, outcome, test.folder)
+    return exit_code(outcome.decisions, test.images) if options.fail_on_anomaly else 0
 
 
-def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None) -> int:
-    images, team, folder = test.images, model.workers, test.folder
+def _anomaly_test(options: Options, model: DCGAN, test: Test) -> Outcome | None:
+    """The three stages: rows, then measures and decisions, then pictures and the page.
+
+    What the set comes to; None where this process is not the chief.
+    """
+    images, team, rule = test.images, model.workers, test.threshold
     for line in test.lines:
         print_line(line, team)
     print_line(f"scoring {len(images)} images", team)
     search = options.search, options.test_epoch, options.test_learning_rate
     calibration = calibrate(model, team, *search)
-    print_line(told_expected(calibration.expected), team)
+    print_line(expectation(calibration.expected), team)
+    if rule.too_fine_for(calibration.normal_scores):
+        count = len(calibration.scores)
+        logging.getLogger(__name__).warning(
+            "--target_fpr %g is finer than %d held-out normal images can show (1 in %d): "
+            "the threshold is extrapolated",
+            *(rule.target_fpr, count, count),
+        )
     batch_size = min(options.test_batch_size, len(images))
 
     def detect(batch: np.ndarray) -> Detection:
         return model.anomaly_detector(batch, *search, batch_size, calibration)
 
-    results = Results(
-        folder,
-        images,
-        model,
-        calibration,
-        test.threshold,
-        test.masks,
-        options.save_maps,
-        way=search,
-        batch_size=batch_size * team.devices,
-        detect=detect,
-        report=options.report,
+    # a threshold from labels is known only when all scores are
+    near = None if rule.uses_labels else rule.choose(calibration.normal_scores, None, None)[0]
+    best = Best(near=near) if options.report else None
+    together = batch_size * team.devices
+    pixel_threshold = calibration.pixel_threshold(rule.target_fpr)
+    scoring = Scoring(
+        *(test.folder, images, team, identity(model, calibration, search, together), together),
+        pixel_threshold=pixel_threshold,
+        masks=test.masks,
+        save_map=map_writer(pixel_threshold) if options.save_maps else None,
+        best=best,
     )
-    if test.threshold.too_fine_for(results.normal):
-        count = len(calibration.scores)
-        logging.getLogger(__name__).warning(
-            "--target_fpr %g is finer than %d held-out normal images can show (1 in %d): "
-            "the threshold is extrapolated",
-            test.threshold.target_fpr,
-            count,
-            count,
-        )
-    left = results.settle()
+    left = scoring.resume()
     if len(left) < len(images):
         print_line(f"going on: {len(images) - len(left)} of them are scored already", team)
-    share = team.share(len(left), results.batch_size)
+    share = team.share(len(left), together)
     mine = left[share.start : share.stop]
-    batches = images.subset(mine).batches(results.batch_size)
-    with results, progress(len(mine), "img", "scoring", shown=team.chief) as bar:
-        for indices, batch in batches:
-            results.add(mine[indices], batch, detect(batch))
+    with scoring, progress(len(mine), "img", "scoring", shown=team.chief) as bar:
+        for indices, batch in images.subset(mine).batches(together):
+            scoring.add(mine[indices], batch, detect(batch))
             bar.update(len(indices))
         bar.close()
-        results.gather()
-        if team.chief:
-            if options.report:
-                print_line("drawing pictures, plots and the report")
-            metrics = results.finish()
-    print_skipped(images)
-    print_warnings(images)
-    if not team.chief:
-        return 0
-    decisions = results.decisions(metrics["threshold"])
-    print_decisions(decisions)
-    print_metrics(metrics)
-    if options.report:
-        print_line(f"scores in {folder / 'scores.csv'}, pictures in {folder / 'pictures'}")
-        print_line(f"report: {folder / 'report.html'}")
-    else:
-        print_line(f"scores in {folder / 'scores.csv'}")
-    if out:
-        skipped = [{"file": name, "reason": reason} for name, reason in images.skipped]
-        summary = {"summary": {**metrics, "skipped_files": skipped, "results": str(folder)}}
-        for found in (*(decision._asdict() for decision in decisions), summary):
-            print(json.dumps(found), file=out)
-        out.flush()
-    return exit_code(decisions, images) if options.fail_on_anomaly else 0
+        rows = scoring.gather()
+        if not team.chief:
+            return None
+        if best:
+            print_line("drawing pictures, plots and the report")
+        outcome = decide(images, rows, rule, calibration, origin(model, search))
+        outcome.write(scoring.folder.staging)
+        if best:
+            draw_report(scoring.folder.staging, model, outcome, best, detect, test.masks)
+        scoring.folder.publish()
+    return outcome
+
+
+def draw_report(
+    folder: Path,
+    model: DCGAN,
+    outcome: Outcome,
+    best: Best,
+    detect: Callable[[np.ndarray], Detection],
+    masks: Masks | None,
+) -> None:
+    """Writes pictures, plots and the page."""
+    from anogan.report import showing  # Matplotlib is slow to load
+
+    groups = best.complete(outcome.rows.indices, outcome.scores, outcome.images, detect)
+    shown = showing.Shown(outcome, best.pictures, masks.read if masks else None)
+    showing.write(folder, shown, groups, features(model, outcome))
+
+
+def identity(
+    model: DCGAN, calibration: Calibration, search: tuple[Any, ...], batch_size: int
+) -> dict[str, int]:
+    """What scores depend on but the images, by name."""
+    settings = model.config, calibration, model.way(*search), batch_size
+    return {
+        "model": model.checksum(),
+        "precision": crc32(model.precision.encode()),
+        "settings": crc32(repr(settings).encode()),
+    }
+
+
+def map_writer(threshold: float) -> Callable[[Path, np.ndarray, np.ndarray], None]:
+    """Writes the files of an anomaly map, see Scoring."""
+    from anogan.report.pictures import save_map  # Matplotlib is slow to load
+
+    return partial(save_map, threshold=threshold)
+
+
+def origin(model: DCGAN, search: tuple[Any, ...]) -> dict[str, Any]:
+    """What the figures in metrics.json are of."""
+    way = model.way(*search)
+    return {
+        "dataset": model.config.dataset,
+        "run": None if model.folder is None else str(model.folder),
+        "step": model.steps_done,
+        "total_steps": model.total_steps,
+        "size": " x ".join(map(str, model.config.shape)),
+        "window": model.config.window,
+        "search": way.search if not way.steps else f"{way.search}, {way.steps} steps",
+        "precision": model.precision,
+        "versions": provenance.versions(),
+        "date": provenance.now(),
+    }
+
+
+def features(model: DCGAN, outcome: Outcome) -> dict[str, np.ndarray]:
+    """D's features of some images of each label, and of some that were trained on: (m, d)."""
+    from anogan.report.plots import TSNE_IMAGES  # Matplotlib is slow to load
+
+    indices, known = outcome.rows.indices, outcome.labels
+    names = ("images",) if known is None else LABELS
+    found = {}
+    for label, name in enumerate(names):
+        some = indices if known is None else indices[known == label]
+        images, _ = outcome.images.read(some[:TSNE_IMAGES])
+        if len(images):
+            found[name] = model.features(images)
+    if len(model.images.seen):
+        found["normal, trained on"] = model.features(model.images.seen[:TSNE_IMAGES])
+    return found
+
+
+def write_json(out: TextIO, outcome: Outcome, folder: Path) -> None:
+    """A line for each image, and one for all."""
+    skipped = [{"file": name, "reason": reason} for name, reason in outcome.images.skipped]
+    summary = {**outcome.metrics, "skipped_files": skipped, "results": str(folder)}
+    for line in (*(decision._asdict() for decision in outcome.decisions), {"summary": summary}):
+        print(json.dumps(line), file=out)
+    out.flush()
 
 
 def print_decisions(decisions: list[Decision]) -> None:

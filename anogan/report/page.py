@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,15 +45,11 @@ def _packed(values: np.ndarray) -> str:
     return base64.b64encode(values.tobytes()).decode()
 
 
-def _readable(texts: Sequence[str] | None) -> list[str] | None:
-    return None if texts is None else [printable(text) for text in texts]
-
-
 def write(
     path: Path,
     title: str,
-    facts: dict,
-    rows: dict,
+    facts: dict[str, str],
+    rows: dict[str, Any],
     gallery: Iterable[Card],
     plots: dict[str, Path],
     decision: dict[str, float],
@@ -62,41 +58,43 @@ def write(
     """Writes the page.
 
     facts: {name: text} of the run. rows: columns of equal length, the most anomalous first:
-    file, label, kind (or None), score, residual, discrimination, as_high: how many held-out
-    normal images score as high. The table shows the first MOST_ROWS; all scores and labels are
-    in the page, so that its counts are those of all images. gallery: of the images that
-    are shown, the most anomalous first. plots: {title: PNG file}. decision: threshold and held_out
-    (images), as far as there are any. has_masks: whether true masks are outlined.
+    file, label and kind (or None), score, as_high (how many held-out normal images score as high,
+    or None), and terms, {name: column} of some. The table shows the first MOST_ROWS; all scores
+    and labels are in the page, so that its counts are those of all images. gallery: of the images
+    that are shown, the most anomalous first. plots: {title: PNG file}. decision: threshold and
+    held_out (images), as far as there are any. has_masks: whether true masks are outlined.
     File names are data: control characters in them are escaped, as on a terminal, the template
     escapes what is HTML, and the script writes them as text.
     """
-    count = len(rows["score"])
-    rows = {k: v if k not in ("file", "kind") else _readable(v) for k, v in rows.items()}
-    shown: dict[str, Any] = {k: None if v is None else list(v)[:MOST_ROWS] for k, v in rows.items()}
-    for name in ("score", "residual", "discrimination"):
-        shown[name] = [float(f"{v:.5g}") for v in shown[name]]
-    as_high, kinds, labels, scores = rows["as_high"], rows["kind"], rows["label"], rows["score"]
-    threshold, held_out = decision.get("threshold"), decision.get("held_out", 0)
-    if as_high is not None:
-        shown["as_high"] = [int(v) for v in shown["as_high"]]
-    anomalous = None if labels is None else np.array([v == "anomalous" for v in labels], np.uint8)
+    scores, labels, kinds, as_high = (rows[k] for k in ("score", "label", "kind", "as_high"))
+    files = [printable(name) for name in rows["file"]]
+    kinds = None if kinds is None else [printable(kind) for kind in kinds]
+    threshold, held_out = decision.get("threshold"), int(decision.get("held_out", 0))
+    numbers = {"score": scores, **rows["terms"]}
+    listed = {
+        "file": files[:MOST_ROWS],
+        "label": labels and labels[:MOST_ROWS],
+        "kind": kinds and kinds[:MOST_ROWS],
+        "as_high": None if as_high is None else [int(v) for v in as_high[:MOST_ROWS]],
+        **{name: [float(f"{v:.5g}") for v in some[:MOST_ROWS]] for name, some in numbers.items()},
+    }
     cards = [
         {
-            "row": card.row,
-            "file": rows["file"][card.row],
-            "kind": kinds[card.row] if kinds else None,
-            "label": labels[card.row] if labels else None,
-            "score": f"{scores[card.row]:.4g}",
-            "is_anomaly": threshold is not None and scores[card.row] > threshold,
-            "rarity": None if as_high is None else told(int(as_high[card.row]), int(held_out)),
-            "decided_by": card.decided_by,
+            "row": row,
+            "file": files[row],
+            "kind": kinds[row] if kinds else None,
+            "label": labels[row] if labels else None,
+            "score": f"{scores[row]:.4g}",
+            "is_anomaly": threshold is not None and scores[row] > threshold,
+            "rarity": None if as_high is None else told(int(as_high[row]), held_out),
+            "decided_by": decided_by,
             "pictures": {
-                "original": data_uri("webp", card.original),
-                "anomaly map": data_uri("webp", card.overlay),
-                "reconstruction": data_uri("webp", card.reconstruction),
+                "original": data_uri("webp", original),
+                "anomaly map": data_uri("webp", overlay),
+                "reconstruction": data_uri("webp", reconstruction),
             },
         }
-        for card in gallery
+        for row, original, overlay, reconstruction, decided_by in gallery
     ]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     page = environment.get_template("report.html").render(
@@ -106,13 +104,15 @@ def write(
         cards=cards,
         threshold=None if threshold is None else f"{threshold:.4g}",
         has_masks=has_masks,
-        count=count,
-        shown=len(shown["score"]),
+        count=len(scores),
+        shown=len(listed["score"]),
         data={
-            "rows": shown,
+            "rows": listed,
+            "terms": list(rows["terms"]),
             "decision": decision,
-            "scores": _packed(np.asarray(rows["score"], "<f8")),
-            "anomalous": None if anomalous is None else _packed(anomalous),
+            "scores": _packed(np.asarray(scores, "<f8")),
+            "anomalous": labels
+            and _packed(np.array([label == "anomalous" for label in labels], np.uint8)),
         },
     )
     write_atomic(Path(path), page)

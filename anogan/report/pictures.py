@@ -1,27 +1,19 @@
-"""Figures: what G draws, and what it drew at first, with their scores."""
+"""Pictures of one image: beside its reconstruction and under its anomaly map."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy import ndimage
 
-from anogan.report.names import font_file
+from anogan.report.text import font_file
 from anogan.runs.files import write_atomic
-from utils import save_image, tile, to_float, to_uint8
-
-if TYPE_CHECKING:
-    from model import DCGAN
+from utils import save_image, to_float
 
 COLOURS = "inferno"
 MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
@@ -30,30 +22,6 @@ TRUE = "cyan"  # outline of the true mask
 PAD, LINE = 12, 20  # pixels around the parts of a panel, and of a line of text
 SCALE_WIDTH = 70  # pixels, of a panel's scale with its numbers
 SMALLEST_VIEW = 160  # pixels: smaller originals are enlarged, so that lines on them are thin
-
-
-@contextlib.contextmanager
-def own_style() -> Iterator[None]:
-    """In the block Matplotlib's own settings hold, and not the user's, such as LaTeX for text."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        yield
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure atomically, in the format of the path's ending."""
-    packed = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name's letters may not be in the font
-        figure.savefig(packed, format=path.suffix[1:], dpi=100)
-    write_atomic(path, packed.getvalue())
-
-
-def show_image(axis: Axes, image: np.ndarray, title: str) -> None:
-    """An image (h, w, c) in [-1, 1] on a Matplotlib axis."""
-    axis.imshow(to_uint8(image).squeeze(), cmap="gray", vmin=0, vmax=255)
-    axis.set_title(title, fontsize="small")
-    axis.set_axis_off()
 
 
 class View(NamedTuple):
@@ -181,43 +149,3 @@ def save_map(stem: Path, query: np.ndarray, anomaly_map: np.ndarray, threshold: 
     overlay, over = shown_map(query, anomaly_map, threshold), anomaly_map > threshold
     overlay[over & ~ndimage.binary_erosion(over)] = OUTLINE
     save_image(stem.with_name(stem.name + "_overlay.png"), overlay)
-
-
-def samples(path: Path, model: DCGAN, count: int, seed: int | None) -> None:
-    """A grid of samples from G."""
-    rng = np.random.default_rng(seed)
-    z = rng.standard_normal((count, model.config.z_dim), np.float32)
-    save_image(path, tile(to_uint8(model.generate(z))))
-
-
-def interpolation(path: Path, model: DCGAN, rows: int = 8, columns: int = 10) -> None:
-    """Rows of images along great circles between two latents each (White 2016, section 2.1)."""
-    ends = model.fixed_latents(2 * rows)
-    ends /= np.linalg.norm(ends, axis=1, keepdims=True)
-    a, b = ends[:rows, None], ends[rows:, None]
-    angle = np.arccos(np.clip((a * b).sum(-1, keepdims=True), -0.999, 0.999))
-    t = np.linspace(0, 1, columns, dtype=np.float32)[None, :, None]
-    z = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
-    z *= np.sqrt(model.config.z_dim)  # the length of a typical latent
-    images = model.generate(z.reshape(-1, z.shape[-1]))
-    save_image(path, tile(to_uint8(images), columns=columns))
-
-
-@own_style()
-def early_and_now(path: Path, model: DCGAN, shown: int = 8) -> tuple[float, float]:
-    """For fixed latents G's first image above its present one, each with its anomaly score.
-
-    Returns the mean score of the first images and of the present ones, over all fixed latents.
-    """
-    now = to_uint8(model.generate(model.fixed_latents()))  # as exact as the first ones are kept
-    assert model.images.first is not None  # training draws them
-    first, present = to_float(model.images.first), to_float(now)
-    both = [model.anomaly_detector(images).score for images in (first, present)]
-    figure = Figure(figsize=(1.4 * shown, 3.6), layout="constrained")
-    axes = figure.subplots(2, shown)
-    for row, images, scores in zip(axes, (first, present), both, strict=True):
-        for axis, image, score in zip(row, images, scores, strict=False):
-            show_image(axis, image, f"{score:.3g}")
-    figure.suptitle("the same latents before training (above) and now; anomaly scores")
-    save_figure(figure, path)
-    return float(both[0].mean()), float(both[1].mean())

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anogan.report.names import drawable, font_file
+from anogan.report.text import drawable, font_file
 
 SIDE = 160  # pixels, the longer one of a thumbnail
 PAD, LINE = 8, 15  # pixels around a cell, and of a line of text

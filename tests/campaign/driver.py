@@ -18,7 +18,7 @@ import main
 import model  # noqa: F401  # what is slow to import
 from anogan.cli import run as _run  # noqa: F401
 from anogan.method import training  # noqa: F401
-from anogan.report import pictures  # noqa: F401
+from anogan.report import showing  # noqa: F401
 
 
 def run(order):

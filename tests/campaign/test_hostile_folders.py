@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from anogan.evaluation.output import PARTIAL, STAGING
+from anogan.evaluation.result_folder import PARTIAL, STAGING
 from anogan.runs.files import MARKER
 from anogan.runs.lock import LOCK
 from campaign.scoring_runs import ARGUMENTS, FEW_PICTURES, make_data, results_in

@@ -1,4 +1,4 @@
-"""What scoring has found so far, beside the results: an interrupted one goes on with it.
+"""What scoring has found so far, on disk as it comes: an interrupted one goes on with it.
 
     rows0.jsonl     the key, all that scores depend on but the images; then a Row a line, added as
                     images are scored
@@ -10,26 +10,22 @@ Each worker writes its own files, with its number. They are data: nothing in the
 from __future__ import annotations
 
 import json
-import logging
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from anogan.errors import UserError
 from anogan.evaluation.metrics import PixelMeasures
-from anogan.evaluation.output import PARTIAL
+from anogan.evaluation.result_folder import PARTIAL
 from anogan.runs.files import append_own, discard, is_folder, is_own, own_lines, writing
 
 # What reading a line or file that is damaged raises
 UNREADABLE = OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError
-SPARE = 20  # pictures are saved so seldom that it takes a twentieth of the time
 
 
 class Row(NamedTuple):
-    """What is known of one image; JSON-ready. Of a broken file: no values, the reason a warn."""
+    """What is known of one image; JSON-ready. Of a broken file: no values, the reason a warning."""
 
     file: str
     state: list[Any]  # of its file and its mask before they were read
@@ -43,11 +39,11 @@ class Row(NamedTuple):
         """One of UNREADABLE for a line that is none; values: how many there must be."""
         row = cls(*json.loads(line))
         numbers = [float(v) for v in row.values]
-        texts = [row.file, *row.warnings]
         losses = None if row.losses is None else [float(v) for v in row.losses]
         finite = np.isfinite([*numbers, *(losses or ())]).all()
-        known = len(numbers) == values or (not numbers and len(row.warnings) == 1)
-        if not known or not finite or not all(isinstance(text, str) for text in texts):
+        complete = len(numbers) == values or (not numbers and len(row.warnings) == 1)
+        texts = all(isinstance(text, str) for text in (row.file, *row.warnings))
+        if not (complete and finite and texts):
             raise ValueError("this is no row")
         if row.pixels is not None:
             PixelMeasures.unpacked(1.0, row.pixels)
@@ -57,7 +53,16 @@ class Row(NamedTuple):
         return json.dumps(self) + "\n"
 
 
-class Partial:
+class Rows(NamedTuple):
+    """What is known of a set when all its images are scored."""
+
+    indices: np.ndarray  # (n,) of the images that could be read, rising
+    columns: dict[str, np.ndarray]  # (n,) each: the score, its terms and what each contributes
+    losses: dict[int, list[float]]  # of the latent search, by the index of some images
+    pixels: PixelMeasures | None  # None without masks
+
+
+class RowFiles:
     """The files of one worker, below a folder of results."""
 
     def __init__(self, folder: Path, worker: int, key: dict[str, Any], values: int):
@@ -65,7 +70,6 @@ class Partial:
         self.folder, self.worker, self.values = Path(folder) / PARTIAL, worker, values
         self.key = json.loads(json.dumps(key))
         self._file: BinaryIO | None = None
-        self._saved, self._pause = time.monotonic(), 0.0
 
     def rows_of(self, worker: int) -> Path:
         return self.folder / f"rows{worker}.jsonl"
@@ -134,17 +138,3 @@ class Partial:
             for path in self.folder.iterdir():
                 if path not in kept:
                     path.unlink()
-
-    def save_pictures(self, save: Callable[[Path], None], now: bool = False) -> None:
-        """Calls save with a path, unless that was done too short a time ago; warns if it fails."""
-        start = time.monotonic()
-        if not now and start - self._saved < self._pause:
-            return
-        try:
-            save(self.pictures_of(self.worker))
-        except UserError as error:
-            logging.getLogger(__name__).warning("pictures are not kept so far: %s", error)
-            self._pause = float("inf")
-            return
-        self._saved = time.monotonic()
-        self._pause = SPARE * (self._saved - start)
