@@ -17,7 +17,7 @@ from anogan.evaluation.metrics import LABELS, measures
 from anogan.evaluation.result_folder import METRICS, SCORES
 from anogan.evaluation.rows import Rows
 from anogan.method.scoring import TERMS, Calibration
-from anogan.method.threshold import NormalScores, Threshold, normalise
+from anogan.method.threshold import NormalScores, Threshold, normalise, told
 from anogan.runs.files import atomic_file, write_atomic
 
 
@@ -71,6 +71,12 @@ class Outcome:
     def contributions(self, place: int) -> dict[str, float]:
         """{term: what it adds to the score}"""
         return {name: float(self.rows.columns[f"{name}_contribution"][place]) for name in TERMS}
+
+    def rarity(self, place: int) -> str | None:
+        """How rare the score at a place is among held-out normal images; None without them."""
+        if self.normal is None:
+            return None
+        return told(int(self.normal.as_high(self.scores[place])), len(self.normal.scores))
 
     @property
     def heaviest(self) -> list[str]:

@@ -71,12 +71,8 @@ class Scoring:
         self._stems = map_stems(images.names) if save_map else []
         places = {str(PurePosixPath(stem).parent) for stem in self._stems}
         self.folder = ResultFolder(folder, FILES, {*FOLDERS, *places})
-        key = {
-            **identity,
-            "pixels": pixel_threshold if masks or save_map else None,
-            "masks": masks is not None,
-            "maps": save_map is not None,
-        }
+        written = {"masks": masks is not None, "maps": save_map is not None}
+        key = {**identity, **written, "pixels": pixel_threshold if any(written.values()) else None}
         self.files = RowFiles(self.folder.path, workers.index, key, len(COLUMNS))
         self._indices = array("q")
         self._columns = {name: array("d") for name in COLUMNS}
@@ -222,44 +218,53 @@ class Scoring:
         """Before scoring: takes over what an interrupted run left; what is to be done, as indices.
 
         Whole batches are to be done, in the order in which batches must be taken from them: an
-        image's place in its batch decides the last digit of its score. All workers must have the
-        same images and model, and see this folder.
+        image's place in its batch decides the last digit of its score. UserError unless all workers
+        have the same images and model, and see this folder.
         """
-        files, chief = self.files, self.workers.chief
-        if chief:
-            files.drop_foreign()
-        self._staged = self.folder.staged() if self.save_map else set()
-        known = self._known_images()
-        target = atomic_file(files.rows_of(0)) if chief else contextlib.nullcontext()
-        with target as file:
-            if file:
-                file.write(files.header())
-                wanted = known.copy()
-                for index, row in self._usable_rows():
-                    if wanted[index]:
-                        wanted[index] = False
-                        self._take(index, row)
-                        file.write(row.line())
-                self._broken = len(self.images.skipped)
-            self._require_agreement(known)  # which waits until all have read
-        if chief:
-            for worker in files.workers():
-                self._take_pictures(worker)
-            files.clear()
-            maps = (self._map_files(i) for i in np.flatnonzero(known).tolist())
-            self.folder.begin(set().union(*maps) if self.save_map else ())
+        names, labels = "\n".join(self.images.names), self.images.labels
+        same = {
+            "images": crc32(names.encode()),
+            "labels": crc32(b"" if labels is None else labels.tobytes()),
+        }
+        self.workers.agree({**same, **self.identity})
+        if self.workers.chief:
+            self.files.drop_foreign()
+            known = self._known_images()
+            self._take_over(known)
         self.workers.wait()
-        self._require_shared_folder()
+        if not self.workers.chief:
+            known = self._known_images()
+        seen = crc32(known.tobytes()) if self.files.rows_of(0).exists() else -1
+        place = f"what they see of {self.files.folder} (--test_result_dir is where all see it)"
+        self.workers.agree({place: seen})
         return np.flatnonzero(~known)
 
     def _known_images(self) -> np.ndarray:
         """Which images (n,) an interrupted run has left rows of, and of all in their batch."""
+        self._staged = self.folder.staged() if self.save_map else set()
         known = np.zeros(len(self.images), bool)
         for index, _ in self._usable_rows():
             known[index] = True
         starts = np.arange(0, len(known), self.batch_size)
         whole = np.logical_and.reduceat(known, starts)
         return np.repeat(whole, self.batch_size)[: len(known)]
+
+    def _take_over(self, known: np.ndarray) -> None:
+        """Keeps the rows, pictures and maps of these images (n,), and no others."""
+        with atomic_file(self.files.rows_of(0)) as file:
+            file.write(self.files.header())
+            wanted = known.copy()
+            for index, row in self._usable_rows():
+                if wanted[index]:
+                    wanted[index] = False
+                    self._take(index, row)
+                    file.write(row.line())
+        self._broken = len(self.images.skipped)
+        for worker in self.files.workers():
+            self._take_pictures(worker)
+        self.files.clear()
+        maps = map(self._map_files, np.flatnonzero(known).tolist())
+        self.folder.begin(set().union(*maps) if self.save_map else ())
 
     def _usable_rows(self) -> Iterator[tuple[int, Row]]:
         """(index, Row) of each image that is as it was when it was read."""
@@ -274,38 +279,13 @@ class Scoring:
     def _map_files(self, index: int) -> set[str]:
         return {f"{self._stems[index]}{ending}" for ending in MAP_ENDINGS}
 
-    def _require_agreement(self, known: np.ndarray) -> None:
-        """UserError where workers differ; waits for all."""
-        if self.workers.count == 1:
-            return
-        names, labels = "\n".join(self.images.names), self.images.labels
-        self.workers.agree(
-            {
-                "images": crc32(names.encode()),
-                "labels": crc32(b"" if labels is None else labels.tobytes()),
-                **self.identity,
-                f"what they see of {self.files.folder}": crc32(known.tobytes()),
-            }
-        )
-
-    def _require_shared_folder(self) -> None:
-        seen = np.zeros(self.workers.count, np.int64)
-        seen[self.workers.index] = self.files.rows_of(0).exists()
-        missing = np.flatnonzero(self.workers.total(seen) == 0)
-        if len(missing):
-            raise UserError(
-                f"worker {missing[0]} does not see {self.folder.path} of worker 0: "
-                "put --test_result_dir where all machines see it"
-            )
-
     def gather(self) -> Rows:
         """After scoring: all rows; of several workers the chief alone has those of the others."""
         self.files.add(self._broken_rows())
         self.files.close()
-        if self.workers.count > 1:
-            if not self.workers.chief:
-                self._save_pictures(now=True)
-            self.workers.wait()
+        if not self.workers.chief:
+            self._save_pictures(now=True)
+        self.workers.wait()
         if self.workers.chief:
             for worker in range(1, self.workers.count):
                 for row in self.files.read(worker):

@@ -79,20 +79,22 @@ def write(folder: Path, outcome: Outcome, features: dict[str, np.ndarray]) -> di
     if not len(outcome.scores):
         return {}
     groups = by_label(outcome.labels, len(outcome.scores))
-    figures = {"histogram": ("Anomaly scores", histogram(outcome, groups))}
-    if len(groups) == 2:
-        figures["roc"] = ("ROC curve", roc(outcome))
-        figures["precision_recall"] = ("Precision and recall", precision_recall(outcome))
-    figures["terms"] = ("Score against the terms that decide most", terms(outcome, groups))
-    if sum(map(len, features.values())) >= 10:
-        figures["tsne"] = ("t-SNE of the discriminator's features", tsne(features))
-    if outcome.rows.losses:
-        figures["convergence"] = ("Convergence of the latent search", convergence(outcome))
     written = {}
-    for name, (title, figure) in figures.items():
+
+    def keep(name: str, title: str, figure: Figure) -> None:
         for ending in ("svg", "png"):
             save_figure(figure, Path(folder) / f"{name}.{ending}")
         written[title] = Path(folder) / f"{name}.png"
+
+    keep("histogram", "Anomaly scores", histogram(outcome, groups))
+    if len(groups) == 2:
+        keep("roc", "ROC curve", roc(outcome))
+        keep("precision_recall", "Precision and recall", precision_recall(outcome))
+    keep("terms", "Score against the terms that decide most", terms(outcome, groups))
+    if sum(map(len, features.values())) >= 10:
+        keep("tsne", "t-SNE of the discriminator's features", tsne(features))
+    if outcome.rows.losses:
+        keep("convergence", "Convergence of the latent search", convergence(outcome))
     return written
 
 
@@ -128,24 +130,19 @@ def histogram(outcome: Outcome, groups: Groups) -> Figure:
     start, end = np.arcsinh((np.array([low, high]) - middle) / width)
     edges = np.sinh(np.linspace(start, end, 61)) * width + middle
     edges[0], edges[-1] = low, np.nextafter(high, np.inf)
-    bins = edges.tolist()
+
+    def bars(values: np.ndarray, name: str, **style: Any) -> None:
+        weights, label = np.full(len(values), 1.0 / len(values)), f"{name} ({len(values)})"
+        axes.hist(values, edges.tolist(), weights=weights, label=label, **style)
+
     for name, chosen in groups.items():
-        label, color = f"{name} ({len(chosen)})", STYLES[name]["color"]
-        fraction = np.full(len(chosen), 1.0 / len(chosen))
-        axes.hist(scores[chosen], bins, weights=fraction, alpha=0.55, color=color, label=label)
+        bars(scores[chosen], name, alpha=0.55, color=STYLES[name]["color"])
     if normal is not None:
-        fraction = np.full(len(normal), 1.0 / len(normal))
-        label = f"held-out normal ({len(normal)})"
-        axes.hist(normal, bins, weights=fraction, histtype="step", color="black", label=label)
+        bars(normal, "held-out normal", histtype="step", color="black")
     if threshold is not None:
         axes.axvline(threshold, color="black", linestyle="--", label="threshold")
-    axes.set_xscale(
-        "function",
-        functions=(
-            lambda x: np.arcsinh((x - middle) / width),
-            lambda y: np.sinh(y) * width + middle,
-        ),
-    )
+    scale = lambda x: np.arcsinh((x - middle) / width), lambda y: np.sinh(y) * width + middle
+    axes.set_xscale("function", functions=scale)
     axes.legend(frameon=False)
     return figure
 
@@ -154,14 +151,11 @@ def roc(outcome: Outcome) -> Figure:
     from sklearn.metrics import roc_curve
 
     figure, axes = _axes("false positive rate", "true positive rate (recall)", 5.4)
-    metrics = outcome.metrics
     fpr, tpr, _ = roc_curve(outcome.labels, outcome.scores)
-    auroc, (low, high) = metrics["auroc"], metrics["auroc_interval"]
+    auroc, (low, high) = outcome.metrics["auroc"], outcome.metrics["auroc_interval"]
     axes.plot(fpr, tpr, color=BLUE, label=f"AUROC {auroc:.3f} (95 %: {low:.3f} to {high:.3f})")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="chance")
-    if at := metrics.get("at_threshold"):
-        place = at["false_positive_rate"], at["recall"]
-        axes.plot(*place, "o", color=ORANGE, label="at the threshold")
+    _mark_threshold(axes, outcome, "false_positive_rate", "recall")
     axes.set_aspect("equal")
     axes.legend(frameon=False, loc="lower right")
     return figure
@@ -171,17 +165,19 @@ def precision_recall(outcome: Outcome) -> Figure:
     from sklearn.metrics import precision_recall_curve
 
     figure, axes = _axes("recall", "precision", 5.4)
-    metrics = outcome.metrics
     precision, recall, _ = precision_recall_curve(outcome.labels, outcome.scores)
-    label = f"average precision {metrics['average_precision']:.3f}"
-    axes.plot(recall, precision, color=BLUE, label=label)
-    chance = metrics["prevalence"]
+    average, chance = outcome.metrics["average_precision"], outcome.metrics["prevalence"]
+    axes.plot(recall, precision, color=BLUE, label=f"average precision {average:.3f}")
     axes.axhline(chance, color=GREY, linestyle=":", label=f"chance {chance:.3f}")
-    if at := metrics.get("at_threshold"):
-        axes.plot(at["recall"], at["precision"], "o", color=ORANGE, label="at the threshold")
+    _mark_threshold(axes, outcome, "recall", "precision")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     axes.legend(frameon=False, loc="lower left")
     return figure
+
+
+def _mark_threshold(axes: Axes, outcome: Outcome, x: str, y: str) -> None:
+    if at := outcome.metrics.get("at_threshold"):
+        axes.plot(at[x], at[y], "o", color=ORANGE, label="at the threshold")
 
 
 def _scatter(axes: Axes, name: str, x: np.ndarray, y: np.ndarray, **style: Any) -> None:

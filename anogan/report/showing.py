@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,8 @@ from anogan.evaluation.best import Picture
 from anogan.evaluation.names import picture_name
 from anogan.evaluation.outcome import Outcome
 from anogan.evaluation.result_folder import REPORT, SHEET
-from anogan.method.threshold import told
 from anogan.report import page, plots
-from anogan.report.facts import decided_by, facts
+from anogan.report.facts import decided_by
 from anogan.report.pictures import View, detection_panel, view
 from anogan.report.sheet import SIDE, Cell, contact_sheet
 from anogan.report.text import fitting
@@ -56,13 +55,13 @@ class Shown:
         outcome = self.outcome
         file, label, kind = map(fitting, outcome.known(index))
         place = outcome.place(index)
-        score, threshold, normal = outcome.scores[place], outcome.threshold, outcome.normal
+        score, threshold = outcome.scores[place], outcome.threshold
         title = f"{file}{f' ({kind or label})' if kind or label else ''}\nanomaly score {score:.4g}"
         if threshold is not None:
             called = "anomalous" if score > threshold else "normal"
             title += f", {called} (threshold {threshold:.4g})"
-        if normal is not None:
-            title += f"; {told(int(normal.as_high([score])[0]), len(normal.scores))}"
+        if rarity := outcome.rarity(place):
+            title += f"; {rarity}"
         return f"{title}\n{decided_by(outcome.contributions(place))}"
 
 
@@ -76,7 +75,7 @@ def write(
         panels(folder / "pictures", shown, {"most": most, "least": least[::-1]})
         sheet(folder / SHEET, shown.outcome)
         gallery = dict.fromkeys(groups["most"] + groups["nearest"] + groups["least"])
-        report(folder / REPORT, shown, list(gallery), drawn.result)
+        report(folder / REPORT, shown, gallery, drawn.result)
 
 
 def panels(folder: Path, shown: Shown, groups: dict[str, list[int]]) -> None:
@@ -114,32 +113,12 @@ def _cell(outcome: Outcome, place: int) -> Cell | None:
 
 
 def report(
-    path: Path, shown: Shown, gallery: Sequence[int], drawn: Callable[[], dict[str, Path]]
+    path: Path, shown: Shown, gallery: Iterable[int], drawn: Callable[[], dict[str, Path]]
 ) -> None:
     """The page; gallery: indices of the images in it; drawn: waits for {title: PNG of a plot}."""
-    outcome, order = shown.outcome, shown.outcome.order
-    images, normal, columns = outcome.images, outcome.normal, outcome.rows.columns
-    known = [outcome.known(i) for i in outcome.rows.indices[order]]
-    rows = {
-        "file": [file for file, _, _ in known],
-        "label": None if images.labels is None else [label for _, label, _ in known],
-        "kind": None if images.kinds is None else [kind for _, _, kind in known],
-        "score": outcome.scores[order],
-        "as_high": None if normal is None else normal.as_high(outcome.scores[order]),
-        "terms": {name: columns[name][order] for name in outcome.heaviest},
-    }
-    rank = np.argsort(order)
 
-    def card(index: int) -> page.Card:
-        place = outcome.place(index)
-        original, overlay, reconstruction = map(page.webp, shown.view(index, ON_PAGE))
-        reason = decided_by(outcome.contributions(place))
-        return page.Card(int(rank[place]), original, overlay, reconstruction, reason)
+    def pictures(index: int) -> tuple[int, Sequence[bytes]]:
+        return shown.outcome.place(index), [page.webp(part) for part in shown.view(index, ON_PAGE)]
 
-    decision = {} if outcome.threshold is None else {"threshold": outcome.threshold}
-    if normal is not None:
-        decision["held_out"] = len(normal.scores)
-    cards, metrics = sorted(PAINTERS.map(card, gallery)), outcome.metrics
-    title = f"Anomaly test of {metrics['dataset']}"
-    has_masks = shown.read_mask is not None
-    page.write(path, title, facts(metrics), rows, cards, drawn(), decision, has_masks)
+    cards = dict(PAINTERS.map(pictures, gallery))
+    page.write(path, shown.outcome, cards, drawn(), shown.read_mask is not None)
