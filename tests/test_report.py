@@ -44,6 +44,7 @@ def outcome(rows):
     )
     columns = {name: np.random.default_rng(1).random(COUNT) for name in COLUMNS}
     columns["score"] = rows["score"]
+    columns["peak_contribution"] = columns["peak"] + 9
     low = rows["score"].min()
     normal = NormalScores([low - 1, *np.linspace(low + 0.01, 1.5, 99)])
     metrics = {
