@@ -85,10 +85,9 @@ def split(arguments: list[str]) -> dict[str, float]:
 
         return call
 
-    import main
     from anogan.cli import run as command_line
     from anogan.cli import score
-    from anogan.cli.options import Options
+    from anogan.cli.parser import parse
     from anogan.runs.start_up import UNUSED, import_tensorflow
 
     import_tensorflow(*UNUSED)
@@ -99,7 +98,7 @@ def split(arguments: list[str]) -> dict[str, float]:
     DCGAN.keep_calibration = timed("calibration", DCGAN.keep_calibration)
     score.Results.finish = timed("pictures", score.Results.finish)
     with contextlib.redirect_stdout(io.StringIO()):
-        command_line.run(Options(**vars(main.parser().parse_args(arguments))))
+        command_line.run(parse(arguments))
     seconds["scoring"] = time.process_time() - sum(seconds.values())
     return seconds
 
