@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import anogan
 import main
 from anogan.cli import paths, score, train
 from anogan.cli import run as command_line
 from anogan.cli.options import Options
+from anogan.cli.parser import EXAMPLES, parse
 from anogan.config import Config
 from anogan.data import folders
 from anogan.errors import UserError
@@ -99,7 +101,7 @@ def test_every_flag_has_its_default_or_meaning_in_help(capsys):
     ],
 )
 def test_switches_take_all_usual_forms(words, value):
-    assert main.parser().parse_args(words).train is value
+    assert parse(words).train is value
 
 
 @pytest.mark.parametrize(
@@ -157,19 +159,25 @@ def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
 
 
 def test_every_command_of_the_readme_is_valid():
-    text = (ROOT / "README.md").read_text() + main.EXAMPLES
+    text = (ROOT / "README.md").read_text() + EXAMPLES
     commands = re.findall(r"python\S* main\.py (.*)", text)
     assert len(commands) > 30
     for command in commands:
         words = shlex.split(re.split(r" \||   |`", command)[0], comments=True)
-        p = main.parser()
         if words != ["--help"]:
-            main.check(p, p.parse_args(words))
+            parse(words)
 
 
 def test_a_threshold_may_be_negative_and_written_with_an_exponent():
     for text in ("-1e3", "-.5", "-2", "-1.5E-3"):
-        assert main.parser().parse_args(["--threshold", text]).threshold == float(text)
+        assert parse(["--anomaly_test", "--threshold", text]).threshold == float(text)
+
+
+def test_the_version_stands_in_one_place(capsys):
+    assert exit_code(["--version"]) == 0
+    assert capsys.readouterr().out == f"AnoGAN {anogan.__version__}\n"
+    assert f"\nversion: {anogan.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {anogan.__version__} - " in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_closed_streams_are_no_bug(here):
@@ -377,9 +385,9 @@ def test_normal_images_in_sub_folders_of_other_names_are_all_trained_on(tmp_path
 def test_runs_have_safe_names_of_their_own(here, zeros):
 
     def named(*words):
-        args = main.parser().parse_args(["--train", *words])
-        args.dataset = paths.dataset_name(args)
-        folder = paths.run_folder(args)
+        options = parse(["--train", *words])
+        options = dataclasses.replace(options, dataset=paths.dataset_name(options))
+        folder = paths.run_folder(options)
         return folder, paths.output_name(folder)
 
     for name in ("bottle/good", "cable/good", "cable_good"):
@@ -416,7 +424,7 @@ def test_runs_have_safe_names_of_their_own(here, zeros):
 
 def test_a_run_of_all_digits_is_not_that_of_one_and_former_nested_runs_are_found(here):
     def folder(*words):
-        return paths.run_folder(Options(**vars(main.parser().parse_args([*words]))))
+        return paths.run_folder(parse(words))
 
     for name in ("mnist", "bottle/train/good"):
         (here / "checkpoints" / name).mkdir(parents=True)
@@ -605,6 +613,7 @@ def test_an_unfinished_model_is_told(run, capsys, caplog):
     assert (metrics["step"], metrics["total_steps"], metrics["dataset"]) == (6, 13, "zeros")
     assert metrics["run"] == "checkpoints/zeros" and metrics["search"] == "encoder"
     assert {"tensorflow", "keras", "numpy"} <= metrics["versions"].keys()
+    assert metrics["versions"]["anogan"].startswith(anogan.__version__)
     page = (folder / "report.html").read_text()
     assert "step 6 of 13" in page and "not trained to its end" in page
 
@@ -920,7 +929,7 @@ def test_values_of_all_training_images_make_the_range_that_scoring_uses(tmp_path
         save(tmp_path / "data" / "ct" / f"{i:02d}.tiff", ramp * (2 if i == 7 else 1))
     save(tmp_path / "test_data" / "a.tiff", ramp * 2)
     save(tmp_path / "test_data" / "b.tiff", ramp * 4)
-    args = main.parser().parse_args(["--dataset", "ct", "--train", *NETS])
+    args = parse(["--dataset", "ct", "--train", *NETS])
     train.new_config(args).save(tmp_path)
     config = Config.load(tmp_path)
     assert config.value_range == (-2000, 800) and config.channels == 1
@@ -1034,7 +1043,7 @@ def test_a_run_that_another_training_has_changed_before_the_lock_is_not_gone_on_
 
 def test_no_two_data_sets_share_a_run(here):
     def folder(*words):
-        return paths.run_folder(Options(**vars(main.parser().parse_args([*words]))))
+        return paths.run_folder(parse(words))
 
     def saved(run, dataset):
         Config(dataset=dataset).save(here / "checkpoints" / run)
