@@ -44,8 +44,8 @@ from anogan.cli.score import prepare_test  # noqa: E402
 from anogan.cli.train import new_config, run_config, training_images  # noqa: E402
 from anogan.config import Config  # noqa: E402
 from anogan.data import mnist  # noqa: E402
-from anogan.data.folders import layout  # noqa: E402
 from anogan.data.image_set import ImageSet  # noqa: E402
+from anogan.data.layouts import layout  # noqa: E402
 from anogan.evaluation import metrics  # noqa: E402
 from anogan.method.scoring import (  # noqa: E402
     LEARNING_RATE,

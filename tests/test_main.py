@@ -26,7 +26,7 @@ from anogan.cli import run as command_line
 from anogan.cli.options import Options
 from anogan.cli.parser import EXAMPLES, parse
 from anogan.config import Config
-from anogan.data import folders
+from anogan.data.folders import find_images
 from anogan.errors import UserError
 from anogan.evaluation.results import Results
 from anogan.report import plots
@@ -379,7 +379,7 @@ def test_normal_images_in_sub_folders_of_other_names_are_all_trained_on(tmp_path
 
     for name in ("a/good/1.png", "a/normal/2.png", "b/good/3.png"):
         save(tmp_path / name, zeros[0])
-    assert len(folders.image_folder(tmp_path, None, 16, 16, 1, training=True)) == 3
+    assert len(find_images(tmp_path, training=True).names) == 3
 
 
 def test_runs_have_safe_names_of_their_own(here, zeros):

@@ -16,7 +16,7 @@ from PIL import Image
 import main
 from anogan.cli.options import Options
 from anogan.cli.paths import test_places as places_of
-from anogan.data.folders import image_folder
+from anogan.data.folders import Selection, find_images
 from anogan.errors import UserError
 from anogan.runs import progress as progress_module
 from anogan.runs.quiet import without_startup_lines
@@ -112,7 +112,7 @@ def test_where_results_of_files_go(tmp_path, monkeypatch):
 @pytest.mark.unit
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nosuch.png does not exist: name a file or folder"):
-        image_folder(tmp_path, None, 8, 8, 1, chosen=("nosuch.png",))
+        find_images(tmp_path, Selection(chosen=("nosuch.png",)))
 
 
 @pytest.mark.unit

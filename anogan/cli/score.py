@@ -15,7 +15,8 @@ from anogan.cli.paths import Places, strictly_inside, test_places
 from anogan.cli.printing import print_line, print_skipped, print_warnings
 from anogan.cli.trained import calibrate, only_chief
 from anogan.config import Config
-from anogan.data import folders, image_set, mnist
+from anogan.data import image_set, mnist
+from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.image_set import ImageSet
 from anogan.data.labels import labelled
 from anogan.data.masks import Masks
@@ -51,16 +52,13 @@ def test_images(options: Options, config: Config, places: Places) -> ImageSet:
         classes = (config.normal_class, config.anomaly_class)
         images = mnist.mnist(options.data_dir, "test", *classes, config.height, config.width)
     else:
-        images = folders.image_folder(
-            places.images,
+        wanted = Selection(
             options.input_fname_pattern,
-            *config.shape,
-            crop=config.crop,
-            value_range=config.value_range,
-            labelled=not (options.labels or places.chosen),
-            exclude=strictly_inside(places.images, places.results, places.masks),
+            excluded=tuple(strictly_inside(places.images, places.results, places.masks)),
             chosen=places.chosen,
         )
+        by_folder = not (options.labels or places.chosen)
+        images = image_folder(find_images(places.images, wanted), config.form, by_folder)
         if options.labels:
             images = labelled(images, options.labels, places.images)
     image_set.require(images, 1, "images to score")

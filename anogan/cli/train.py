@@ -20,14 +20,14 @@ from anogan.cli.printing import print_line, print_skipped, print_warnings
 from anogan.cli.settings import contradictions, settings, sizes
 from anogan.cli.trained import calibrate, connect, only_chief
 from anogan.config import FILE_NAME, FREE, Config, preset
-from anogan.data import drop_list, folders, image_set, mnist, scale
-from anogan.data.folders import list_images
+from anogan.data import drop_list, image_set, mnist, scale
+from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.image_set import ImageSet
+from anogan.data.probing import find_range, probe
 from anogan.errors import UserError
 from anogan.method import suspicious
 from anogan.runs import distributed, estimate
 from anogan.runs.files import clear_temporaries
-from utils import find_range, probe
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
     from model import DCGAN
@@ -46,12 +46,8 @@ def new_config(options: Options) -> Config:
         if given.get("channels") == 3:
             raise UserError("mnist images are grey: leave --channels out")
     else:
-        folder = training_folder(options)
-        names, *_ = folders.without(
-            options.drop, list_images(folder, options.input_fname_pattern).names, folder
-        )
-        names = image_set.thin(names, options.train_size)
-        paths = [folder / name for name in names]
+        wanted = Selection(options.input_fname_pattern, drop=options.drop, limit=options.train_size)
+        paths = find_images(training_folder(options), wanted).paths()
         some = image_set.thin(paths, PROBED)
         channels, deep = probe(some)
         found = {"channels": channels}
@@ -61,7 +57,7 @@ def new_config(options: Options) -> Config:
     return preset(options.preset or "default", **{**found, **given})
 
 
-def _scale(options: Options, some: list[Path], channels: int) -> dict[str, Any]:
+def _scale(options: Options, some: list[str], channels: int) -> dict[str, Any]:
     """Size and window as the images want them, as far as no flag gives them."""
     given = sizes(options)
     if options.window == 0 or (options.window is None and (given or options.preset == "classic")):
@@ -84,18 +80,14 @@ def training_images(options: Options, config: Config, dropped: Collection[str] =
         )
     else:
         folder = training_folder(options)
-        images = folders.image_folder(
-            folder,
+        wanted = Selection(
             config.pattern or None,
-            *config.shape,
-            crop=config.crop,
-            value_range=config.value_range,
-            training=True,
-            exclude=strictly_inside(folder, options.test_result_dir, options.mask_dir),
-            limit=limit,
+            excluded=tuple(strictly_inside(folder, options.test_result_dir, options.mask_dir)),
             drop=options.drop,
-            dropped=dropped,
+            dropped=tuple(dropped),
+            limit=limit,
         )
+        images = image_folder(find_images(folder, wanted, training=True), config.form)
     return images
 
 
