@@ -12,49 +12,62 @@ import signal
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the rest loads Ctrl-C just ends it
 
-import io
-import logging
+import contextlib
+import dataclasses
 import os
 import sys
 
+from anogan.cli.options import Options
 from anogan.cli.parser import parse
+from anogan.cli.printing import print_line, set_up_console
 from anogan.errors import UserError
 from anogan.runs.distributed import handled, lost, start_anew
 from anogan.runs.files import printable
 from anogan.runs.start_up import leave, open_streams
 
 
-class OneLine(logging.Formatter):
-    """A line for each record, whatever names of files it holds."""
+def run(options: Options) -> int:
+    """Do what the flags ask for, or else draw samples; return the exit code.
 
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+    What can be wrong is looked at first, before TensorFlow's slow import and the training.
+    """
+    if options.compare:
+        from anogan.evaluation import compare  # without TensorFlow
+
+        for line in compare.compared(*options.compare):
+            print_line(line)
+        return 0
+    from anogan.cli import deploy, draw, load, paths, score, train  # slow
+
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr if options.json else out):
+        dataset = paths.dataset_name(options.data_dir, options.dataset)
+        options = dataclasses.replace(options, dataset=dataset)
+        source = train.prepare(options) if options.train else load.prepare(options)
+        plans = (
+            score.prepare(options, source, out),
+            draw.prepare(options, source),
+            deploy.prepare_export(options, source),
+            deploy.prepare_serving(options),
+        )
+        model = source.execute()
+        codes = [plan.execute(model) for plan in plans if plan]
+        model.workers.wait()  # a worker that leaves early looks lost
+    return max(codes, default=0)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, 1 for a user's error, 3 as --fail_on_anomaly says, 130 after Ctrl-C.
+    """Return the exit code: 0, 1 for a user's error, 3 as --fail_on_anomaly says, 130 after Ctrl-C.
 
     Wrong arguments exit with 2.
     """
     options = parse(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console may lack the letters of a file's name
-            stream.reconfigure(errors="backslashreplace")
-    console = logging.StreamHandler()
-    console.setFormatter(OneLine("%(levelname)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[console])
+    set_up_console()
     try:
         with handled(signal.default_int_handler, signal.SIGTERM):  # saves, as Ctrl-C does
-            if options.compare:
-                from anogan.evaluation import compare  # without TensorFlow
-
-                print(*map(printable, compare.compared(*options.compare)), sep="\n")
-                return 0
-            from anogan.cli import run  # slow: only when the arguments are good
-
             try:
-                return run.run(options)
+                return run(options)
             except Exception as error:
                 if options.strategy != "multiworker" or not lost(error):
                     raise

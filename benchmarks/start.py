@@ -85,8 +85,8 @@ def split(arguments: list[str]) -> dict[str, float]:
 
         return call
 
-    from anogan.cli import run as command_line
-    from anogan.cli import score
+    import main
+    from anogan.cli import load, score
     from anogan.cli.parser import parse
     from anogan.runs.start_up import UNUSED, import_tensorflow
 
@@ -94,11 +94,11 @@ def split(arguments: list[str]) -> dict[str, float]:
     from model import DCGAN
 
     seconds["import"] = time.process_time()
-    command_line.load = timed("load", command_line.load)
+    load.LoadPlan.execute = timed("load", load.LoadPlan.execute)
     DCGAN.keep_calibration = timed("calibration", DCGAN.keep_calibration)
     score.Results.finish = timed("pictures", score.Results.finish)
     with contextlib.redirect_stdout(io.StringIO()):
-        command_line.run(parse(arguments))
+        main.run(parse(arguments))
     seconds["scoring"] = time.process_time() - sum(seconds.values())
     return seconds
 

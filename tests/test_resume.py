@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image
 
 from anogan.cli.options import Options
-from anogan.cli.score import prepare_test
+from anogan.cli.run import Devices, Run
+from anogan.cli.score import prepare
 from anogan.data.folders import find_images, image_folder
 from anogan.data.masks import Masks
 from anogan.errors import UserError
@@ -287,13 +289,14 @@ def test_a_folder_of_maps_that_is_a_link_is_told_before_anything_is_scored(train
 
 
 def test_results_go_through_a_link_only_where_the_user_named_it(trained, test_data):
+    run = Run(trained.folder, trained.config, Devices("none", "float32", True))
     places = {"test_dir": [str(test_data / "test")], "data_dir": str(test_data)}
     (test_data / "elsewhere").mkdir()
     (test_data / "test" / "test_result").symlink_to(test_data / "elsewhere")
     with pytest.raises(UserError, match="test_result is a link.*--test_result_dir"):
-        prepare_test(Options(anomaly_test=True, **places), trained.config)
+        prepare(Options(anomaly_test=True, **places), run, sys.stdout)
     given = str(test_data / "test" / "test_result")
-    prepare_test(Options(anomaly_test=True, test_result_dir=given, **places), trained.config)
+    prepare(Options(anomaly_test=True, test_result_dir=given, **places), run, sys.stdout)
 
 
 def test_new_scores_are_never_beside_an_old_report(trained, test_data, monkeypatch):

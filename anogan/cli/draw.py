@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anogan.cli.options import Options
 from anogan.cli.paths import output_name
 from anogan.cli.printing import print_line
-from anogan.runs.files import unused_path
+from anogan.cli.run import Run
+from anogan.runs.files import require_writable, unused_path
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
     from model import DCGAN
 
 
-def sample_folder(options: Options, model: DCGAN) -> Path:
-    """Where pictures of what this run's model draws go."""
-    assert model.folder  # from which it was loaded, or to which it was saved
-    return Path(options.sample_dir) / output_name(model.folder)
+@dataclass(frozen=True)
+class DrawPlan:
+    """What to draw, and where."""
+
+    folder: Path
+    count: int  # of samples
+    seed: int | None
+    visualize: bool  # more than samples
+
+    def execute(self, model: DCGAN) -> int:
+        """Draw samples; for --visualize an interpolation in z and early beside present images."""
+        if not model.workers.chief:
+            return 0
+        from anogan.report import pictures  # Matplotlib is slow to load
+
+        path = unused_path(self.folder, "samples.png")
+        pictures.samples(path, model, self.count, self.seed)
+        if not self.visualize:
+            print_line(f"{self.count} samples in {path}")
+            return 0
+        pictures.interpolation(unused_path(self.folder, "interpolation.png"), model)
+        early, now = pictures.early_and_now(unused_path(self.folder, "early_and_now.png"), model)
+        print_line(
+            f"mean anomaly score of G's first images {early:.3f}, of its present ones {now:.3f}"
+        )
+        print_line(f"pictures in {self.folder}")
+        return 0
 
 
-def visualize(options: Options, model: DCGAN) -> None:
-    """A grid of samples, an interpolation in z, and early beside present images, scored."""
-    from anogan.report import pictures  # Matplotlib is slow to load
-
-    folder = sample_folder(options, model)
-    path = unused_path(folder, "samples.png")
-    pictures.samples(path, model, options.generate_test_images, options.seed)
-    pictures.interpolation(unused_path(folder, "interpolation.png"), model)
-    early, now = pictures.early_and_now(unused_path(folder, "early_and_now.png"), model)
-    print_line(f"mean anomaly score of G's first images {early:.3f}, of its present ones {now:.3f}")
-    print_line(f"pictures in {folder}")
-
-
-def draw_samples(options: Options, model: DCGAN) -> None:
-    """A grid of samples in a file of its own."""
-    from anogan.report import pictures
-
-    path = unused_path(sample_folder(options, model), "samples.png")
-    pictures.samples(path, model, options.generate_test_images, options.seed)
-    print_line(f"{options.generate_test_images} samples in {path}")
+def prepare(options: Options, run: Run) -> DrawPlan | None:
+    """Return what --visualize asks for, or else samples where nothing is asked for; or None."""
+    deploys = options.export or options.serve is not None
+    if (options.train or options.anomaly_test or deploys) and not options.visualize:
+        return None
+    require_writable(options.sample_dir)
+    folder = Path(options.sample_dir) / output_name(run.folder)
+    return DrawPlan(folder, options.generate_test_images, options.seed, options.visualize)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from anogan.cli.options import Options
 from anogan.cli.paths import Places, strictly_inside, test_places
-from anogan.cli.printing import print_line, print_skipped, print_warnings
-from anogan.cli.trained import calibrate, only_chief
+from anogan.cli.printing import (
+    print_line,
+    print_outliers,
+    print_search,
+    print_skipped,
+    print_warnings,
+)
+from anogan.cli.run import Devices, Run
+from anogan.cli.settings import search_of, threshold_of
 from anogan.config import Config
 from anogan.data import image_set, mnist
 from anogan.data.folders import Selection, find_images, image_folder
@@ -36,14 +44,75 @@ PRINTED = 20  # images whose score is printed
 ANOMALOUS = 3  # exit code of --fail_on_anomaly
 
 
-class Test(NamedTuple):
-    """What is to be scored, and how to decide; all that can be wrong with it was looked at."""
+@dataclass(frozen=True)
+class ScorePlan:
+    """What --anomaly_test needs; all that can be wrong with it was looked at."""
 
     images: ImageSet
     masks: Masks | None
     threshold: Threshold
     folder: Path  # for the results
-    lines: list[str]  # for the user to read
+    notes: list[str]  # for the user to read
+    search: tuple[str | None, int | None, float]
+    batch_size: int
+    save_maps: bool
+    report: bool
+    fail_on_anomaly: bool
+    json: TextIO | None  # where JSON goes; None: nowhere
+    devices: Devices
+
+    def execute(self, model: DCGAN) -> int:
+        """Score the images and write the results; return the exit code."""
+        with self.devices.only_writer(self.folder, "scoring", "--test_result_dir"):
+            return _anomaly_test(self, model)
+
+
+def prepare(options: Options, run: Run, out: TextIO) -> ScorePlan | None:
+    """Find all that scoring needs besides the model; None where it is not asked for.
+
+    out: for JSON. UserError for what cannot be had.
+    """
+    if not options.anomaly_test:
+        return None
+    places = test_places(options, run.config)
+    images, threshold = test_images(options, run.config, places), threshold_of(options)
+    if threshold.uses_labels and (images.labels is None or len(set(images.labels)) < 2):
+        raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
+    masks, mask_note = masks_of(places, images, run.config, required=bool(options.mask_dir))
+    if not options.test_result_dir and places.results.is_symlink():
+        raise UserError(
+            f"{places.results} is a link, and results would be written where it leads: remove it, "
+            "or name the folder for the results with --test_result_dir"
+        )
+    Output(places.results, FILES)
+    require_writable(places.results)
+    layout = f"{places.images.parent} has the layout of MVTec AD: scoring {places.images}"
+    notes = [layout] * places.has_layout + mask_note + images.left_out
+    return ScorePlan(
+        *(images, masks, threshold, places.results, notes, search_of(options)),
+        *(options.test_batch_size, options.save_maps, options.report, options.fail_on_anomaly),
+        *(out if options.json else None, run.devices),
+    )
+
+
+def masks_of(
+    places: Places, images: ImageSet, config: Config, required: bool
+) -> tuple[Masks | None, list[str]]:
+    """Return the masks, None where none can be used, and what the user should know of them.
+
+    UserError where they are required and cannot be used.
+    """
+    if not places.masks:
+        return None, []
+    if os.path.realpath(places.masks) == os.path.realpath(places.images):
+        raise UserError(f"{places.masks} holds images and masks: put the masks into another folder")
+    try:
+        masks = Masks(places.masks, images, config.crop)
+        return masks, [masks.check()]
+    except UserError as error:
+        if required:
+            raise
+        return None, [f"no pixel measures: {error}"]
 
 
 def test_images(options: Options, config: Config, places: Places) -> ImageSet:
@@ -67,60 +136,18 @@ def test_images(options: Options, config: Config, places: Places) -> ImageSet:
     return images
 
 
-def threshold_of(options: Options) -> Threshold:
-    return Threshold(
-        options.threshold,
-        Threshold.target_fpr if options.target_fpr is None else options.target_fpr,
-        options.threshold_from or Threshold.rule,
-    )
-
-
-def prepare_test(options: Options, config: Config) -> Test:
-    """Everything that scoring needs and the model does not; UserError where it cannot be had."""
-    places = test_places(options, config)
-    images, lines = test_images(options, config, places), []
-    if places.has_layout:
-        lines = [f"{places.images.parent} has the layout of MVTec AD: scoring {places.images}"]
-    threshold = threshold_of(options)
-    if threshold.uses_labels and (images.labels is None or len(set(images.labels)) < 2):
-        raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
-    masks = None
-    if places.masks and os.path.realpath(places.masks) == os.path.realpath(places.images):
-        raise UserError(f"{places.masks} holds images and masks: put the masks into another folder")
-    if places.masks:
-        try:
-            masks = Masks(places.masks, images, config.crop)
-            lines.append(masks.check())
-        except UserError as error:
-            if options.mask_dir:
-                raise
-            masks = None
-            lines.append(f"no pixel measures: {error}")
-    if not options.test_result_dir and places.results.is_symlink():
-        raise UserError(
-            f"{places.results} is a link, and results would be written where it leads: remove it, "
-            "or name the folder for the results with --test_result_dir"
-        )
-    Output(places.results, FILES)
-    require_writable(places.results)
-    return Test(images, masks, threshold, places.results, lines + images.left_out)
-
-
-def anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None = None) -> int:
-    """Scores the test images and writes the results, and JSON to `out`; the exit code."""
-    with only_chief(options, test.folder, "scoring", "--test_result_dir"):
-        return _anomaly_test(options, model, test, out)
-
-
-def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None) -> int:
-    images, team, folder = test.images, model.workers, test.folder
-    for line in test.lines:
+def _anomaly_test(plan: ScorePlan, model: DCGAN) -> int:
+    images, team, folder = plan.images, model.workers, plan.folder
+    for line in plan.notes:
         print_line(line, team)
     print_line(f"scoring {len(images)} images", team)
-    search = options.search, options.test_epoch, options.test_learning_rate
-    calibration = calibrate(model, team, *search)
+    search, held_out = plan.search, len(model.images.held_out)
+    calibration = model.keep_calibration(
+        *search, begin=lambda: print_search(model.way(*search), held_out, team)
+    )
+    print_outliers(calibration, team)
     print_line(told_expected(calibration.expected), team)
-    batch_size = min(options.test_batch_size, len(images))
+    batch_size = min(plan.batch_size, len(images))
 
     def detect(batch: np.ndarray) -> Detection:
         return model.anomaly_detector(batch, *search, batch_size, calibration)
@@ -130,20 +157,20 @@ def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None
         images,
         model,
         calibration,
-        test.threshold,
-        test.masks,
-        options.save_maps,
+        plan.threshold,
+        plan.masks,
+        plan.save_maps,
         way=search,
         batch_size=batch_size * team.devices,
         detect=detect,
-        report=options.report,
+        report=plan.report,
     )
-    if test.threshold.too_fine_for(results.normal):
+    if plan.threshold.too_fine_for(results.normal):
         count = len(calibration.scores)
         logging.getLogger(__name__).warning(
             "--target_fpr %g is finer than %d held-out normal images can show (1 in %d): "
             "the threshold is extrapolated",
-            test.threshold.target_fpr,
+            plan.threshold.target_fpr,
             count,
             count,
         )
@@ -160,7 +187,7 @@ def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None
         bar.close()
         results.gather()
         if team.chief:
-            if options.report:
+            if plan.report:
                 print_line("drawing pictures, plots and the report")
             metrics = results.finish()
     print_skipped(images)
@@ -170,18 +197,18 @@ def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None
     decisions = results.decisions(metrics["threshold"])
     print_decisions(decisions)
     print_metrics(metrics)
-    if options.report:
+    if plan.report:
         print_line(f"scores in {folder / 'scores.csv'}, pictures in {folder / 'pictures'}")
         print_line(f"report: {folder / 'report.html'}")
     else:
         print_line(f"scores in {folder / 'scores.csv'}")
-    if out:
+    if plan.json:
         skipped = [{"file": name, "reason": reason} for name, reason in images.skipped]
         summary = {"summary": {**metrics, "skipped_files": skipped, "results": str(folder)}}
         for found in (*(decision._asdict() for decision in decisions), summary):
-            print(json.dumps(found), file=out)
-        out.flush()
-    return exit_code(decisions, images) if options.fail_on_anomaly else 0
+            print(json.dumps(found), file=plan.json)
+        plan.json.flush()
+    return exit_code(decisions, images) if plan.fail_on_anomaly else 0
 
 
 def print_decisions(decisions: list[Decision]) -> None:
