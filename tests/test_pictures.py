@@ -1,5 +1,7 @@
 """Pictures of results: in the original's aspect, with the true mask, names and the threshold."""
 
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ def test_true_mask_and_pixel_threshold_are_outlined_where_they_are(parts):
 def test_without_masks_nothing_is_cyan_and_a_lost_original_is_shown_as_it_was_scored(parts):
     scored, _ = parts
     kept = picture(scored.images)
-    (scored.masks.images._source.folder / "a.png").unlink()
+    Path(scored.images.path(0)).unlink()
     shown = view_of(scored, 0, kept, 320)
     assert shown.original.shape == (160, 160, 3) and not has(shown.overlay, CYAN).any()
     np.testing.assert_array_equal(shown.original[::5, ::5, :1], kept.query)
