@@ -6,6 +6,7 @@ import argparse
 import os
 
 from anogan.cli.options import spelt
+from anogan.config import LARGEST_WINDOW
 from anogan.runs.files import printable
 
 FOLDERS = (
@@ -32,7 +33,7 @@ USED_BY = (
 
 
 def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """What single flags cannot say; ends with exit code 2."""
+    """End with exit code 2 where flags do not go together, which each by itself cannot show."""
     is_mnist = args.dataset == "mnist"
     if args.normal_class is not None and args.anomaly_class is not None:
         p.error("--normal_class and --anomaly_class exclude each other: give one")
@@ -45,10 +46,13 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if is_mnist and args.window:
         p.error("--window is for larger images than mnist's 28 x 28: leave it out")
     for flag in ("output_height", "output_width"):
-        if (getattr(args, flag) or 0) > 256 and not args.window:
-            p.error(f"--{flag} must be at most 256 where images are seen whole: add --window 64")
-    if args.window and not 16 <= args.window <= 256:
-        p.error(f"--window must be 0 or from 16 to 256, not {args.window}")
+        if (getattr(args, flag) or 0) > LARGEST_WINDOW and not args.window:
+            p.error(
+                f"--{flag} must be at most {LARGEST_WINDOW} where images are seen whole: "
+                "add --window 64"
+            )
+    if args.window and not 16 <= args.window <= LARGEST_WINDOW:
+        p.error(f"--window must be 0 or from 16 to {LARGEST_WINDOW}, not {args.window}")
     if is_mnist and not {args.input_height, args.input_width} <= {None, 28}:
         p.error("mnist images are 28 x 28: leave --input_height and --input_width out")
     if args.train and not is_mnist and not args.crop and (args.input_height or args.input_width):
@@ -85,7 +89,7 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def check_used(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends with exit code 2 where a flag would do nothing."""
+    """End with exit code 2 where a flag would do nothing."""
     asked = {name for name in COMMANDS if given(p, args, name)}
     others = {name for name in vars(args) if given(p, args, name)} - {"compare"}
     if args.compare and others:
@@ -99,13 +103,13 @@ def check_used(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def given(p: argparse.ArgumentParser, args: argparse.Namespace, name: str) -> bool:
-    """Whether a flag says other than its default; a port or a number of 0 may."""
+    """Return whether a flag says other than its default; a port or a number of 0 may."""
     value = getattr(args, name)
     return value is not None and value != p.get_default(name)
 
 
 def is_utf8(text: str) -> bool:
-    """Names of files may hold bytes that are none, which Python keeps as surrogates."""
+    """Return whether a name is text: it may hold other bytes, which Python keeps as surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -161,7 +161,7 @@ def test_places(options: Options, config: Config) -> Places:
 
 
 def may_be_folder(path: str) -> bool:
-    """Whether there is a folder of that name, or nothing, and the name is not that of an image."""
+    """Return whether there is a folder of that name, or nothing and no image's name."""
     return os.path.isdir(path) or not (os.path.lexists(path) or is_image_name(path))
 
 

@@ -116,7 +116,7 @@ def masks_of(
 
 
 def test_images(options: Options, config: Config, places: Places) -> ImageSet:
-    """The ImageSet to score: see test_places; for mnist, if none is given, its own."""
+    """Return the images to score: see test_places; for mnist, if none is given, its own."""
     if config.dataset == "mnist" and not options.test_dir:
         classes = (config.normal_class, config.anomaly_class)
         images = mnist.mnist(options.data_dir, "test", *classes, config.height, config.width)
