@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import main
-from anogan.cli import run
 from anogan.cli.printing import print_line
 from anogan.data.image_set import ImageSet
 from anogan.data.labels import labelled
@@ -44,11 +43,11 @@ def test_a_name_can_neither_steer_the_terminal_nor_forge_a_line(capsys, monkeypa
 
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr(run, "run", fails)
+    monkeypatch.setattr(main, "run", fails)
     assert main.main([]) == 1
-    monkeypatch.setattr(run, "run", lambda _: os.stat("missing\n\x1b"))
+    monkeypatch.setattr(main, "run", lambda _: os.stat("missing\n\x1b"))
     assert main.main([]) == 1
-    monkeypatch.setattr(run, "run", lambda _: (_ for _ in ()).throw(OSError(28, "Full")))
+    monkeypatch.setattr(main, "run", lambda _: (_ for _ in ()).throw(OSError(28, "Full")))
     assert main.main([]) == 1
     out, err = capsys.readouterr()
     lines = [*out.splitlines(), *err.splitlines()]

@@ -16,7 +16,7 @@ from PIL import Image
 import main
 from anogan.cli.options import Options
 from anogan.cli.paths import test_places as places_of
-from anogan.data.folders import image_folder
+from anogan.data.folders import Selection, find_images
 from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 from anogan.runs import progress as progress_module
@@ -113,7 +113,7 @@ def test_where_results_of_files_go(tmp_path, monkeypatch):
 @pytest.mark.unit
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nosuch.png does not exist: name a file or folder"):
-        image_folder(tmp_path, None, 8, 8, 1, chosen=("nosuch.png",))
+        find_images(tmp_path, Selection(chosen=("nosuch.png",)))
 
 
 @pytest.mark.unit
@@ -204,7 +204,7 @@ def test_models_import_alone_says_nothing():
 @pytest.mark.slow
 def test_a_process_imports_no_more_than_it_needs():
     code = (
-        "import sys; from anogan.cli import run;"
+        "import sys; from anogan.cli import deploy, draw, load, score, train;"
         "from anogan.runs.start_up import UNUSED, import_tensorflow;"
         "import_tensorflow(*UNUSED); import model;"
         "print([m for m in ('matplotlib', 'pandas', 'sklearn', 'scipy.stats', 'jinja2',"
@@ -271,13 +271,13 @@ def test_figures_do_not_follow_the_users_matplotlibrc(tmp_path):
 
 
 def test_a_calibration_is_announced_where_it_has_to_be_found_and_only_there(
-    trained_folder, tmp_path, capsys
+    trained_folder, queries, tmp_path, capsys
 ):
-    from anogan.cli.trained import calibrate
-    from model import DCGAN
-
-    model = DCGAN.load(shutil.copytree(trained_folder, tmp_path / "run"))
+    run = shutil.copytree(trained_folder, tmp_path / "run")
+    Image.fromarray(queries[0][0].squeeze()).save(tmp_path / "a.png")
+    words = ["--checkpoint_dir", str(run), "--anomaly_test", "--test_dir", str(tmp_path / "a.png")]
+    words += ["--no-report", "--search", "gradient", "--test_epoch", "1"]
     for times in (1, 0):
-        calibrate(model, model.workers, "gradient", 1, 0.1)
-        said = capsys.readouterr().out
-        assert said.count("(--search gradient, 1 steps each)") == times
+        assert main.main(words) == 0
+        printed = capsys.readouterr().out
+        assert printed.count("(--search gradient, 1 steps each)") == times

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from anogan.cli.options import Options
-from anogan.cli.score import draw_report, identity, map_writer, origin, prepare_test
-from anogan.data.folders import image_folder
+from anogan.cli.run import Devices, Run
+from anogan.cli.score import draw_report, identity, map_writer, origin, prepare
+from anogan.data.folders import find_images, image_folder
 from anogan.data.masks import Masks
 from anogan.errors import UserError
 from anogan.evaluation.best import Best, Picture, saved
@@ -20,6 +22,7 @@ from anogan.evaluation.outcome import decide
 from anogan.evaluation.result_folder import PARTIAL, STAGING
 from anogan.evaluation.rows import Row, RowFiles
 from anogan.evaluation.scoring import COLUMNS, Scoring
+from anogan.image_form import ImageForm
 from anogan.method.threshold import Threshold
 from anogan.report import plots, showing
 from anogan.runs import provenance
@@ -66,7 +69,7 @@ class Stop(Exception):
 
 def prepared(here, model, out, way=(None, None, 0.1), save_maps=True):
     """(Scoring that is to be done, its images, what scores a batch, how many images it has)."""
-    images = image_folder(here / "test", None, 16, 16, 1, labelled=True)
+    images = image_folder(find_images(here / "test"), ImageForm(16, 16, 1), labelled=True)
     masks = Masks(here / "masks", images)
     calibration, scored = model.calibrate(*way), []
 
@@ -297,13 +300,14 @@ def test_a_folder_of_maps_that_is_a_link_is_told_before_anything_is_scored(train
 
 
 def test_results_go_through_a_link_only_where_the_user_named_it(trained, test_data):
+    run = Run(trained.folder, trained.config, Devices("none", "float32", True))
     places = {"test_dir": [str(test_data / "test")], "data_dir": str(test_data)}
     (test_data / "elsewhere").mkdir()
     (test_data / "test" / "test_result").symlink_to(test_data / "elsewhere")
     with pytest.raises(UserError, match="test_result is a link.*--test_result_dir"):
-        prepare_test(Options(anomaly_test=True, **places), trained.config)
+        prepare(Options(anomaly_test=True, **places), run, sys.stdout)
     given = str(test_data / "test" / "test_result")
-    prepare_test(Options(anomaly_test=True, test_result_dir=given, **places), trained.config)
+    prepare(Options(anomaly_test=True, test_result_dir=given, **places), run, sys.stdout)
 
 
 def test_new_scores_are_never_beside_an_old_report(trained, test_data, monkeypatch):
@@ -338,7 +342,6 @@ def test_new_scores_are_never_beside_an_old_report(trained, test_data, monkeypat
 def test_images_that_vanish_after_they_were_scored_do_not_end_the_run(
     trained, test_data, monkeypatch
 ):
-    monkeypatch.setattr("anogan.data.folders.MEMORY_LIMIT", 0)
     real = Scoring.gather
 
     def gather(scoring):

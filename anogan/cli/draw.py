@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ import numpy as np
 from anogan.cli.options import Options
 from anogan.cli.paths import output_name
 from anogan.cli.printing import print_line
-from anogan.runs.files import unused_path
+from anogan.cli.run import Run
+from anogan.runs.files import require_writable, unused_path
 from utils import save_image, tile, to_float, to_uint8
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
@@ -20,38 +22,46 @@ INTERPOLATED = 8, 10  # pairs of latents, and images from one to the other
 COMPARED = 8  # latents whose early and present images are shown
 
 
-def sample_folder(options: Options, model: DCGAN) -> Path:
-    """Where pictures of what this run's model draws go."""
-    assert model.folder  # from which it was loaded, or to which it was saved
-    return Path(options.sample_dir) / output_name(model.folder)
+@dataclass(frozen=True)
+class DrawPlan:
+    """What to draw, and where."""
+
+    folder: Path
+    count: int  # of samples
+    seed: int | None
+    visualize: bool  # more than samples
+
+    def execute(self, model: DCGAN) -> int:
+        """Draw samples; for --visualize an interpolation in z and early beside present images."""
+        if not model.workers.chief:
+            return 0
+        path = unused_path(self.folder, "samples.png")
+        rng = np.random.default_rng(self.seed)
+        z = rng.standard_normal((self.count, model.config.z_dim), np.float32)
+        save_image(path, tile(to_uint8(model.generate(z))))
+        if not self.visualize:
+            print_line(f"{self.count} samples in {path}")
+            return 0
+        _save_interpolation(unused_path(self.folder, "interpolation.png"), model)
+        early, now = _save_early_and_now(unused_path(self.folder, "early_and_now.png"), model)
+        print_line(
+            f"mean anomaly score of G's first images {early:.3f}, of its present ones {now:.3f}"
+        )
+        print_line(f"pictures in {self.folder}")
+        return 0
 
 
-def visualize(options: Options, model: DCGAN) -> None:
-    """A grid of samples, an interpolation in z, and early beside present images, scored."""
-    folder = sample_folder(options, model)
-    save_samples(options, model)
-    save_interpolation(unused_path(folder, "interpolation.png"), model)
-    early, now = save_early_and_now(unused_path(folder, "early_and_now.png"), model)
-    print_line(f"mean anomaly score of G's first images {early:.3f}, of its present ones {now:.3f}")
-    print_line(f"pictures in {folder}")
+def prepare(options: Options, run: Run) -> DrawPlan | None:
+    """Return what --visualize asks for, or else samples where nothing is asked for; or None."""
+    deploys = options.export or options.serve is not None
+    if (options.train or options.anomaly_test or deploys) and not options.visualize:
+        return None
+    require_writable(options.sample_dir)
+    folder = Path(options.sample_dir) / output_name(run.folder)
+    return DrawPlan(folder, options.generate_test_images, options.seed, options.visualize)
 
 
-def draw_samples(options: Options, model: DCGAN) -> None:
-    """A grid of samples in a file of its own."""
-    path = save_samples(options, model)
-    print_line(f"{options.generate_test_images} samples in {path}")
-
-
-def save_samples(options: Options, model: DCGAN) -> Path:
-    """A grid of samples from G; its path."""
-    path = unused_path(sample_folder(options, model), "samples.png")
-    rng = np.random.default_rng(options.seed)
-    z = rng.standard_normal((options.generate_test_images, model.config.z_dim), np.float32)
-    save_image(path, tile(to_uint8(model.generate(z))))
-    return path
-
-
-def save_interpolation(path: Path, model: DCGAN) -> None:
+def _save_interpolation(path: Path, model: DCGAN) -> None:
     """Rows of images along great circles between two latents each (White 2016, section 2.1)."""
     rows, columns = INTERPOLATED
     ends = model.fixed_latents(2 * rows)
@@ -65,7 +75,7 @@ def save_interpolation(path: Path, model: DCGAN) -> None:
     save_image(path, tile(to_uint8(images), columns=columns))
 
 
-def save_early_and_now(path: Path, model: DCGAN) -> tuple[float, float]:
+def _save_early_and_now(path: Path, model: DCGAN) -> tuple[float, float]:
     """For fixed latents G's first image above its present one, each with its anomaly score.
 
     Returns the mean score of the first images and of the present ones, over all fixed latents.

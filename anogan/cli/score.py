@@ -6,19 +6,28 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from zlib import crc32
 
 import numpy as np
 
 from anogan.cli.options import Options
 from anogan.cli.paths import Places, strictly_inside, test_places
-from anogan.cli.printing import print_line, print_skipped, print_warnings
-from anogan.cli.trained import calibrate, only_chief
+from anogan.cli.printing import (
+    print_line,
+    print_outliers,
+    print_search,
+    print_skipped,
+    print_warnings,
+)
+from anogan.cli.run import Devices, Run
+from anogan.cli.settings import search_of, threshold_of
 from anogan.config import Config
-from anogan.data import folders, image_set, mnist
+from anogan.data import image_set, mnist
+from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.image_set import ImageSet
 from anogan.data.labels import labelled
 from anogan.data.masks import Masks
@@ -42,32 +51,103 @@ PRINTED = 20  # images whose score is printed
 ANOMALOUS = 3  # exit code of --fail_on_anomaly
 
 
-class Test(NamedTuple):
-    """What is to be scored, and how to decide; all that can be wrong with it was looked at."""
+@dataclass(frozen=True)
+class ScorePlan:
+    """What --anomaly_test needs; all that can be wrong with it was looked at."""
 
     images: ImageSet
     masks: Masks | None
     threshold: Threshold
     folder: Path  # for the results
-    lines: list[str]  # for the user to read
+    notes: list[str]  # for the user to read
+    search: tuple[str | None, int | None, float]
+    batch_size: int
+    save_maps: bool
+    report: bool
+    fail_on_anomaly: bool
+    json: TextIO | None  # where JSON goes; None: nowhere
+    devices: Devices
+
+    def execute(self, model: DCGAN) -> int:
+        """Score the images and write the results; return the exit code."""
+        with self.devices.only_writer(self.folder, "scoring", "--test_result_dir"):
+            outcome = score_images(self, model)
+        print_skipped(self.images)
+        print_warnings(self.images)
+        if outcome is None:
+            return 0
+        print_decisions(outcome.decisions)
+        print_metrics(outcome.metrics)
+        pictures = f", pictures in {self.folder / 'pictures'}" if self.report else ""
+        print_line(f"scores in {self.folder / SCORES}{pictures}")
+        if self.report:
+            print_line(f"report: {self.folder / REPORT}")
+        if self.json:
+            write_json(self.json, outcome, self.folder)
+        return exit_code(outcome.decisions, self.images) if self.fail_on_anomaly else 0
+
+
+def prepare(options: Options, run: Run, out: TextIO) -> ScorePlan | None:
+    """Find all that scoring needs besides the model; None where it is not asked for.
+
+    out: for JSON. UserError for what cannot be had.
+    """
+    if not options.anomaly_test:
+        return None
+    places = test_places(options, run.config)
+    images, threshold = test_images(options, run.config, places), threshold_of(options)
+    if threshold.uses_labels and (images.labels is None or len(set(images.labels)) < 2):
+        raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
+    masks, mask_note = masks_of(places, images, run.config, required=bool(options.mask_dir))
+    if not options.test_result_dir and places.results.is_symlink():
+        raise UserError(
+            f"{places.results} is a link, and results would be written where it leads: remove it, "
+            "or name the folder for the results with --test_result_dir"
+        )
+    ResultFolder(places.results, FILES)
+    require_writable(places.results)
+    layout = f"{places.images.parent} has the layout of MVTec AD: scoring {places.images}"
+    notes = [layout] * places.has_layout + mask_note + images.left_out
+    return ScorePlan(
+        *(images, masks, threshold, places.results, notes, search_of(options)),
+        *(options.test_batch_size, options.save_maps, options.report, options.fail_on_anomaly),
+        *(out if options.json else None, run.devices),
+    )
+
+
+def masks_of(
+    places: Places, images: ImageSet, config: Config, required: bool
+) -> tuple[Masks | None, list[str]]:
+    """Return the masks, None where none can be used, and what the user should know of them.
+
+    UserError where they are required and cannot be used.
+    """
+    if not places.masks:
+        return None, []
+    if os.path.realpath(places.masks) == os.path.realpath(places.images):
+        raise UserError(f"{places.masks} holds images and masks: put the masks into another folder")
+    try:
+        masks = Masks(places.masks, images, config.crop)
+        return masks, [masks.check()]
+    except UserError as error:
+        if required:
+            raise
+        return None, [f"no pixel measures: {error}"]
 
 
 def test_images(options: Options, config: Config, places: Places) -> ImageSet:
-    """The ImageSet to score: see test_places; for mnist, if none is given, its own."""
+    """Return the images to score: see test_places; for mnist, if none is given, its own."""
     if config.dataset == "mnist" and not options.test_dir:
         classes = (config.normal_class, config.anomaly_class)
         images = mnist.mnist(options.data_dir, "test", *classes, config.height, config.width)
     else:
-        images = folders.image_folder(
-            places.images,
+        wanted = Selection(
             options.input_fname_pattern,
-            *config.shape,
-            crop=config.crop,
-            value_range=config.value_range,
-            labelled=not (options.labels or places.chosen),
-            exclude=strictly_inside(places.images, places.results, places.masks),
+            excluded=tuple(strictly_inside(places.images, places.results, places.masks)),
             chosen=places.chosen,
         )
+        by_folder = not (options.labels or places.chosen)
+        images = image_folder(find_images(places.images, wanted), config.form, by_folder)
         if options.labels:
             images = labelled(images, options.labels, places.images)
     image_set.require(images, 1, "images to score")
@@ -76,75 +156,20 @@ def test_images(options: Options, config: Config, places: Places) -> ImageSet:
     return images
 
 
-def threshold_of(options: Options) -> Threshold:
-    return Threshold(
-        options.threshold,
-        Threshold.target_fpr if options.target_fpr is None else options.target_fpr,
-        options.threshold_from or Threshold.rule,
-    )
+def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
+    """Make rows, then measures and decisions, then pictures and the page, and publish all.
 
-
-def prepare_test(options: Options, config: Config) -> Test:
-    """Everything that scoring needs and the model does not; UserError where it cannot be had."""
-    places = test_places(options, config)
-    images, lines = test_images(options, config, places), []
-    if places.has_layout:
-        lines = [f"{places.images.parent} has the layout of MVTec AD: scoring {places.images}"]
-    threshold = threshold_of(options)
-    if threshold.uses_labels and (images.labels is None or len(set(images.labels)) < 2):
-        raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
-    masks = None
-    if places.masks and os.path.realpath(places.masks) == os.path.realpath(places.images):
-        raise UserError(f"{places.masks} holds images and masks: put the masks into another folder")
-    if places.masks:
-        try:
-            masks = Masks(places.masks, images, config.crop)
-            lines.append(masks.check())
-        except UserError as error:
-            if options.mask_dir:
-                raise
-            masks = None
-            lines.append(f"no pixel measures: {error}")
-    if not options.test_result_dir and places.results.is_symlink():
-        raise UserError(
-            f"{places.results} is a link, and results would be written where it leads: remove it, "
-            "or name the folder for the results with --test_result_dir"
-        )
-    ResultFolder(places.results, FILES)
-    require_writable(places.results)
-    return Test(images, masks, threshold, places.results, lines + images.left_out)
-
-
-def anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None = None) -> int:
-    """Scores the test images and writes the results, and JSON to `out`; the exit code."""
-    with only_chief(options, test.folder, "scoring", "--test_result_dir"):
-        outcome = _anomaly_test(options, model, test)
-    print_skipped(test.images)
-    print_warnings(test.images)
-    if outcome is None:
-        return 0
-    print_decisions(outcome.decisions)
-    print_metrics(outcome.metrics)
-    pictures = f", pictures in {test.folder / 'pictures'}" if options.report else ""
-    print_line(f"scores in {test.folder / SCORES}{pictures}")
-    if options.report:
-        print_line(f"report: {test.folder / REPORT}")
-    if out:
-        write_json(out, outcome, test.folder)
-    return exit_code(outcome.decisions, test.images) if options.fail_on_anomaly else 0
-
-
-def _anomaly_test(options: Options, model: DCGAN, test: Test) -> Outcome | None:
-    """The three stages: rows, then measures and decisions, then pictures and the page.
-
-    What the set comes to; None where this process is not the chief.
+    Return what the set comes to, None where this process is not the chief.
     """
-    images, team, rule = test.images, model.workers, test.threshold
-    for line in test.lines:
+    images, team, rule = plan.images, model.workers, plan.threshold
+    for line in plan.notes:
         print_line(line, team)
     print_line(f"scoring {len(images)} images", team)
-    search = options.search, options.test_epoch, options.test_learning_rate
-    calibration = calibrate(model, team, *search)
+    search, held_out = plan.search, len(model.images.held_out)
+    calibration = model.keep_calibration(
+        *search, begin=lambda: print_search(model.way(*search), held_out, team)
+    )
+    print_outliers(calibration, team)
     print_line(expectation(calibration.expected), team)
     if rule.too_fine_for(calibration.normal_scores):
         count = len(calibration.scores)
@@ -153,21 +178,21 @@ def _anomaly_test(options: Options, model: DCGAN, test: Test) -> Outcome | None:
             "the threshold is extrapolated",
             *(rule.target_fpr, count, count),
         )
-    batch_size = min(options.test_batch_size, len(images))
+    batch_size = min(plan.batch_size, len(images))
 
     def detect(batch: np.ndarray) -> Detection:
         return model.anomaly_detector(batch, *search, batch_size, calibration)
 
     # a threshold from labels is known only when all scores are
     near = None if rule.uses_labels else rule.choose(calibration.normal_scores, None, None)[0]
-    best = Best(near=near) if options.report else None
+    best = Best(near=near) if plan.report else None
     together = batch_size * team.devices
     pixel_threshold = calibration.pixel_threshold(rule.target_fpr)
     scoring = Scoring(
-        *(test.folder, images, team, identity(model, calibration, search, together), together),
+        *(plan.folder, images, team, identity(model, calibration, search, together), together),
         pixel_threshold=pixel_threshold,
-        masks=test.masks,
-        save_map=map_writer(pixel_threshold) if options.save_maps else None,
+        masks=plan.masks,
+        save_map=map_writer(pixel_threshold) if plan.save_maps else None,
         best=best,
     )
     left = scoring.resume()
@@ -188,7 +213,7 @@ def _anomaly_test(options: Options, model: DCGAN, test: Test) -> Outcome | None:
         outcome = decide(images, rows, rule, calibration, origin(model, search))
         outcome.write(scoring.folder.staging)
         if best:
-            draw_report(scoring.folder.staging, model, outcome, best, detect, test.masks)
+            draw_report(scoring.folder.staging, model, outcome, best, detect, plan.masks)
         scoring.folder.publish()
     return outcome
 

@@ -6,7 +6,7 @@ import math
 import os
 
 from anogan.config import Config
-from anogan.data.folders import MEMORY_LIMIT
+from anogan.image_form import MEMORY_LIMIT
 
 MIB = 2**20
 # Seconds for a pixel of a batch on one core at so many channels: measured on two cores of a

@@ -7,11 +7,13 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from anogan import __version__
+
 LIBRARIES = "tensorflow", "keras", "numpy"
 
 
 def versions() -> dict[str, str]:
-    """{library: version}, and anogan: the git commit of this tool, if it is run from a clone."""
+    """Return {library: version}; anogan's with the git commit, if it is run from a clone."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -19,7 +21,7 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # as tensorflow-cpu
             continue
     commit = _commit()
-    return found | ({"anogan": commit} if commit else {})
+    return found | {"anogan": f"{__version__} ({commit})" if commit else __version__}
 
 
 def now() -> str:
@@ -29,7 +31,7 @@ def now() -> str:
 
 def _commit() -> str | None:
     """As git describes it, with -dirty where files were changed."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():  # or git would find one further up
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
