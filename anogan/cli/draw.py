@@ -62,7 +62,7 @@ def prepare(options: Options, run: Run) -> DrawPlan | None:
 
 
 def _save_interpolation(path: Path, model: DCGAN) -> None:
-    """Rows of images along great circles between two latents each (White 2016, section 2.1)."""
+    """Draw rows of images along great circles between two latents (White 2016, section 2.1)."""
     rows, columns = INTERPOLATED
     ends = model.fixed_latents(2 * rows)
     ends /= np.linalg.norm(ends, axis=1, keepdims=True)
@@ -76,9 +76,9 @@ def _save_interpolation(path: Path, model: DCGAN) -> None:
 
 
 def _save_early_and_now(path: Path, model: DCGAN) -> tuple[float, float]:
-    """For fixed latents G's first image above its present one, each with its anomaly score.
+    """Draw for fixed latents G's first image above its present one, each with its anomaly score.
 
-    Returns the mean score of the first images and of the present ones, over all fixed latents.
+    Return the mean score of the first images and of the present ones, over all fixed latents.
     """
     from anogan.report.plots import image_rows  # Matplotlib is slow to load
 

@@ -226,7 +226,7 @@ def draw_report(
     detect: Callable[[np.ndarray], Detection],
     masks: Masks | None,
 ) -> None:
-    """Writes pictures, plots and the page."""
+    """Write pictures, plots and the page."""
     from anogan.report import showing  # Matplotlib is slow to load
 
     groups = best.complete(outcome.rows.indices, outcome.scores, outcome.images, detect)
@@ -237,7 +237,7 @@ def draw_report(
 def identity(
     model: DCGAN, calibration: Calibration, search: tuple[Any, ...], batch_size: int
 ) -> dict[str, int]:
-    """What scores depend on but the images, by name."""
+    """Return checksums of what scores depend on but the images, by name."""
     settings = model.config, calibration, model.way(*search), batch_size
     return {
         "model": model.checksum(),
@@ -247,14 +247,14 @@ def identity(
 
 
 def map_writer(threshold: float) -> Callable[[Path, np.ndarray, np.ndarray], None]:
-    """Writes the files of an anomaly map, see Scoring."""
+    """Return what writes the files of an anomaly map, see Scoring."""
     from anogan.report.pictures import save_map  # Matplotlib is slow to load
 
     return partial(save_map, threshold=threshold)
 
 
 def origin(model: DCGAN, search: tuple[Any, ...]) -> dict[str, Any]:
-    """What the figures in metrics.json are of."""
+    """Return what the figures in metrics.json are of."""
     way = model.way(*search)
     return {
         "dataset": model.config.dataset,
@@ -271,7 +271,7 @@ def origin(model: DCGAN, search: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def features(model: DCGAN, outcome: Outcome) -> dict[str, np.ndarray]:
-    """D's features of some images of each label, and of some that were trained on: (m, d)."""
+    """Return D's features (m, d) of some images of each label, and of some trained on."""
     from anogan.report.plots import TSNE_IMAGES  # Matplotlib is slow to load
 
     indices, known = outcome.rows.indices, outcome.labels
@@ -288,7 +288,7 @@ def features(model: DCGAN, outcome: Outcome) -> dict[str, np.ndarray]:
 
 
 def write_json(out: TextIO, outcome: Outcome, folder: Path) -> None:
-    """A line for each image, and one for all."""
+    """Write a line for each image, and one for all."""
     skipped = [{"file": name, "reason": reason} for name, reason in outcome.images.skipped]
     summary = {**outcome.metrics, "skipped_files": skipped, "results": str(folder)}
     for line in (*(decision._asdict() for decision in outcome.decisions), {"summary": summary}):

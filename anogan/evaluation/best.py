@@ -35,13 +35,13 @@ class Best:
     def __init__(
         self, most: int = 100, least: int = 50, nearest: int = 50, near: float | None = None
     ):
-        """So many of each; near: the threshold, None where it is not known yet."""
+        """Keep so many of each; near: the threshold, None where it is not known yet."""
         self.counts = {"most": most, "least": least, "nearest": 0 if near is None else nearest}
         self.near = near or 0.0
         self.pictures: dict[int, Picture] = {}  # by the image's index
 
     def groups(self, indices: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, list[int]]:
-        """The indices of those to show, first those that are so most; of equal ones the lower."""
+        """Return the indices to show, first those that are so most; of equal ones the lower."""
         chosen, values = np.asarray(indices, int), np.asarray(scores, float)
         keys = {"most": -values, "least": values, "nearest": np.abs(values - self.near)}
         return {
@@ -50,7 +50,7 @@ class Best:
         }
 
     def offer(self, indices: Sequence[int], queries: np.ndarray, detection: Detection) -> None:
-        """Keeps the pictures, queries (n, h, w, c) in [-1, 1], that are worth showing so far."""
+        """Keep the pictures, queries (n, h, w, c) in [-1, 1], that are worth showing so far."""
         scores = [*(p.score for p in self.pictures.values()), *detection.score]
         wanted = set().union(*self.groups([*self.pictures, *indices], scores).values())
         self.pictures = {i: p for i, p in self.pictures.items() if i in wanted}
@@ -76,7 +76,7 @@ class Best:
         images: ImageSet,
         detect: Callable[[np.ndarray], Detection],
     ) -> dict[str, list[int]]:
-        """The groups of all that were scored; pictures that no run kept are made anew.
+        """Return the groups of all that were scored; make pictures that no run kept anew.
 
         An image that cannot be read any more, and has no picture, is left out.
         """
@@ -89,7 +89,7 @@ class Best:
         return {name: [i for i in some if i in self.pictures] for name, some in groups.items()}
 
     def save(self, path: Path, key: dict[str, Any], names: Sequence[str]) -> None:
-        """Writes the pictures, each with its image's name."""
+        """Write the pictures, each with its image's name."""
         about = {"key": key, "names": [names[i] for i in self.pictures]}
         columns = [np.array(column) for column in zip(*self.pictures.values(), strict=True)]
         arrays = dict(zip(Picture._fields, columns, strict=False))
@@ -101,7 +101,7 @@ class Best:
 def saved(
     path: Path, key: dict[str, Any], shape: tuple[int, ...], most: int
 ) -> list[tuple[str, Picture]]:
-    """(name, Picture) of those that were saved with the same key; [] where they cannot be read.
+    """Return (name, Picture) of those saved with the same key; [] where they cannot be read.
 
     shape: (h, w, c) of the images; most: how many there may be.
     """

@@ -54,7 +54,7 @@ class Result(NamedTuple):
 
     @classmethod
     def read(cls, folder: str | Path) -> Result:
-        """UserError where the folder holds no result, or a damaged one."""
+        """Read a result; UserError where the folder holds none, or a damaged one."""
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder: name two folders with results of a test")
@@ -97,7 +97,7 @@ def _line(row: dict[str, str], point: str) -> Line:
 
 
 def compared(a: str | Path, b: str | Path) -> list[str]:
-    """Lines for the user on the results in two folders; UserError where there is none."""
+    """Return lines on the results in two folders; UserError where there is none."""
     first, second = Result.read(a), Result.read(b)
     both = {n: (one, second.images[n]) for n, one in first.images.items() if n in second.images}
     if not both:
@@ -136,7 +136,7 @@ def _facts(metrics: dict[str, Any]) -> dict[str, str]:
 
 
 def _difference(both: list[tuple[Line, Line]]) -> list[str]:
-    """The AUROC of B less that of A, on images of the same label in both."""
+    """Return the AUROC of B less that of A, on images of the same label in both."""
     alike = [(a, b) for a, b in both if a.label == b.label]
     lines = []
     if differ := len(both) - len(alike):
@@ -155,7 +155,7 @@ def _difference(both: list[tuple[Line, Line]]) -> list[str]:
 
 
 def _changed(both: dict[str, tuple[Line, Line]]) -> list[str]:
-    """Which images one calls anomalous and the other does not."""
+    """Return which images one calls anomalous and the other does not."""
     decided = {n: p for n, p in both.items() if None not in (p[0].is_anomaly, p[1].is_anomaly)}
     if not decided:
         return ["no decisions to compare: one of them has no threshold"]

@@ -23,11 +23,11 @@ def measures(
     threshold: float | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What the scores are worth against labels (n,), 0 normal and 1 anomalous; JSON-ready.
+    """Measure scores against labels (n,), 0 normal and 1 anomalous; JSON-ready.
 
     AUROC with a 95 % bootstrap interval, average precision, AUROC by kind of anomaly, and at
     the threshold (a score above it is called anomalous) the confusion matrix and what follows
-    from it. With labels of one sort only, what can be said of it.
+    from it. With labels of one sort only, what follows from these.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, float)
     normal, anomalous = int((labels == 0).sum()), int((labels == 1).sum())
@@ -51,7 +51,7 @@ def measures(
 
 
 def at_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> dict[str, Any]:
-    """Confusion matrix, precision, recall (sensitivity), specificity, F1, false positive rate."""
+    """Return confusion matrix, precision, recall (sensitivity), specificity, F1 and FPR."""
     truth, called = np.asarray(labels) == 1, np.asarray(scores) > threshold
     pairs = (truth & called, ~truth & called, ~truth & ~called, truth & ~called)
     tp, fp, tn, fn = (int(pair.sum()) for pair in pairs)
@@ -74,7 +74,7 @@ def at_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float)
 def auroc_interval(
     labels: npt.ArrayLike, scores: npt.ArrayLike, seed: int = 0, level: float = 0.95
 ) -> list[float]:
-    """Bootstrap percentile interval of the AUROC, normal and anomalous images drawn apart."""
+    """Return the bootstrap percentile interval of the AUROC, each label drawn by itself."""
     return _interval(_resampled(np.asarray(labels), [np.asarray(scores, float)], seed)[0], level)
 
 
@@ -94,7 +94,7 @@ def auroc_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Difference:
-    """How two scores (n,) of the same images differ, by a paired bootstrap percentile interval."""
+    """Compare two scores (n,) of the same images, by a paired bootstrap percentile interval."""
     from sklearn.metrics import roc_auc_score
 
     labels, both = np.asarray(labels), [np.asarray(scores, float) for scores in (first, second)]
@@ -109,7 +109,7 @@ def _interval(drawn: np.ndarray, level: float) -> list[float]:
 
 
 def _resampled(labels: np.ndarray, several: Sequence[np.ndarray], seed: int) -> np.ndarray:
-    """AUROCs of several scores (n,) on the same resamples of the images: (scores, BOOTSTRAP).
+    """Return AUROCs of several scores (n,) on the same resamples: (scores, BOOTSTRAP).
 
     The AUROC is a mean of ranks, so a resample is a weighting of the images by how often each
     was drawn: no sorting again (n log n once, n a resample).
@@ -141,7 +141,7 @@ class PixelMeasures:
         self.counts = np.zeros((3, BINS))
 
     def add(self, anomaly_map: np.ndarray, mask: np.ndarray) -> None:
-        """anomaly_map: float (h, w), 0 and up; mask: bool (H, W), True where it is anomalous.
+        """Add an image: its map, float (h, w), 0 and up, and its mask, bool (H, W).
 
         The map is resized to H x W, bilinear; a region is what is connected in the mask, corners
         included.
@@ -166,7 +166,7 @@ class PixelMeasures:
     def _bins(
         self, anomaly_map: np.ndarray, height: int, width: int
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yields strips of the map at height x width: which rows they are, and all pixels' bins."""
+        """Yield strips of the map at height x width: which rows they are, and all pixels' bins."""
         small = Image.fromarray(np.asarray(anomaly_map, np.float32))
         step = max(1, STRIP // width)
         for top in range(0, height, step):
@@ -178,19 +178,19 @@ class PixelMeasures:
             yield slice(top, bottom), np.minimum(bins, BINS - 1)
 
     def __iadd__(self, other: PixelMeasures) -> PixelMeasures:
-        """Takes over what another one of the same unit has gathered."""
+        """Add what another one of the same unit has gathered."""
         self.counts += other.counts
         self.regions += other.regions
         return self
 
     def packed(self) -> list[Any]:
-        """What was gathered, JSON-ready and short where it is little, see `unpacked`."""
+        """Return what was gathered, JSON-ready and short where it is little, see `unpacked`."""
         used = np.flatnonzero(self.counts.any(axis=0))
         return [self.regions, used.tolist(), *self.counts[:, used].tolist()]
 
     @classmethod
     def unpacked(cls, unit: float, stored: list[Any]) -> PixelMeasures:
-        """ValueError, TypeError or LookupError for what `packed` did not give."""
+        """Raise ValueError, TypeError or LookupError for what `packed` did not give."""
         gathered = cls(unit)
         regions, used, normal, anomalous, each = stored
         gathered.regions = int(regions)
@@ -198,7 +198,7 @@ class PixelMeasures:
         return gathered
 
     def measures(self) -> dict[str, Any]:
-        """JSON-ready; empty where no pixel or every pixel is anomalous."""
+        """Return the measures, JSON-ready; none where no pixel or every pixel is anomalous."""
         normal, anomalous, each = self.counts
         if not (normal.any() and anomalous.any()):
             return {}

@@ -15,12 +15,12 @@ MAP_ENDINGS = (".npy", ".png", "_overlay.png")  # of the three files of an anoma
 
 
 def picture_name(group: str, rank: int, name: str) -> str:
-    """most_01_NAME.png, with what is plain of the end of the image's name."""
+    """Return most_01_NAME.png, with what is plain of the end of the image's name."""
     return f"{group}_{rank:02d}_{_plain(name)}.png"
 
 
 def map_stems(names: Sequence[str]) -> list[str]:
-    """For each image maps/NAME, to which MAP_ENDINGS are added: no two files are the same.
+    """Return maps/NAME for each image, to which MAP_ENDINGS are added: no two files are the same.
 
     NAME is the image's without its ending; where files of another image are called the same, with
     it; where that does not help or is too long, its plain part with a checksum.
@@ -44,5 +44,5 @@ def map_stems(names: Sequence[str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """The end of an image's name without its ending, in letters that every system takes."""
+    """Return the end of a name without its ending, in letters that every system takes."""
     return re.sub(r"[^A-Za-z0-9-]+", "_", os.path.splitext(name)[0])[-SHOWN:]

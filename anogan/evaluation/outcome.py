@@ -45,49 +45,49 @@ class Outcome:
 
     @property
     def scores(self) -> np.ndarray:
-        """(n,)"""
+        """Return (n,)."""
         return self.rows.columns["score"]
 
     @property
     def labels(self) -> np.ndarray | None:
-        """(n,) 0 normal, 1 anomalous; None where unknown."""
+        """Return (n,), 0 normal and 1 anomalous; None where unknown."""
         known = self.images.labels
         return None if known is None else known[self.rows.indices]
 
     @cached_property
     def order(self) -> np.ndarray:
-        """Places (n,), the most anomalous image first."""
+        """Return places (n,), the most anomalous image first."""
         return np.argsort(-self.scores, kind="stable")
 
     def place(self, index: int) -> int:
         return int(np.searchsorted(self.rows.indices, index))
 
     def known(self, index: int) -> tuple[str, str, str]:
-        """File, label and kind of an image, the latter two empty where unknown."""
+        """Return file, label and kind of an image, the latter two empty where unknown."""
         images = self.images
         label = "" if images.labels is None else LABELS[images.labels[index]]
         return images.names[index], label, "" if images.kinds is None else images.kinds[index]
 
     def contributions(self, place: int) -> dict[str, float]:
-        """{term: what it adds to the score}"""
+        """Return {term: what it adds to the score}."""
         return {name: float(self.rows.columns[f"{name}_contribution"][place]) for name in TERMS}
 
     def rarity(self, place: int) -> str | None:
-        """How rare the score at a place is among held-out normal images; None without them."""
+        """Return how rare the score at a place is among held-out images, if there are any."""
         if self.normal is None:
             return None
         return told(int(self.normal.as_high(self.scores[place])), len(self.normal.scores))
 
     @property
     def heaviest(self) -> list[str]:
-        """The two terms that make most of the scores' differences, the one with most first."""
+        """Return the two terms that make most of the scores' differences, the heavier one first."""
         columns = self.rows.columns
         spreads = {name: float(np.std(columns[f"{name}_contribution"])) for name in TERMS}
         return sorted(TERMS, key=lambda name: -spreads[name])[:2]
 
     @cached_property
     def decisions(self) -> list[Decision]:
-        """A Decision on each image that could be read."""
+        """Decide on each image that could be read."""
         scores, value = self.scores, self.threshold
         p_values = [None] * len(scores) if self.normal is None else self.normal.p_value(scores)
         return [
@@ -103,7 +103,7 @@ class Outcome:
         ]
 
     def write(self, folder: Path) -> None:
-        """Writes metrics.json, and scores.csv: what each score is made of, and the decision."""
+        """Write metrics.json, and scores.csv: what each score is made of, and the decision."""
         write_atomic(folder / METRICS, json.dumps(self.metrics, indent=2) + "\n")
         columns = self.rows.columns
         with atomic_file(folder / SCORES) as target:
@@ -123,7 +123,7 @@ class Outcome:
                 table.writerow(row)
 
     def _unit(self, threshold: float) -> float:
-        """The unit of the normalised score."""
+        """Return the unit of the normalised score."""
         if self.normal is not None:
             return self.normal.unit(threshold)
         return max(float(np.std(self.scores)), 1e-12) / 3
@@ -136,7 +136,7 @@ def decide(
     calibration: Calibration,
     origin: dict[str, Any],
 ) -> Outcome:
-    """Finds threshold and measures; origin: what the figures are of, JSON-ready."""
+    """Find threshold and measures; origin: what the figures are of, JSON-ready."""
     scores, seen, normal = rows.columns["score"], rows.indices, calibration.normal_scores
     labels = None if images.labels is None else images.labels[seen]
     value, how = rule.choose(normal, labels, scores)

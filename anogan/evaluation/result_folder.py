@@ -39,7 +39,7 @@ class ResultFolder:
     def __init__(
         self, path: str | Path, fixed: Iterable[str] = (), folders: Iterable[str] = FOLDERS
     ):
-        """fixed: names of files that will be written; folders: into which others will be.
+        """Take files that will be written, and folders into which others will be.
 
         UserError where one is somebody else's file, or a folder is a link that may lead elsewhere.
         """
@@ -50,7 +50,7 @@ class ResultFolder:
         self._require_folders({PurePosixPath(name) for name in folders}, known)
 
     def _last(self) -> set[str]:
-        """The files of the last scoring."""
+        """Return the files of the last scoring."""
         return set(filter(RESULT.fullmatch, written(self.path)))
 
     def _require_replaceable(self, name: str, known: Collection[str]) -> None:
@@ -76,11 +76,11 @@ class ResultFolder:
         return os.path.lexists(path) and (name not in mine or is_folder(path))
 
     def staged(self) -> set[str]:
-        """What is staged, by the names it will have; links and what they lead to are none of it."""
+        """Return what is staged, by the names it will have, without links and what they lead to."""
         return {name for name, path in self._in_staging() if is_own(path)}
 
     def _in_staging(self) -> Iterator[tuple[str, Path]]:
-        """(path below staging, whole path) of all but folders; no link is followed."""
+        """Yield (path below staging, whole path) of all but folders; no link is followed."""
         if self.staging.is_symlink():
             return
         for here, folders, names in os.walk(self.staging):
@@ -89,7 +89,7 @@ class ResultFolder:
                     yield path.relative_to(self.staging).as_posix(), path
 
     def begin(self, keep: Collection[str] = ()) -> None:
-        """Makes the folder, and clears away what an interrupted run left staged, but for `keep`."""
+        """Make the folder, and clear away what an interrupted run left staged, but for `keep`."""
         record(self.path)
         with writing(self.path):
             clear_temporaries(self.path)
@@ -100,7 +100,7 @@ class ResultFolder:
                     path.unlink()
 
     def publish(self) -> None:
-        """Moves all staged files into place and removes the last run's, as a whole.
+        """Move all staged files into place and remove the last run's, as a whole.
 
         The last run's go first: a kill in between leaves some files out, and never new scores
         beside an old report. Files of others, and of other commands, stay: where one has the name
@@ -131,7 +131,7 @@ class ResultFolder:
             discard(self.path / PARTIAL)  # last: until then the same command makes all this again
 
     def _remove(self, name: str, needed: Collection[Path]) -> None:
-        """Removes one of the last run's files, and its folder if that is left empty for good."""
+        """Remove one of the last run's files, and its folder if that is left empty for good."""
         path = self.path / name
         real = os.path.realpath(path.parent)  # a folder on the way may be a link that leads out
         root = os.path.realpath(self.path)

@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
     @classmethod
     def parsed(cls, line: bytes, values: int) -> Row:
-        """One of UNREADABLE for a line that is none; values: how many there must be."""
+        """Read a line; one of UNREADABLE for what is none. values: how many there must be."""
         row = cls(*json.loads(line))
         numbers = [float(v) for v in row.values]
         losses = None if row.losses is None else [float(v) for v in row.losses]
@@ -66,7 +66,7 @@ class RowFiles:
     """The files of one worker, below a folder of results."""
 
     def __init__(self, folder: Path, worker: int, key: dict[str, Any], values: int):
-        """key: JSON-ready; values: how many a Row has."""
+        """Take the key, JSON-ready, and how many values a Row has."""
         self.folder, self.worker, self.values = Path(folder) / PARTIAL, worker, values
         self.key = json.loads(json.dumps(key))
         self._file: BinaryIO | None = None
@@ -78,7 +78,7 @@ class RowFiles:
         return self.folder / f"pictures{worker}.npz"
 
     def workers(self) -> list[int]:
-        """Those that have left rows here."""
+        """Return those that have left rows here."""
         if not is_folder(self.folder):
             return []
         names = (path.name for path in self.folder.glob("rows*.jsonl"))
@@ -86,7 +86,7 @@ class RowFiles:
         return sorted(int(n) for n in numbers if n.isdecimal() and n.isascii())
 
     def read(self, worker: int) -> Iterator[Row]:
-        """The rows that a worker wrote with this key, up to where they end or are damaged."""
+        """Yield the rows that a worker wrote with this key, up to where they end or are damaged."""
         try:
             lines = own_lines(self.rows_of(worker))
             if json.loads(next(lines, b"null")) != self.key:
@@ -97,7 +97,7 @@ class RowFiles:
             return
 
     def drop_foreign(self) -> None:
-        """Drops what is no file or folder of this tool's; where a link leads is not touched."""
+        """Drop what is no file or folder of this tool's; where a link leads is not touched."""
         with writing(self.folder):
             if not is_folder(self.folder):
                 discard(self.folder)
@@ -110,7 +110,7 @@ class RowFiles:
         return json.dumps(self.key) + "\n"
 
     def open(self) -> None:
-        """Goes on with this worker's rows, or begins them."""
+        """Go on with this worker's rows, or begin them."""
         path = self.rows_of(self.worker)
         with writing(path):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ class RowFiles:
                 self._file.write(self.header().encode())
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Writes rows to the end; UserError where there is no room."""
+        """Write rows to the end; UserError where there is no room."""
         assert self._file
         with writing(self.rows_of(self.worker)):
             self._file.writelines(row.line().encode() for row in rows)
@@ -132,7 +132,7 @@ class RowFiles:
                 file.close()
 
     def clear(self) -> None:
-        """Removes all files but the rows and pictures of worker 0."""
+        """Remove all files but the rows and pictures of worker 0."""
         kept = self.rows_of(0), self.pictures_of(0)
         with writing(self.folder):
             for path in self.folder.iterdir():

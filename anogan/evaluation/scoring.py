@@ -8,12 +8,13 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from anogan.data.image_set import COPIED, ImageSet
+from anogan.data.masks import Masks
 from anogan.errors import UserError
 from anogan.evaluation.best import Best, saved
 from anogan.evaluation.metrics import PixelMeasures
@@ -29,16 +30,6 @@ CONTRIBUTIONS = tuple(f"{name}_contribution" for name in TERMS)
 COLUMNS = ("score", *TERMS, *CONTRIBUTIONS)
 KEPT = 500  # images of each label whose search losses are plotted
 SPARE = 20  # pictures are saved so seldom that it takes a twentieth of the time
-
-
-class PixelMasks(Protocol):
-    """The true masks of a set's images, by index."""
-
-    def read(self, index: int) -> np.ndarray:
-        """bool (h, w); ImageError where it cannot be read."""
-
-    def state(self, index: int) -> list[int]:
-        """What tells whether it is still the same."""
 
 
 class Scoring:
@@ -57,14 +48,15 @@ class Scoring:
         batch_size: int,
         *,
         pixel_threshold: float = 1.0,
-        masks: PixelMasks | None = None,
+        masks: Masks | None = None,
         save_map: Callable[[Path, np.ndarray, np.ndarray], None] | None = None,
         best: Best | None = None,
     ):
-        """folder: for the results; identity: of all that scores depend on but the images, by name.
+        """Take what is to be scored, and the folder for the results.
 
-        batch_size: of the batches that will be added, see resume. save_map: writes the files of an
-        image's map, given their common stem, the image and the map. best: keeps pictures.
+        identity: checksums of all that scores depend on but the images, by name. batch_size: of
+        the batches that will be added, see resume. save_map: writes the files of an image's map,
+        given their common stem, the image and the map. best: keeps pictures.
         """
         self.images, self.workers, self.identity = images, workers, identity
         self.batch_size, self.masks, self.save_map, self.best = batch_size, masks, save_map, best
@@ -87,7 +79,7 @@ class Scoring:
         self._saved, self._pause = time.monotonic(), 0.0
 
     def _find_states(self) -> list[list[Any]]:
-        """What tells whether an image, and its mask, is still the same; by index.
+        """Return by index what shows whether an image, and its mask, is still the same.
 
         Other machines may have copies of the files: several workers see what copies have, too.
         """
@@ -99,7 +91,7 @@ class Scoring:
         return [[s, masks.state(i)[seen]] if s else [] for i, s in enumerate(states)]
 
     def _some_of_each_label(self) -> np.ndarray:
-        """Of which images (n,) the search's losses are kept: the first KEPT of each label."""
+        """Return of which images (n,) the losses are kept: the first KEPT of each label."""
         chosen = np.zeros(len(self.images), bool)
         labels = chosen if self.images.labels is None else self.images.labels
         for label in np.unique(labels):
@@ -121,7 +113,7 @@ class Scoring:
     # one batch after the other
 
     def add(self, indices: np.ndarray, queries: np.ndarray, detection: Detection) -> None:
-        """One batch: indices into the ImageSet, its images in [-1, 1], their Detection."""
+        """Add a batch: indices into the ImageSet, its images in [-1, 1], their Detection."""
         rows = self._broken_rows()
         for i, index in enumerate(map(int, indices)):
             if self.save_map:
@@ -135,7 +127,7 @@ class Scoring:
         self._save_pictures()
 
     def _broken_rows(self) -> list[Row]:
-        """Rows of files that could not be read, as far as they have none yet."""
+        """Return rows of files that could not be read, as far as they have none yet."""
         new = self.images.skipped[self._broken :]
         self._broken += len(new)
         return [
@@ -145,7 +137,7 @@ class Scoring:
         ]
 
     def _row(self, index: int, i: int, detection: Detection) -> Row:
-        """The row of image `index`, which is the i-th of the batch."""
+        """Return the row of image `index`, which is the i-th of the batch."""
         name, losses = self.images.names[index], detection.losses
         values = detection.score[i], *(getattr(detection, term)[i] for term in TERMS)
         return Row(
@@ -160,7 +152,7 @@ class Scoring:
         )
 
     def _measured(self, index: int, anomaly_map: np.ndarray) -> list[Any] | None:
-        """What an image adds to the pixel measures."""
+        """Return what an image adds to the pixel measures."""
         if not self.masks:
             return None
         one = PixelMeasures(self._unit)
@@ -172,7 +164,7 @@ class Scoring:
         return one.packed()
 
     def _take(self, index: int, row: Row) -> None:
-        """Takes over what a row says, of a file that could be read or of one that could not."""
+        """Take over a row, of a file that could be read or of one that could not."""
         if not row.values:
             self.images.leave_out(index, row.warnings[0])
             return
@@ -187,7 +179,7 @@ class Scoring:
             self._pixels += PixelMeasures.unpacked(self._unit, row.pixels)
 
     def _save_pictures(self, now: bool = False) -> None:
-        """Keeps the pictures, unless that was done too short a time ago; warns if it fails."""
+        """Keep the pictures, unless that was done too short a time ago; warn if it fails."""
         start = time.monotonic()
         if not self.best or (not now and start - self._saved < self._pause):
             return
@@ -202,7 +194,7 @@ class Scoring:
         self._pause = SPARE * (self._saved - start)
 
     def _take_pictures(self, worker: int) -> None:
-        """Those that a worker has saved, as far as they belong to the rows that are known."""
+        """Take over pictures that a worker saved, as far as they belong to rows that are known."""
         if not self.best:
             return
         scores = dict(zip(self._indices, self._columns["score"], strict=True))
@@ -215,9 +207,9 @@ class Scoring:
     # from run to run, and several workers
 
     def resume(self) -> np.ndarray:
-        """Before scoring: takes over what an interrupted run left; what is to be done, as indices.
+        """Take over what an interrupted run left; return what is to be scored, as indices.
 
-        Whole batches are to be done, in the order in which batches must be taken from them: an
+        Whole batches are to be scored, in the order in which batches must be taken from them: an
         image's place in its batch decides the last digit of its score. UserError unless all workers
         have the same images and model, and see this folder.
         """
@@ -240,7 +232,7 @@ class Scoring:
         return np.flatnonzero(~known)
 
     def _known_images(self) -> np.ndarray:
-        """Which images (n,) an interrupted run has left rows of, and of all in their batch."""
+        """Return which images (n,) have rows of an interrupted run, as has all of their batch."""
         self._staged = self.folder.staged() if self.save_map else set()
         known = np.zeros(len(self.images), bool)
         for index, _ in self._usable_rows():
@@ -250,7 +242,7 @@ class Scoring:
         return np.repeat(whole, self.batch_size)[: len(known)]
 
     def _take_over(self, known: np.ndarray) -> None:
-        """Keeps the rows, pictures and maps of these images (n,), and no others."""
+        """Keep the rows, pictures and maps of these images (n,), and no others."""
         with atomic_file(self.files.rows_of(0)) as file:
             file.write(self.files.header())
             wanted = known.copy()
@@ -267,7 +259,7 @@ class Scoring:
         self.folder.begin(set().union(*maps) if self.save_map else ())
 
     def _usable_rows(self) -> Iterator[tuple[int, Row]]:
-        """(index, Row) of each image that is as it was when it was read."""
+        """Yield (index, Row) of each image that is as it was when it was read."""
         for worker in self.files.workers():
             for row in self.files.read(worker):
                 index = self._places.get(row.file)
@@ -280,7 +272,7 @@ class Scoring:
         return {f"{self._stems[index]}{ending}" for ending in MAP_ENDINGS}
 
     def gather(self) -> Rows:
-        """After scoring: all rows; of several workers the chief alone has those of the others."""
+        """Return all rows; of several workers the chief alone has those of the others."""
         self.files.add(self._broken_rows())
         self.files.close()
         if not self.workers.chief:

@@ -8,7 +8,7 @@ UNFINISHED = "the model is not trained to its end: run --train with the same fla
 
 
 def expectation(auroc: float | None) -> str:
-    """What synthetic anomalies show of the detector, for the user."""
+    """Return what synthetic anomalies show of the detector, for the user."""
     if auroc is None:
         return "no synthetic anomalies were tried: the terms have their usual weights"
     return (
@@ -18,7 +18,7 @@ def expectation(auroc: float | None) -> str:
 
 
 def decided_by(contributions: dict[str, float]) -> str:
-    """The terms that made a score high, the greatest first; {term: what it adds to the score}."""
+    """Return the terms that made a score high, the greatest first; {term: what it adds}."""
     high = {name: value for name, value in contributions.items() if value > 0}
     greatest = sorted(high, key=lambda name: -high[name])[:3]
     listed = ", ".join(f"{name.replace('_', ' ')} {high[name]:+.3g}" for name in greatest)
@@ -26,7 +26,7 @@ def decided_by(contributions: dict[str, float]) -> str:
 
 
 def facts(metrics: dict[str, Any]) -> dict[str, str]:
-    """The lines above the report: {name: text}, from metrics.json."""
+    """Return the lines above the report, {name: text}, from what metrics.json holds."""
     facts = {"data set": metrics["dataset"], "images": f"{metrics['images']}"}
     if metrics["skipped"]:
         facts["skipped, unreadable"] = f"{metrics['skipped']}"

@@ -20,7 +20,7 @@ MOST_ROWS = 50_000  # images in the table; of more, the most anomalous
 
 
 def webp(image: np.ndarray) -> bytes:
-    """uint8 (h, w, 3) as WebP."""
+    """Return uint8 (h, w, 3) as WebP."""
     packed = io.BytesIO()
     # method 4, which is usual, takes 2.5 times as long for a tenth fewer bytes
     Image.fromarray(image).save(packed, "WEBP", quality=80, method=2)
@@ -42,7 +42,7 @@ def write(
     plots: dict[str, Path],
     has_masks: bool = False,
 ) -> None:
-    """Writes the page.
+    """Write the page.
 
     gallery: original, anomaly map over it and reconstruction as WebP, by the image's place in the
     outcome. plots: {title: PNG file}. has_masks: whether true masks are outlined. The table shows

@@ -39,7 +39,7 @@ def view(
     threshold: float,
     mask: np.ndarray | None = None,
 ) -> View:
-    """An original (h, w, 1 or 3) beside what was found in the image as the model sees it.
+    """Show an original (h, w, 1 or 3) beside what was made of it at the model's size.
 
     reconstruction (H, W, c), uint8; anomaly_map (H, W). The part of it over the pixel threshold
     is outlined in white, what the true mask, bool of any size, marks in cyan.
@@ -62,7 +62,7 @@ def view(
 
 
 def _outline(image: np.ndarray, part: np.ndarray, colour: str) -> None:
-    """Draws a line around a part, bool (h, w), of an image (h, w, 3)."""
+    """Draw a line around a part, bool (h, w), of an image (h, w, 3)."""
     width = max(1, round(max(part.shape) / 200))
     ring = ndimage.binary_dilation(part, iterations=width) & ~part
     image[ring] = ImageColor.getrgb(colour)
@@ -71,7 +71,7 @@ def _outline(image: np.ndarray, part: np.ndarray, colour: str) -> None:
 def detection_panel(
     path: Path, title: str, shown: View, anomaly_map: np.ndarray, threshold: float, legend: str
 ) -> None:
-    """Original, the map over it, reconstruction, and the anomaly map as the model sees it.
+    """Write original, the map over it, reconstruction, and the map as the model sees it.
 
     anomaly_map (h, w), on the scale from 0 to twice the pixel threshold that is the same in all
     panels of a model. legend: what the outlines are.
@@ -109,7 +109,7 @@ def _draw_scale(
     threshold: float,
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """The colours of an anomaly map, from MAP_TOP thresholds down to 0."""
+    """Draw the colours of an anomaly map, from MAP_TOP thresholds down to 0."""
     left, top, right, bottom = box
     values = np.linspace(MAP_TOP * threshold, 0, bottom - top)[:, None]
     colours = _coloured(values.repeat(right - left, axis=1), threshold)
@@ -120,13 +120,13 @@ def _draw_scale(
 
 
 def _coloured(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
-    """(h, w) -> uint8 (h, w, 3)"""
+    """Return (h, w) as uint8 (h, w, 3)."""
     strength = np.clip(anomaly_map / (MAP_TOP * threshold), 0.0, 1.0)
     return matplotlib.colormaps[COLOURS](strength, bytes=True)[..., :3]
 
 
 def shown_map(query: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
-    """The anomaly map laid over the query, uint8 (h, w, 3), on the scale of detection_panel."""
+    """Lay the map over the query: uint8 (h, w, 3), on the scale of detection_panel."""
     strength = np.clip(anomaly_map / (MAP_TOP * threshold), 0.0, 1.0)[..., None]
     colours = matplotlib.colormaps[COLOURS](strength[..., 0])[..., :3]
     grey = (np.asarray(query, np.float32).mean(-1, keepdims=True) + 1.0) / 2.0
@@ -135,7 +135,7 @@ def shown_map(query: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> n
 
 
 def save_map(stem: Path, query: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> None:
-    """STEM.npy (float32), STEM.png (16 bits, 65535 is MAP_TOP thresholds), STEM_overlay.png.
+    """Write STEM.npy (float32), STEM.png (16 bits, up to MAP_TOP thresholds), STEM_overlay.png.
 
     The overlay outlines the part over the pixel threshold. The stem may hold dots.
     """

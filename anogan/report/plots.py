@@ -39,14 +39,14 @@ Groups = dict[str, np.ndarray]  # {of STYLES: places of such images}
 
 @contextlib.contextmanager
 def own_style() -> Iterator[None]:
-    """In the block Matplotlib's own settings hold, and not the user's, such as LaTeX for text."""
+    """Use Matplotlib's own settings in the block, not the user's, such as LaTeX for text."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         yield
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure atomically, in the format of the path's ending."""
+    """Write a figure atomically, in the format of the path's ending."""
     packed = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name's letters may not be in the font
@@ -58,7 +58,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def image_rows(
     path: Path, title: str, rows: Sequence[np.ndarray], captions: Sequence[Sequence[str]]
 ) -> None:
-    """A figure of images (n, h, w, c) in [-1, 1], a row of equally many each, with captions."""
+    """Draw rows of equally many images (n, h, w, c) in [-1, 1], with captions."""
     figure = Figure(figsize=(1.4 * len(rows[0]), 1.8 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), len(rows[0]))
     for line, images, texts in zip(axes, rows, captions, strict=True):
@@ -72,7 +72,7 @@ def image_rows(
 
 @own_style()
 def write(folder: Path, outcome: Outcome, features: dict[str, np.ndarray]) -> dict[str, Path]:
-    """Writes every plot that there is data for, as PNG and SVG: {title: PNG file}.
+    """Write every plot that there is data for, as PNG and SVG: {title: PNG file}.
 
     features: of D, {of STYLES: (m, d)}.
     """
@@ -99,7 +99,7 @@ def write(folder: Path, outcome: Outcome, features: dict[str, np.ndarray]) -> di
 
 
 def by_label(labels: np.ndarray | None, count: int) -> Groups:
-    """Places of the normal and of the anomalous images, or of all where labels are unknown."""
+    """Return places of the normal and of the anomalous images, or of all without labels."""
     if labels is None:
         return {"images": np.arange(count)}
     places = {name: np.flatnonzero(labels == i) for i, name in enumerate(LABELS)}
@@ -115,7 +115,7 @@ def _axes(x: str, y: str, width: float = 6.4) -> tuple[Figure, Axes]:
 
 
 def histogram(outcome: Outcome, groups: Groups) -> Figure:
-    """Scores by label, each sort's bars adding up to one, with the threshold.
+    """Plot scores by label, each sort's bars adding up to one, with the threshold.
 
     The axis is linear around normal scores and logarithmic far out, so that both can be seen.
     """
@@ -185,7 +185,7 @@ def _scatter(axes: Axes, name: str, x: np.ndarray, y: np.ndarray, **style: Any) 
 
 
 def terms(outcome: Outcome, groups: Groups) -> Figure:
-    """The score against each of the two terms that decide most."""
+    """Plot the score against each of the two terms that decide most."""
     figure = Figure(figsize=(8.4, 4.2), layout="constrained")
     for axes, term in zip(figure.subplots(1, 2, sharey=True), outcome.heaviest, strict=True):
         for name, places in groups.items():
@@ -202,7 +202,7 @@ def terms(outcome: Outcome, groups: Groups) -> Figure:
 
 
 def tsne(features: dict[str, np.ndarray], seed: int = 0) -> Figure:
-    """Two-dimensional t-SNE (van der Maaten and Hinton 2008) of {of STYLES: (m, d) features}."""
+    """Plot the t-SNE (van der Maaten and Hinton 2008) of {of STYLES: (m, d) features}."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -226,7 +226,7 @@ def tsne(features: dict[str, np.ndarray], seed: int = 0) -> Figure:
 
 
 def convergence(outcome: Outcome) -> Figure:
-    """Median and quartiles of the search's loss over its steps, by label."""
+    """Plot median and quartiles of the search's loss over its steps, by label."""
     figure, axes = _axes("step of the latent search", "loss that is minimised")
     searched = sorted(outcome.rows.losses)
     losses = np.array([outcome.rows.losses[i] for i in searched]).T  # (steps + 1, images)

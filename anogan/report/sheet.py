@@ -28,7 +28,7 @@ class Cell(NamedTuple):
 
 
 def contact_sheet(cells: Sequence[Cell], threshold: float | None) -> np.ndarray:
-    """Cells, the most anomalous first, as uint8 (H, W, 3); a line where the threshold falls."""
+    """Draw cells, the most anomalous first: uint8 (H, W, 3), a line where the threshold falls."""
     font = ImageFont.truetype(str(font_file()), 11)
     above = len(cells) if threshold is None else sum(c.score > threshold for c in cells)
     parts = [cells[:above], cells[above:]]

@@ -32,14 +32,14 @@ PAINTERS = ThreadPoolExecutor(os.cpu_count(), "paint")
 
 @dataclass(frozen=True)
 class Shown:
-    """What was found in a set, and what there is to show of it."""
+    """The outcome of a set, and what there is to show of it."""
 
     outcome: Outcome
     pictures: dict[int, Picture]  # by the image's index
     read_mask: Callable[[int], np.ndarray] | None = None  # of image i, bool (h, w)
 
     def view(self, index: int, longest: int) -> View:
-        """An image's pictures, no larger than that many pixels a side."""
+        """Return an image's pictures, no larger than that many pixels a side."""
         picture, mask = self.pictures[index], None
         original = picture.query
         try:
@@ -51,7 +51,7 @@ class Shown:
         return view(original, *drawn, self.outcome.pixel_threshold, mask)
 
     def title(self, index: int) -> str:
-        """What stands above an image's picture."""
+        """Return what stands above an image's picture."""
         outcome = self.outcome
         file, label, kind = map(fitting, outcome.known(index))
         place = outcome.place(index)
@@ -68,7 +68,7 @@ class Shown:
 def write(
     folder: Path, shown: Shown, groups: dict[str, list[int]], features: dict[str, np.ndarray]
 ) -> None:
-    """Writes all pictures and the page; groups: see Best.groups, features: see plots.write."""
+    """Write all pictures and the page; groups: see Best.groups, features: see plots.write."""
     with ThreadPoolExecutor(1, "plots") as aside:  # the t-SNE takes as long as all pictures
         drawn = aside.submit(plots.write, folder / "plots", shown.outcome, features)
         most, least = (groups[name][:LARGE_PICTURES] for name in ("most", "least"))
@@ -79,7 +79,7 @@ def write(
 
 
 def panels(folder: Path, shown: Shown, groups: dict[str, list[int]]) -> None:
-    """A large picture of each image in the groups, by rank."""
+    """Write a large picture of each image in the groups, by rank."""
     threshold = shown.outcome.pixel_threshold
     legend = "white: over the pixel threshold" + ("; cyan: true mask" if shown.read_mask else "")
 
@@ -93,7 +93,7 @@ def panels(folder: Path, shown: Shown, groups: dict[str, list[int]]) -> None:
 
 
 def sheet(path: Path, outcome: Outcome) -> None:
-    """The most anomalous first, and evenly spaced ranks where there are too many images."""
+    """Write the most anomalous first, and evenly spaced ranks where there are too many images."""
     places = thin(outcome.order.tolist(), ON_SHEET)
     cells = [cell for cell in PAINTERS.map(lambda place: _cell(outcome, place), places) if cell]
     if cells:
@@ -101,7 +101,7 @@ def sheet(path: Path, outcome: Outcome) -> None:
 
 
 def _cell(outcome: Outcome, place: int) -> Cell | None:
-    """An image on the contact sheet; None if it cannot be read any more."""
+    """Return an image for the contact sheet; None if it cannot be read any more."""
     index = int(outcome.rows.indices[place])
     name, label, kind = outcome.known(index)
     both = f"{label} ({kind})" if kind and kind != label else label
@@ -115,7 +115,7 @@ def _cell(outcome: Outcome, place: int) -> Cell | None:
 def report(
     path: Path, shown: Shown, gallery: Iterable[int], drawn: Callable[[], dict[str, Path]]
 ) -> None:
-    """The page; gallery: indices of the images in it; drawn: waits for {title: PNG of a plot}."""
+    """Write the page; gallery: indices of its images; drawn: waits for {title: PNG of a plot}."""
 
     def pictures(index: int) -> tuple[int, Sequence[bytes]]:
         return shown.outcome.place(index), [page.webp(part) for part in shown.view(index, ON_PAGE)]

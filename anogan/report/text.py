@@ -12,7 +12,7 @@ LONGEST = 100  # characters of a name in the heading of a picture
 
 
 def font_file() -> Path:
-    """The file of the font that pictures are written in."""
+    """Return the file of the font that pictures are written in."""
     import matplotlib  # slow, and not needed where there are no pictures
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -20,15 +20,15 @@ def font_file() -> Path:
 
 @functools.cache
 def _letters() -> frozenset[int]:
-    """What that font has."""
+    """Return what that font has."""
     from matplotlib.ft2font import FT2Font
 
     return frozenset(FT2Font(str(font_file())).get_charmap())
 
 
 def drawable(text: str) -> str:
-    """A text for a picture in one line: letters that its font lacks, or that run to the left, as
-    \\u4e2d. On the page the browser shows them all.
+    """Return a text for a picture in one line, with letters that its font lacks, or that run to
+    the left, as \\u4e2d. On the page the browser shows them all.
     """
     return "".join(
         c
@@ -39,6 +39,6 @@ def drawable(text: str) -> str:
 
 
 def fitting(text: str) -> str:
-    """What fits into a picture's heading, in one line."""
+    """Return what fits into a picture's heading, in one line."""
     text = drawable(text)
     return text if len(text) <= LONGEST else f"…{text[-LONGEST:]}"
