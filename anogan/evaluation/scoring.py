@@ -214,11 +214,15 @@ class Scoring:
         have the same images and model, and see this folder.
         """
         names, labels = "\n".join(self.images.names), self.images.labels
-        same = {
-            "images": crc32(names.encode()),
-            "labels": crc32(b"" if labels is None else labels.tobytes()),
-        }
-        self.workers.agree({**same, **self.identity})
+        kept = [self.files.key[name] for name in ("masks", "maps", "pixels")]
+        self.workers.agree(
+            {
+                "images": crc32(names.encode()),
+                "labels": crc32(b"" if labels is None else labels.tobytes()),
+                **self.identity,
+                "masks and maps": crc32(repr(kept).encode()),
+            }
+        )
         if self.workers.chief:
             self.files.drop_foreign()
             known = self._known_images()
