@@ -10,6 +10,9 @@ from commands import ROOT, exit_code
 
 import anogan
 from anogan.cli.parser import EXAMPLES, parse
+from anogan.config import Config
+from anogan.errors import UserError
+from anogan.settings import described
 
 pytestmark = pytest.mark.cli
 
@@ -102,6 +105,15 @@ def test_switches_take_all_usual_forms(words, value):
 def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
     assert exit_code(words) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name, one in described(Config).items() if one.span])
+def test_config_refuses_what_its_flag_refuses(name, capsys):
+    one = described(Config)[name]
+    for value in (one.span[0] - 2, one.span[1] + 1):  # 0 may be a default below
+        with pytest.raises(UserError, match=f"{name.rstrip('_')} must be from"):
+            Config(**{name: value})
+        assert exit_code([f"--{one.flag or name}={value}"]) == 2
 
 
 def test_every_command_of_the_readme_is_valid():
