@@ -1,7 +1,5 @@
 """Flags: what may be typed, and what --help shows."""
 
-import re
-import shlex
 import subprocess
 import sys
 
@@ -9,7 +7,7 @@ import pytest
 from commands import ROOT, exit_code
 
 import anogan
-from anogan.cli.parser import EXAMPLES, parse
+from anogan.cli.parser import parse
 from anogan.config import Config
 from anogan.errors import UserError
 from anogan.settings import described
@@ -114,16 +112,6 @@ def test_config_refuses_what_its_flag_refuses(name, capsys):
         with pytest.raises(UserError, match=f"{name.rstrip('_')} must be from"):
             Config(**{name: value})
         assert exit_code([f"--{one.flag or name}={value}"]) == 2
-
-
-def test_every_command_of_the_readme_is_valid():
-    text = (ROOT / "README.md").read_text() + EXAMPLES
-    commands = re.findall(r"python\S* main\.py (.*)", text)
-    assert len(commands) > 30
-    for command in commands:
-        words = shlex.split(re.split(r" \||   |`", command)[0], comments=True)
-        if words != ["--help"]:
-            parse(words)
 
 
 def test_a_threshold_may_be_negative_and_written_with_an_exponent():
