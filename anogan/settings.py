@@ -14,10 +14,8 @@ class Setting:
     """The description of a dataclass's field, kept in the field's metadata."""
 
     help: str  # a sentence; {default} and {classic} stand for the presets' values
-    span: tuple[float, float] | None = (
-        None  # a value other than the default is from the one to the other
-    )
-    choices: tuple[Any, ...] = ()  # or one of these
+    span: tuple[float, float] | None = None  # lowest and highest value; the default may lie outside
+    choices: tuple[Any, ...] = ()
     flag: str = ""  # where it is not the field's name
     argument: dict[str, Any] = field(default_factory=dict)  # more for argparse's add_argument
 

@@ -1,7 +1,5 @@
 """Flags: what may be typed, and what --help shows."""
 
-import re
-import shlex
 import subprocess
 import sys
 
@@ -9,7 +7,10 @@ import pytest
 from commands import ROOT, exit_code
 
 import anogan
-from anogan.cli.parser import EXAMPLES, parse
+from anogan.cli.parser import parse
+from anogan.config import Config
+from anogan.errors import UserError
+from anogan.settings import described
 
 pytestmark = pytest.mark.cli
 
@@ -104,14 +105,13 @@ def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_every_command_of_the_readme_is_valid():
-    text = (ROOT / "README.md").read_text() + EXAMPLES
-    commands = re.findall(r"python\S* main\.py (.*)", text)
-    assert len(commands) > 30
-    for command in commands:
-        words = shlex.split(re.split(r" \||   |`", command)[0], comments=True)
-        if words != ["--help"]:
-            parse(words)
+@pytest.mark.parametrize("name", [name for name, one in described(Config).items() if one.span])
+def test_config_refuses_what_its_flag_refuses(name, capsys):
+    one = described(Config)[name]
+    for value in (one.span[0] - 2, one.span[1] + 1):  # 0 may be a default below
+        with pytest.raises(UserError, match=f"{name.rstrip('_')} must be from"):
+            Config(**{name: value})
+        assert exit_code([f"--{one.flag or name}={value}"]) == 2
 
 
 def test_a_threshold_may_be_negative_and_written_with_an_exponent():

@@ -86,9 +86,9 @@ def test_exit_code_tells_of_anomalies_and_of_what_could_not_be_judged(asked, tmp
 
 @pytest.mark.cli
 def test_only_the_first_images_are_told(asked, monkeypatch):
-    from anogan.cli import score
+    from anogan.cli import printing
 
-    monkeypatch.setattr(score, "PRINTED", 2)
+    monkeypatch.setattr(printing, "PRINTED", 2)
     out = asked("--test_dir", "some")[1].out
     assert out.count(": score ") == 2 and "and 1 more in scores.csv" in out
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from anogan.runs.files import printable
 
 if TYPE_CHECKING:  # NumPy, which --help and mistyped flags need not wait for
     from anogan.data.image_set import ImageSet
+    from anogan.evaluation.outcome import Decision, Outcome
     from anogan.method.scoring import Calibration
     from anogan.runs.distributed import Workers
+
+PRINTED = 20  # images whose score is printed
 
 
 class OneLine(logging.Formatter):
@@ -74,3 +79,49 @@ def print_outliers(calibration: Calibration, workers: Workers) -> None:
             "samples may name them), train without them (--drop), or give --threshold",
             *(outliers, len(normal.scores), normal.scores[-1], median(normal.scores)),
         )
+
+
+def write_json(out: TextIO, outcome: Outcome, folder: Path) -> None:
+    """Write a line for each image, and one for all."""
+    skipped = [{"file": name, "reason": reason} for name, reason in outcome.images.skipped]
+    summary = {**outcome.metrics, "skipped_files": skipped, "results": str(folder)}
+    for line in (*(decision._asdict() for decision in outcome.decisions), {"summary": summary}):
+        print(json.dumps(line), file=out)
+    out.flush()
+
+
+def print_decisions(decisions: list[Decision]) -> None:
+    """Print a line for each of the first images."""
+    for file, score, threshold, is_anomaly, *_ in decisions[:PRINTED]:
+        if threshold is None:
+            print_line(f"{file}: score {score:.4g}")
+        else:
+            called = "anomalous" if is_anomaly else "normal"
+            print_line(f"{file}: score {score:.4g}, threshold {threshold:.4g}: {called}")
+    if len(decisions) > PRINTED:
+        print_line(f"and {len(decisions) - PRINTED} more in scores.csv")
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """Print the measures in a few lines."""
+    if "auroc" in metrics:
+        low, high = metrics["auroc_interval"]
+        print_line(
+            f"AUROC {metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f}), average "
+            f"precision {metrics['average_precision']:.4f} "
+            f"({metrics['normal']} normal, {metrics['anomalous']} anomalous images)"
+        )
+    if "pixel_auroc" in metrics:
+        print_line(f"pixel AUROC {metrics['pixel_auroc']:.4f}, AU-PRO {metrics['au_pro']:.4f}")
+    if metrics["threshold"] is None:
+        print_line(f"no threshold ({metrics['threshold_is']}): give --threshold")
+        return
+    line = f"threshold {metrics['threshold']:.4g} ({metrics['threshold_is']}): "
+    line += f"{metrics['called_anomalous']} of {metrics['images']} images are called anomalous"
+    at = metrics.get("at_threshold", {})
+    parts = [
+        f"{name.replace('_', ' ')} {at[name]:.3f}"
+        for name in ("recall", "precision", "f1", "false_positive_rate")
+        if name in at
+    ]
+    print_line("; ".join([line, *parts]))

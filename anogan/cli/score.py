@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -17,11 +16,14 @@ import numpy as np
 from anogan.cli.options import Options
 from anogan.cli.paths import Places, strictly_inside, test_places
 from anogan.cli.printing import (
+    print_decisions,
     print_line,
+    print_metrics,
     print_outliers,
     print_search,
     print_skipped,
     print_warnings,
+    write_json,
 )
 from anogan.cli.run import Devices, Run
 from anogan.cli.settings import search_of, threshold_of
@@ -47,7 +49,6 @@ from anogan.runs.progress import progress
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
     from model import DCGAN
 
-PRINTED = 20  # images whose score is printed
 ANOMALOUS = 3  # exit code of --fail_on_anomaly
 
 
@@ -287,29 +288,8 @@ def features(model: DCGAN, outcome: Outcome) -> dict[str, np.ndarray]:
     return found
 
 
-def write_json(out: TextIO, outcome: Outcome, folder: Path) -> None:
-    """Write a line for each image, and one for all."""
-    skipped = [{"file": name, "reason": reason} for name, reason in outcome.images.skipped]
-    summary = {**outcome.metrics, "skipped_files": skipped, "results": str(folder)}
-    for line in (*(decision._asdict() for decision in outcome.decisions), {"summary": summary}):
-        print(json.dumps(line), file=out)
-    out.flush()
-
-
-def print_decisions(decisions: list[Decision]) -> None:
-    """A line for each of the first images."""
-    for file, score, threshold, is_anomaly, *_ in decisions[:PRINTED]:
-        if threshold is None:
-            print_line(f"{file}: score {score:.4g}")
-        else:
-            called = "anomalous" if is_anomaly else "normal"
-            print_line(f"{file}: score {score:.4g}, threshold {threshold:.4g}: {called}")
-    if len(decisions) > PRINTED:
-        print_line(f"and {len(decisions) - PRINTED} more in scores.csv")
-
-
 def exit_code(decisions: list[Decision], images: ImageSet) -> int:
-    """Of --fail_on_anomaly; UserError where it cannot be told that there is none."""
+    """Return that of --fail_on_anomaly; UserError where it is not known that there is none."""
     if any(decision.is_anomaly for decision in decisions):
         return ANOMALOUS
     if any(decision.is_anomaly is None for decision in decisions):
@@ -320,28 +300,3 @@ def exit_code(decisions: list[Decision], images: ImageSet) -> int:
             f"judged, the first: {images.skipped[0][0]} ({images.skipped[0][1]})"
         )
     return 0
-
-
-def print_metrics(metrics: dict[str, Any]) -> None:
-    """The measures in a few lines."""
-    if "auroc" in metrics:
-        low, high = metrics["auroc_interval"]
-        print_line(
-            f"AUROC {metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f}), average "
-            f"precision {metrics['average_precision']:.4f} "
-            f"({metrics['normal']} normal, {metrics['anomalous']} anomalous images)"
-        )
-    if "pixel_auroc" in metrics:
-        print_line(f"pixel AUROC {metrics['pixel_auroc']:.4f}, AU-PRO {metrics['au_pro']:.4f}")
-    if metrics["threshold"] is None:
-        print_line(f"no threshold ({metrics['threshold_is']}): give --threshold")
-        return
-    line = f"threshold {metrics['threshold']:.4g} ({metrics['threshold_is']}): "
-    line += f"{metrics['called_anomalous']} of {metrics['images']} images are called anomalous"
-    at = metrics.get("at_threshold", {})
-    parts = [
-        f"{name.replace('_', ' ')} {at[name]:.3f}"
-        for name in ("recall", "precision", "f1", "false_positive_rate")
-        if name in at
-    ]
-    print_line("; ".join([line, *parts]))
