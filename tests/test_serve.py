@@ -36,7 +36,12 @@ from anogan.deploy import serve  # noqa: E402
 
 @pytest.fixture(scope="module")
 def service(trained):
-    return serve.Service(trained, Threshold(), (None, None, 0.1))
+    calibration = trained.keep_calibration()
+
+    def detect(images):
+        return trained.anomaly_detector(images, batch_size=1, calibration=calibration)
+
+    return serve.Service(trained.config, calibration, detect, Threshold())
 
 
 @contextlib.contextmanager
@@ -313,7 +318,7 @@ def test_it_listens_on_loopback_alone_and_a_taken_port_is_told(address):
 @pytest.mark.cli
 def test_flags_of_serving_are_checked(capsys):
     for flags, told in (
-        (["--serve_host=0.0.0.0"], "--serve_host is for --serve"),
+        (["--serve_host=0.0.0.0"], "leave it out, or add --serve"),
         (["--serve=70000"], "at most 65535"),
         (["--serve", "--strategy=mirrored"], "leave --strategy out"),
     ):

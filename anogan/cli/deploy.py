@@ -27,9 +27,16 @@ class ExportPlan:
     threshold: Threshold
 
     def execute(self, model: DCGAN) -> int:
-        """Write the model as one file or folder."""
-        if model.workers.chief:
-            print_line(export.export(model, self.kind, self.path, self.threshold))
+        """Write the model as one file or folder, in float32, which all machines compute alike."""
+        if not model.workers.chief:
+            return 0
+        if model.precision != "float32" or model.workers.devices > 1:
+            assert model.folder
+            model = type(model).load(model.folder, lambda_=model.config.lambda_)
+        calibration = model.keep_calibration()
+        model.remember()
+        found = model.config, model.detector, calibration, self.threshold, model.steps_done
+        print_line(export.export(self.kind, self.path, *found))
         return 0
 
 
@@ -54,7 +61,14 @@ class ServePlan:
         """Serve the page until Ctrl-C."""
         from anogan.deploy import serve
 
-        serve.serve(serve.Service(model, self.threshold, self.search), self.listener, self.host)
+        calibration = model.keep_calibration(*self.search)
+        service = serve.Service(
+            model.config,
+            calibration,
+            lambda images: model.anomaly_detector(images, *self.search, 1, calibration),
+            self.threshold,
+        )
+        serve.serve(service, self.listener, self.host)
         return 0
 
 

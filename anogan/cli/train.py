@@ -227,7 +227,7 @@ def print_start(plan: TrainPlan, model: DCGAN) -> None:
     lines += [*images.left_out, *model.images.changes(images.dated())]
     left = model.steps_of(images) - model.steps_done
     if left > 0:
-        lines.append(estimate.told(model.config, len(images), left, distributed.has_gpu()))
+        lines.append(estimate.describe(model.config, len(images), left, distributed.has_gpu()))
     for line in lines:
         print_line(line, workers)
 

@@ -19,7 +19,7 @@ from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 from anogan.method.trainer import Trainer
 from anogan.runs.distributed import handled, interrupts
-from anogan.runs.estimate import told_time
+from anogan.runs.estimate import duration
 from anogan.runs.files import printable, unused_path
 from anogan.runs.progress import progress
 from utils import save_image, tile, to_float, to_uint8
@@ -155,7 +155,7 @@ class TrainingRun:
         each, left = seconds / (TIMED - 1), total - step
         if self.progress and left:
             bar.write(
-                f"about {told_time(each * left)} for the {left} steps that are left "
+                f"about {duration(each * left)} for the {left} steps that are left "
                 f"({each:.2g} s a step, measured)"
             )
 

@@ -17,7 +17,7 @@ class Lines(tqdm):
     """tqdm that prints a line at each tenth of the way, and after half a minute."""
 
     def __init__(self, **options: Any):
-        self._told, self._tenth = time.monotonic(), 0
+        self._shown, self._tenth = time.monotonic(), 0
         super().__init__(bar_format=LINE, mininterval=0, miniters=1, **options)
         self._tenth = self._reached()
 
@@ -26,11 +26,11 @@ class Lines(tqdm):
 
     def display(self, *_: Any, **__: Any) -> None:
         """Called by tqdm whenever it would draw its bar."""
-        passed = time.monotonic() - self._told
+        passed = time.monotonic() - self._shown
         ended = self.n == self.total and self._tenth < 10
         next_tenth = self._reached() > self._tenth and passed >= LEAST_SECONDS
         if self.n > self.initial and (ended or next_tenth or passed >= SECONDS):
-            self._told, self._tenth = time.monotonic(), self._reached()
+            self._shown, self._tenth = time.monotonic(), self._reached()
             print(self, file=self.fp, flush=True)
 
     def close(self) -> None:
