@@ -15,7 +15,7 @@ from PIL import Image
 
 from anogan.errors import UserError
 from anogan.opening import NOT_READ
-from anogan.runs.files import may_hold_output, written
+from anogan.runs.files import MARKER, written
 
 SHOWN = 5  # of many, in a line
 # Pillow knows these by name, but reads them with the help of other programs only, or never
@@ -92,7 +92,7 @@ def list_images(
                 raise _unreadable(folder, error) from None
             unreadable.append((here, error.strerror or str(error)))
             continue
-        if may_hold_output({entry.name for entry in inside}):
+        if any(entry.name == MARKER for entry in inside):
             own |= {os.path.join(real, name) for name in written(folder / here)}
         for entry in inside:
             name = f"{here}/{entry.name}" if here else entry.name
