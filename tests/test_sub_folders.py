@@ -188,7 +188,7 @@ def test_depth_maps_and_masks_beside_images_are_not_taken_for_images(tmp_path):
     assert test.names == [f"{kind}/rgb/00{i}.png" for kind in ("good", "hole") for i in (0, 1)]
     assert test.masks == [f"{kind}/gt/00{i}.png" for kind in ("good", "hole") for i in (0, 1)]
     assert image_folder(test, FORM, labelled=True).labels.tolist() == [0, 0, 1, 1]
-    assert "left out 4 masks beside the images, the first: good/gt/000.png" in test.notes()
+    assert "4 files beside the images are masks, the first: good/gt/000.png" in test.notes()
 
 
 def test_folders_of_one_kind_alone_and_others_are_read(tmp_path):

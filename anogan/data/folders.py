@@ -54,8 +54,8 @@ def _images_alone(listing: Listing) -> Listing:
     """The images without what lies beside them: masks, depth maps and the like."""
     images, masks, others = by_kind(listing.names)
     notes = [
-        f"left out {len(names)} {what} beside the images, the first: {shown_name(names[0])}"
-        for names, what in ((masks, "masks"), (others, "files of other kinds"))
+        f"{len(names)} files beside the images are {what}, the first: {shown_name(names[0])}"
+        for names, what in ((masks, "masks"), (others, "of another kind"))
         if names
     ]
     return dataclasses.replace(
