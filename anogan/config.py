@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from anogan.errors import UserError, first_line
+from anogan.recipe import RECIPES, Recipe
 from anogan.runs.files import read_own, write_atomic
 
 FILE_NAME = "config.json"
 
 # The sizes and rates of Radford et al. 2016 and the score of Schlegl et al. 2017; what else the
-# classic preset means stands where `is_classic` is asked: batch norm in D, no encoder, no PCA,
-# no synthetic anomalies, no gradient penalty, no EMA, absolute differences.
+# presets differ in is their recipe.
 CLASSIC = {
     "z_dim": 100,
     "gf_dim": 64,
@@ -34,23 +34,7 @@ MOST_WINDOWS = 1024  # on an image
 LARGEST = 4096  # side of an image that is seen through windows, pixels
 LARGEST_CROP = 2**20  # pixels
 SMALL, LARGE_BATCH = 32, 32  # images of more pixels a side are trained on in batches of so many
-VERSION = 3  # of the format of a run's folder, see checkpoint.py
-# Settings that runs of version 1 could have each by itself, as the classic preset means them.
-FORMER = {
-    "init_stddev": 0.02,
-    "norm_momentum": 0.9,
-    "d_batch_norm": True,
-    "linear_skip": False,
-    "beta2": 0.999,
-    "r1_weight": 0.0,
-    "average_decay": 0.0,
-    "damage": False,
-    "encoder": False,
-    "kl_weight": 8.0,
-    "squared": False,
-    "extended": False,
-    "standardised": False,
-}
+VERSION = 1  # of the format of a run's folder, see runs/checkpoint.py
 
 # What may differ between a run and its continuation; all else decides what the model is.
 FREE = {"epochs", "steps", "batch_size", "learning_rate", "beta1", "lambda_"}
@@ -77,7 +61,7 @@ class Config:
     validation_fraction: float = 0.1  # of the training images, held out to scale the scores
 
     # networks
-    preset: str = "default"  # of PRESETS: which method, see is_classic
+    preset: str = "default"  # of PRESETS: which method
     z_dim: int = 64  # dimensions of the latent
     gf_dim: int = 16  # channels of G's stage next to the image
     df_dim: int = 16  # of D's and E's
@@ -92,6 +76,9 @@ class Config:
 
     # score
     lambda_: float = 0.5  # fraction of the discrimination loss beside the residual loss
+
+    # all else that decides a model and its scores; None: the preset's
+    recipe: Recipe = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         for name, kinds in _kinds().items():
@@ -119,6 +106,10 @@ class Config:
                 raise UserError(f"{name.rstrip('_')} must be from {low} to {high}, not {value}")
         if self.preset not in PRESETS:
             raise UserError(f"preset must be one of {', '.join(PRESETS)}, not {self.preset}")
+        if self.recipe is None:
+            object.__setattr__(self, "recipe", RECIPES[self.preset])
+        if not isinstance(self.recipe, Recipe):
+            raise UserError(f"recipe must be a Recipe, not {self.recipe!r:.40}")
         if self.channels not in (1, 3):
             raise UserError(f"channels must be 1 or 3, not {self.channels}")
         if self.value_range and not self.value_range[0] < self.value_range[1]:
@@ -137,11 +128,6 @@ class Config:
         for name in ("normal_class", "anomaly_class"):
             if getattr(self, name) not in (None, *range(10)):
                 raise UserError(f"{name} must be from 0 to 9, not {getattr(self, name)}")
-
-    @property
-    def is_classic(self) -> bool:
-        """Whether the method is that of the 2017 paper."""
-        return self.preset == "classic"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -180,17 +166,13 @@ class Config:
             settings = json.loads(read_own(path))
             if type(settings) is not dict:
                 raise ValueError("it holds no settings")
-            version = settings.pop("version", 1)
-            if type(version) is not int or version < 1:
-                raise ValueError(f"version {version!r:.40}")
-            if version > VERSION:
-                raise UserError(f"{path} is of a newer version of this tool: update it")
-            if version < VERSION and settings.get("preset", "default") != "classic":
+            version = settings.pop("version", None)
+            if type(version) is not int or version != VERSION:
                 raise UserError(
-                    f"{folder} is of an older version of this tool, whose networks were others: "
-                    "train the model again, under another --checkpoint_dir"
+                    f"{path} is of version {version!r:.40} of a run's format, this tool reads "
+                    f"{VERSION}: train the model again, under another --checkpoint_dir, or use the "
+                    "tool that it was made with"
                 )
-            settings = _updated(settings) if version == 1 else settings
         except FileNotFoundError:
             raise UserError(
                 f"{folder} holds no trained model (no {FILE_NAME}): train it first"
@@ -201,7 +183,8 @@ class Config:
                 "another --checkpoint_dir"
             ) from None
         try:
-            return cls(**_known(settings))
+            recipe = Recipe.from_json(settings.pop("recipe", None))
+            return cls(**_known(settings), recipe=recipe)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -213,13 +196,13 @@ KIND_NAMES = {int: "a whole number", float: "a number", str: "a text"}
 def _kinds() -> dict[str, tuple[type, ...]]:
     """{name: types that a setting may have}."""
     types = get_type_hints(Config)
-    return {name: get_args(kind) or (kind,) for name, kind in types.items()}
+    return {name: get_args(kind) or (kind,) for name, kind in types.items() if name != "recipe"}
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as they are; UserError where one is of no name that Config has."""
     for name in settings:
-        if name not in _kinds():
+        if name not in {field.name for field in dataclasses.fields(Config)}:
             raise UserError(f"there is no setting {name!r:.40}")
     return settings
 
@@ -247,18 +230,6 @@ def _is_path(text: str) -> bool:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         return False
-
-
-def _updated(settings: dict[str, Any]) -> dict[str, Any]:
-    """A classic configuration of version 1 as it is now; ValueError where it cannot be."""
-    if "white" in settings:  # of runs from before negative values were heeded
-        settings |= {"min_value": 0, "max_value": settings.pop("white")}
-    if "validation_share" in settings:
-        settings["validation_fraction"] = settings.pop("validation_share")
-    for name, value in FORMER.items():
-        if settings.pop(name, value) != value:
-            raise ValueError(f"its {name} is other than the preset's, which no longer can be")
-    return settings
 
 
 def preset(name: str, /, **settings: Any) -> Config:

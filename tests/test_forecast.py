@@ -4,13 +4,14 @@ import pytest
 
 from anogan.config import preset
 from anogan.runs import estimate
+from anogan.runs.progress import duration
 
 pytestmark = pytest.mark.unit
 
 
 def test_times_are_told_to_two_digits():
     times = [0.2, 59, 90, 3599, 7000]
-    assert [estimate.told_time(t) for t in times] == ["1 s", "59 s", "2 min", "60 min", "1.9 h"]
+    assert [duration(t) for t in times] == ["1 s", "59 s", "2 min", "60 min", "1.9 h"]
 
 
 def test_more_pixels_and_images_need_more():

@@ -38,7 +38,7 @@ from anogan.errors import UserError
 from anogan.evaluation.output import Output
 from anogan.evaluation.results import FILES, Decision, Results
 from anogan.method import suspicious
-from anogan.method.scoring import Calibration, Detection
+from anogan.method.scoring import Calibration, Detection, Search
 from anogan.method.threshold import Threshold
 from anogan.report.facts import UNFINISHED, told_expected
 from anogan.runs import distributed, estimate
@@ -361,7 +361,7 @@ def _train(
     samples = Path(options.sample_dir) / name
     unlisted = not (samples / suspicious.LIST).exists()  # the last run was stopped before that
     if (step > before or unlisted) and team.chief and config.dataset != "mnist":
-        count = min(len(images), suspicious.most(model))
+        count = min(len(images), suspicious.most(model.search()))
         say(f"ranking {count} training images by how odd they are")
         tell_suspicious(model, images, samples)
     tell_skipped(images)
@@ -369,22 +369,22 @@ def _train(
     return model
 
 
-def calibrate(model: DCGAN, team: distributed.Workers, *search: Any) -> Calibration:
+def calibrate(model: DCGAN, team: distributed.Workers, search: Search | None = None) -> Calibration:
     """Of a way to search; the user is told where it is to be found first, for that may take long.
 
     And where held-out images that should be normal look as if they were not.
     """
 
     def begin() -> None:
-        way, count = model.way(*search), len(model.images.held_out)
-        steps = f", {way.steps} steps each" if way.steps else ""
+        chosen, count = model.search(search), len(model.images.held_out)
+        steps = f", {chosen.steps} steps each" if chosen.steps else ""
         say(
             f"measuring {count} held-out normal images, and some with planted anomalies, to scale "
-            f"the scores (--search {way.search}{steps})",
+            f"the scores (--search {chosen.kind}{steps})",
             team,
         )
 
-    calibration = model.keep_calibration(*search, begin=begin)
+    calibration = model.keep_calibration(search, begin=begin)
     normal = calibration.normal_scores
     if team.chief and normal and (outliers := normal.outliers()):
         logging.getLogger(__name__).warning(
@@ -398,7 +398,9 @@ def calibrate(model: DCGAN, team: distributed.Workers, *search: Any) -> Calibrat
 
 def tell_suspicious(model: DCGAN, images: ImageSet, folder: Path) -> None:
     """Ranks the training images by how odd they are, and writes which are the oddest."""
-    indices, scores = suspicious.rank(model, images)
+    indices, scores = suspicious.rank(
+        model.detector, model.search(), model.keep_calibration(), images
+    )
     try:
         path, sheet, count = suspicious.write(folder, images, indices, scores)
     except (OSError, UserError) as error:  # a run can do without
@@ -444,7 +446,7 @@ def load(options: Options) -> DCGAN:
     changes = {} if options.lambda_ is None else {"lambda_": options.lambda_}
     model = DCGAN.load(folder, distributed.resolve_precision(options.precision), team, **changes)
     say(f"the model in {folder} as of step {model.progress}", team)  # it may be in training
-    if team.chief and model.total_steps and model.steps_done < model.total_steps:
+    if team.chief and model.steps_done < model.total_steps:
         logging.getLogger(__name__).warning(UNFINISHED)
     return model
 
@@ -467,13 +469,13 @@ def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None
     for line in test.lines:
         say(line, team)
     say(f"scoring {len(images)} images", team)
-    search = options.search, options.test_epoch, options.test_learning_rate
-    calibration = calibrate(model, team, *search)
+    search = model.search(options.search, options.test_epoch, options.test_learning_rate)
+    calibration = calibrate(model, team, search)
     say(told_expected(calibration.expected), team)
     batch_size = min(options.test_batch_size, len(images))
 
     def detect(batch: np.ndarray) -> Detection:
-        return model.anomaly_detector(batch, *search, batch_size, calibration)
+        return model.anomaly_detector(batch, search, batch_size, calibration)
 
     results = Results(
         folder,
@@ -483,7 +485,7 @@ def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None
         test.threshold,
         test.masks,
         options.save_maps,
-        way=search,
+        search=search,
         batch_size=batch_size * team.devices,
         detect=detect,
         report=options.report,
@@ -679,7 +681,7 @@ def _run(options: Options, out: TextIO | None = None) -> int:
             pictures.samples(path, model, options.generate_test_images, options.seed)
             say(f"{options.generate_test_images} samples in {path}")
         if options.serve is not None:
-            search = options.search, options.test_epoch, options.test_learning_rate
+            search = model.search(options.search, options.test_epoch, options.test_learning_rate)
             service = serve.Service(model, threshold_of(options), search)
             serve.serve(service, listener, options.serve_host)
     model.workers.wait()  # a worker that leaves early looks lost

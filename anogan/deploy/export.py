@@ -43,7 +43,7 @@ def prepare(kind: str, config: Config, run: Path, folder: str | None) -> Path:
 
     kind: one of ENDS; run: the run's folder, to which the export goes unless `folder` is given.
     """
-    if config.is_classic:
+    if not config.recipe.encoder:
         raise UserError(
             "--export writes the encoder's way to score, and a classic run has no encoder: train "
             "one with --preset default"
@@ -76,7 +76,6 @@ def export(model: DCGAN, kind: str, path: Path, threshold: Threshold) -> str:
     value, how = threshold.choose(calibration.normal_scores, None, None)
     if value is None:
         raise UserError(f"--export needs a threshold, and there is {how}: give --threshold")
-    model.remember()
     size = model.detector.size_in_bytes()
     if size > MOST:
         raise UserError(

@@ -22,6 +22,7 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from anogan.errors import UserError
+from anogan.method.scoring import Search
 from anogan.method.threshold import Threshold, told
 from anogan.report.page import TEMPLATES, data_uri
 from anogan.report.pictures import shown_map
@@ -40,7 +41,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     from model import DCGAN
 
-Search = tuple[str | None, int | None, float]
 MOST_BYTES = 32 * 2**20  # of a file
 MOST_PIXELS = 64_000_000
 MOST_SLOW = 4 * 2**20  # bytes of a file that Pillow decodes in Python: a second for each MB
@@ -68,9 +68,9 @@ class Service:
     """A model that is ready to score single images."""
 
     def __init__(self, model: DCGAN, threshold: Threshold, search: Search):
-        """search: method, steps and learning rate, see DCGAN.anomaly_detector."""
+        """search: see DCGAN.anomaly_detector."""
         self.model, self.search = model, search
-        self.calibration = model.keep_calibration(*search)
+        self.calibration = model.keep_calibration(search)
         value, self.threshold_is = threshold.choose(self.calibration.normal_scores, None, None)
         if value is None:
             raise UserError(
@@ -81,7 +81,7 @@ class Service:
         self._detect(np.zeros(model.config.shape, np.uint8))  # so that no user waits for it
 
     def _detect(self, image: np.ndarray) -> Any:
-        return self.model.anomaly_detector(image[None], *self.search, 1, self.calibration)
+        return self.model.anomaly_detector(image[None], self.search, 1, self.calibration)
 
     def score(self, content: bytes) -> dict[str, Any]:
         """What is found in an image file, JSON-ready; Refused where it is none, or too large.

@@ -24,7 +24,7 @@ from anogan.evaluation.best import Best, saved
 from anogan.evaluation.metrics import LABELS, PixelMeasures
 from anogan.evaluation.output import FOLDERS, Output
 from anogan.evaluation.partial import Partial, Row
-from anogan.method.scoring import TERMS, Calibration, Detection
+from anogan.method.scoring import TERMS, Calibration, Detection, Search
 from anogan.method.threshold import Threshold, normalise
 from anogan.report.facts import facts
 from anogan.report.names import MAP_ENDINGS, map_stems
@@ -73,7 +73,7 @@ class Results:
         masks: Masks | None = None,
         save_maps: bool = False,
         pictures: int = 10,
-        way: tuple[Any, ...] = (),
+        search: Search | None = None,
         batch_size: int = 1,
         detect: Callable[[np.ndarray], Detection] | None = None,
         report: bool = True,
@@ -81,14 +81,14 @@ class Results:
         """images: the ImageSet that is scored, by the DCGAN model and with its calibration.
 
         save_maps: also as files, one of each image; pictures: so many of the most and the least
-        anomalous are drawn large. way: how z is found, and whatever else decides scores;
-        batch_size: of the batches that will be added, see settle; detect: scores images
-        (n, h, w, c) in that way once more. report: whether pictures, plots and the page are made.
+        anomalous are drawn large. search: how z is found; batch_size: of the
+        batches that will be added, see settle; detect: scores images (n, h, w, c) in the same
+        manner once more. report: whether pictures, plots and the page are made.
         """
         self.folder, self.images, self.model = Path(folder), images, model
         self.normal, self.threshold = calibration.normal_scores, threshold or Threshold()
         self.pixel_threshold = calibration.pixel_threshold(self.threshold.target_fpr)
-        self.way = model.way(*way)
+        self.search = model.search(search)
         self.masks, self.save_maps, self.pictures = masks, save_maps, pictures
         self.report = report
         self.formula, self.batch_size = calibration.formula(), batch_size
@@ -102,7 +102,7 @@ class Results:
         self.new = self.output.staging  # where files wait until all are there
         self.workers = model.workers
         self.partial = Partial(
-            self.folder, self.workers.index, self._key(calibration, way), len(COLUMNS)
+            self.folder, self.workers.index, self._key(calibration), len(COLUMNS)
         )
         self.indices: Any = array("q")
         self.columns: dict[str, Any] = {name: array("d") for name in COLUMNS}
@@ -114,11 +114,11 @@ class Results:
         self._plotted = self._some_of_each_label()
         self._pixels = PixelMeasures(self.pixel_threshold) if masks else None
 
-    def _key(self, calibration: Calibration, way: tuple[Any, ...]) -> dict[str, Any]:
+    def _key(self, calibration: Calibration) -> dict[str, Any]:
         """All that a Row depends on, but for the image and its mask."""
         model = self.model
         measured = self.masks is not None or self.save_maps
-        parts = model.config, model.precision, calibration, way, self.batch_size
+        parts = model.config, model.precision, calibration, self.search, self.batch_size
         return {
             "version": 1,
             "model": model.checksum(),
@@ -190,7 +190,7 @@ class Results:
     def _row(self, index: int, i: int, found: Detection) -> Row:
         """Of image `index`, which is the i-th of the batch."""
         name = self.images.names[index]
-        values = [found.score[i], *(getattr(found, name)[i] for name in TERMS)]
+        values = [found.score[i], *(found.terms[name][i] for name in TERMS)]
         losses = found.losses if self._plotted[index] else None
         return Row(
             name,
@@ -405,7 +405,7 @@ class Results:
 
     def _origin(self) -> dict[str, Any]:
         """What the figures are of."""
-        model, way = self.model, self.way
+        model = self.model
         return {
             "dataset": model.config.dataset,
             "run": None if model.folder is None else str(model.folder),
@@ -413,7 +413,7 @@ class Results:
             "total_steps": model.total_steps,
             "size": " x ".join(map(str, model.config.shape)),
             "window": model.config.window,
-            "search": way.search if not way.steps else f"{way.search}, {way.steps} steps",
+            "search": str(self.search),
             "precision": model.precision,
             "versions": provenance.versions(),
             "date": provenance.now(),

@@ -11,7 +11,7 @@ UNFINISHED = "the model is not trained to its end: run --train with the same fla
 
 def is_finished(metrics: dict[str, Any]) -> bool:
     """Whether the model that was tested is trained to its end, as far as is known."""
-    return not metrics["total_steps"] or metrics["step"] >= metrics["total_steps"]
+    return metrics["step"] >= metrics["total_steps"]
 
 
 def told_expected(auroc: float | None) -> str:

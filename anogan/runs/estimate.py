@@ -7,6 +7,7 @@ import os
 
 from anogan.config import Config
 from anogan.data.folders import MEMORY_LIMIT
+from anogan.runs.progress import duration
 
 MIB = 2**20
 # Seconds for a pixel of a batch on one core at so many channels: measured on two cores of a
@@ -42,7 +43,7 @@ def told(config: Config, images: int, steps: int, on_gpu: bool) -> str:
     line = f"{steps} steps of {config.batch_size} images"
     if on_gpu:  # whose speed and memory are not known here
         return line
-    time, cores = told_time(seconds(config, steps)), _cores()
+    time, cores = duration(seconds(config, steps)), _cores()
     gib = memory(config, images) / 2**30
     return f"{line}, about {gib:.1f} GiB of memory, very roughly {time} on {cores} cores"
 
@@ -54,12 +55,3 @@ def _cores() -> int:
 def _width(config: Config) -> float:
     """Of the networks, 1 as the preset has them."""
     return (config.gf_dim + config.df_dim) / (2 * CHANNELS[config.preset])
-
-
-def told_time(seconds: float) -> str:
-    """In words, to two digits."""
-    if seconds < 60:
-        return f"{max(round(seconds), 1)} s"
-    if seconds < 3600:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"

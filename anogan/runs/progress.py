@@ -47,3 +47,12 @@ def progress(
     options: dict[str, Any] = {"total": total, "unit": unit, "desc": description}
     options |= {"initial": initial, "disable": not shown}
     return tqdm(dynamic_ncols=True, **options) if sys.stderr.isatty() else Lines(**options)
+
+
+def duration(seconds: float) -> str:
+    """In words, to two digits."""
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    if seconds < 3600:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
