@@ -43,16 +43,17 @@ class _Checked:
                 _check(each.name, one, kind, *each.metadata.get("range", (-math.inf, math.inf)))
 
     @classmethod
-    def from_json(cls: type[Group], stored: Any) -> Group:
+    def from_json(cls: type[Group], stored: Any, name: str = "recipe") -> Group:
         """UserError where a setting is missing, unknown, or of another type or range."""
         hints = get_type_hints(cls)
-        if not isinstance(stored, dict) or (wrong := stored.keys() ^ hints.keys()):
-            found = f"{min(wrong)!r:.40}" if isinstance(stored, dict) else f"{stored!r:.40}"
-            raise UserError(f"the settings of {cls.__name__} are others: {found}")
+        if not isinstance(stored, dict):
+            raise UserError(f"{name} must hold settings, not {stored!r:.40}")
+        for wrong in sorted(stored.keys() ^ hints.keys()):
+            raise UserError(f"{name} {'has no' if wrong in hints else 'knows no'} {wrong!r:.40}")
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-        for name, kind in hints.items():
+        for key, kind in hints.items():
             if isinstance(kind, type) and issubclass(kind, _Checked):
-                values[name] = kind.from_json(values[name])
+                values[key] = kind.from_json(values[key], f"{name}.{key}")
         return cls(**values)
 
 
