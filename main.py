@@ -489,10 +489,10 @@ def main(arguments: list[str] | None = None) -> int:
 
                 print(*map(printable, compare.compared(*options.compare)), sep="\n")
                 return 0
-            from anogan.cli import commands  # slow: only when the arguments are good
+            from anogan.cli import run  # slow: only when the arguments are good
 
             try:
-                return commands.run(options)
+                return run.run(options)
             except Exception as error:
                 if options.strategy != "multiworker" or not lost(error):
                     raise

@@ -1,33 +1,25 @@
-"""Image files: read, crop, resize, tile, save."""
+"""Images: read from files, crop, resize, tile, save."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import math
-import os
-import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from anogan.errors import UserError, first_line
+from anogan.errors import UserError
+from anogan.opening import File, ImageError, name_of, opened, require_memory, require_quick
 from anogan.runs.files import write_atomic
-from anogan.runs.quiet import silence_pillow
 
-Stored = str | Path | IO[bytes]
-File = Stored | Image.Image
 Size = tuple[int, int]  # height and width, pixels
 Range = tuple[float, float]  # values that become black and white
-Remark = Callable[[str], None]
+Warn = Callable[[str], None]
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where this many times the output size is left:
 # 2 to 5 times as fast. At 3 the result is within 53 dB of the full decode, at 2 within 43.
 SPARE = 3
@@ -35,36 +27,10 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
 TIFF_WIDTH, TIFF_HEIGHT = 0x0100, 0x0101
 SAMPLE_FORMAT = 339  # TIFF's tag: 1 unsigned, 2 signed, 3 floating
-OUTSIDE = 0.01  # fraction of an image's pixels outside the run's range that is worth a warn
+OUTSIDE = 0.01  # fraction of an image's pixels outside the run's range that is worth a warning
 FEW_LEVELS = 16
 ROUNDING = 1e-3  # that floats may be off; half a grey level is 4e-3
 ONE_PICTURE = ("MPO", "PSD")  # whose further frames are previews or layers of the first
-silence_pillow()
-# Pillow refuses large images lest a web server be attacked; these are the user's own, for which
-# the memory is the limit. They are decoded one at a time.
-Image.MAX_IMAGE_PIXELS = None
-LARGE = 89_000_000  # pixels
-LARGE_AT_WORK = threading.Lock()
-# A damaged header may ask for any amount of memory.
-UNQUESTIONED = 2**28  # bytes
-MOST_PACKED = 1100  # times its size is what a file holds; deflate reaches 1,032
-STORED_BITS = {"1": 1, "P": 1, "RGB": 24}  # of a pixel, at least; of other modes 8
-# Each scan of a JPEG passes over the whole image, however few bytes it has; ten are usual
-# (libjpeg-turbo's advice; libtiff has the same limit for the JPEGs in a TIFF)
-MOST_SCANS = 100
-MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG, but those within a scan
-START_OF_SCAN, END, WITHOUT_LENGTH = 0xDA, 0xD9, (0xD8, 0x01)
-MOST_COMMENTS = 1000  # of a plain PPM: Pillow copies what follows at each
-BYTES_A_PIXEL = {"1": 3, "L": 3, "RGB": 12}  # measured while decoding; of other modes up to 20
-
-
-class ImageError(UserError):
-    """A file that cannot be used as an image; `reason` is the message without the path."""
-
-    def __init__(self, path: File, reason: str):
-        super().__init__(f"{path}: {reason}")
-        self.reason = reason
-
 
 # reading
 
@@ -78,9 +44,9 @@ def read_image(path: str | Path, channels: int, value_range: Range | None = None
     `find_range`, becomes 0 to 255, and clipped; without one, 0 to 65535, or 0 to 1 for floats.
     (Pillow itself reduces colour of 16 bits to the upper 8.) Raises ImageError, also for NaN.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         value_range = value_range or _natural_range(image)
-        return _as_bytes(_flat(image, channels), channels, value_range)
+        return _as_bytes(flat(image, channels), channels, value_range)
 
 
 def load_image(
@@ -90,7 +56,7 @@ def load_image(
     channels: int,
     crop: Size | None = None,
     value_range: Range | None = None,
-    warn: Remark = lambda text: None,
+    warn: Warn = lambda text: None,
 ) -> np.ndarray:
     """An image file as uint8 (height, width, channels), resized with antialiasing.
 
@@ -100,13 +66,13 @@ def load_image(
     warn: called with what was left out or may look otherwise than meant, in the same words for
     each such file. Raises ImageError, also for an image smaller than the crop.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         natural, cut = _natural_range(image), _is_cut_to_8_bits(image)
         pages = _has_pages(image)
         stored = image.size
         shrunk = _decode_small(image, height, width, channels, crop)
         sideways = shrunk > 1 and image.getexif().get(ORIENTATION) in SIDEWAYS
-        image = _flat(image, channels)
+        image = flat(image, channels)
         w, h = image.size if shrunk == 1 else stored[::-1] if sideways else stored
         crop_h, crop_w = crop or (h, w)
         if crop_h > h or crop_w > w:
@@ -126,13 +92,13 @@ def load_image(
         pixels = _as_bytes(resized, channels, value_range or natural)
         if pages:
             warn("several pages or frames, of which only the first is read")
-        _remark_on_values(image, pixels, value_range, natural, cut, warn)
+        _warn_of_values(image, pixels, value_range, natural, cut, warn)
         return pixels
 
 
 def image_size(path: File) -> Size:
     """(height, width) of an image file, upright as its EXIF says. Raises ImageError."""
-    with _opened(path) as image:
+    with opened(path) as image:
         w, h = image.size
         if isinstance(image, TiffImageFile):  # new Pillows give its size upright, old as stored
             w, h = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
@@ -149,7 +115,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     is what is above 127. What is transparent is not marked; where nothing but black shows on a
     partly transparent mask, it is drawn in black, and all that shows is marked.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         level = 127 if image.format == "JPEG" else 0
         _turn_upright(image)
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
@@ -167,159 +133,6 @@ def read_mask(path: str | Path) -> np.ndarray:
         return marked if marked.any() or shows.all() else shows
 
 
-def probe(paths: Sequence[str | Path]) -> tuple[int, bool]:
-    """(channels, deep) of image files.
-
-    channels: 1 if every pixel is grey, else 3. deep: whether any has other values than 0 to 255,
-    so that they need a range, see `find_range`. Files that cannot be read are ignored; UserError
-    if none can.
-    """
-    channels, deep, failure = 0, False, None
-    for path in paths:
-        try:
-            with _opened(path) as image:
-                image.draft("RGB", (256, 256))
-                image = _flat(image, 3)
-        except ImageError as error:
-            failure = failure or error
-            continue
-        channels = max(channels, 1 if _is_grey(np.asarray(image)) else 3)
-        deep = deep or image.mode == "F"
-    if not channels:
-        raise UserError(f"none of {len(paths)} images can be read; the first: {failure}")
-    return channels, deep
-
-
-def find_range(paths: Sequence[str | Path]) -> Range:
-    """The values that become black and white, of those image files that are deep (see `probe`).
-
-    0 and the first of 1, 255, 1023, 4095, 16383, 65535, ... that no value exceeds, so that
-    brighter images than these have room; the lowest and the highest value where some are negative,
-    or where less than 16 of 256 grey levels would be left. Decodes all deep files, and looks no
-    further than the header of others. Files that cannot be read are ignored.
-    """
-    threads = ThreadPoolExecutor(os.cpu_count())
-    try:
-        found = [pair for pair in threads.map(_extremes, paths) if pair]
-    finally:
-        threads.shutdown(cancel_futures=True)  # on Ctrl-C, not after all files
-    low, high = min(pair[0] for pair in found), max(pair[1] for pair in found)
-    top = next(v for v in itertools.chain([1], (4**k - 1 for k in itertools.count(4))) if v >= high)
-    if low >= 0 and (high - low) * 256 >= FEW_LEVELS * top:
-        return 0.0, float(top)
-    return low, high if high > low else low + 1
-
-
-def _extremes(path: str | Path) -> Range | None:
-    """The lowest and the highest value of a deep file; None for others and broken ones."""
-    try:
-        with _opened(path) as image:
-            if not _is_deep(image):
-                return None
-            values = np.asarray(_flat(image, 1))
-            return float(values.min()), float(values.max())
-    except ImageError:
-        return None
-
-
-COMMON = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # tried before Pillow's other formats
-# EPS is a program, which Ghostscript would run; the others hold a JPEG that no limit is kept for
-NOT_READ = {"EPS", "BLP", "IPTC"}
-
-
-@contextlib.contextmanager
-def _opened(path: File) -> Iterator[Image.Image]:
-    """A Pillow image; whatever Pillow raises in the block becomes an ImageError."""
-    if isinstance(path, Image.Image):
-        with _copied(path) as image:
-            yield image
-        return
-    Image.init()  # so that no thread sees a half-filled list of formats
-    try:
-        try:
-            image = Image.open(path, formats=COMMON)
-        except UnidentifiedImageError:
-            image = Image.open(path, formats=[kind for kind in Image.ID if kind not in NOT_READ])
-        _require_plausible(image, _bytes_in(path))
-        large = image.width * image.height > LARGE
-        with image, LARGE_AT_WORK if large else contextlib.nullcontext():
-            yield image
-    except UserError:
-        raise
-    except UnidentifiedImageError:
-        reason = "an empty file" if not _bytes_in(path) else "not an image that Pillow reads"
-        raise ImageError(path, reason) from None
-    except MemoryError:
-        raise ImageError(path, "takes more memory than there is: shrink it") from None
-    except Exception as error:  # Pillow's decoders raise any of a dozen kinds on broken files
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise ImageError(path, f"cannot be read ({reason})") from error
-
-
-def _bytes_in(file: Stored) -> int:
-    """How long a file is, also an open one."""
-    if isinstance(file, str | Path):
-        return os.path.getsize(file)
-    place, length = file.tell(), file.seek(0, os.SEEK_END)
-    file.seek(place)
-    return length
-
-
-@contextlib.contextmanager
-def _copied(given: Image.Image) -> Iterator[Image.Image]:
-    """A copy of a Pillow image; whatever Pillow raises in the block becomes an ImageError."""
-    try:
-        _require_quick(given)
-        yield given.copy()
-    except UserError:
-        raise
-    except Exception as error:  # as for files, which Pillow reads as late as here
-        raise ImageError(name_of(given), f"cannot be read ({first_line(error)})") from error
-
-
-def name_of(path: File) -> File:
-    """Of a file, or what an image is called that may be from none."""
-    return getattr(path, "filename", "") or "an image" if isinstance(path, Image.Image) else path
-
-
-def _require_plausible(image: Image.Image, size: int) -> None:
-    """ValueError where a file of so many bytes can hardly hold an image that fills memory."""
-    pixels, bits = image.width * image.height, STORED_BITS.get(image.mode, 8)
-    large = pixels * BYTES_A_PIXEL.get(image.mode, 20) > UNQUESTIONED
-    if large and pixels * bits > 8 * MOST_PACKED * size:
-        raise ValueError(f"its header says {image.height} x {image.width} pixels, in {size} bytes")
-
-
-def _require_quick(image: Image.Image) -> None:
-    """ValueError for a file, not decoded yet, that is small and would take minutes."""
-    file, tiles = getattr(image, "fp", None), getattr(image, "tile", [])
-    if not (file and tiles and tiles[0].codec_name in ("jpeg", "ppm_plain")):
-        return
-    place = file.tell()
-    file.seek(tiles[0].offset)
-    content = file.read()
-    file.seek(place)
-    if image.format in ("JPEG", "MPO") and (scans := _scans(content)) > MOST_SCANS:
-        raise ValueError(
-            f"it has {scans} scans, and more than {MOST_SCANS} take long: save it anew"
-        )
-    if image.format == "PPM" and (comments := content.count(b"#")) > MOST_COMMENTS:
-        raise ValueError(f"it has {comments} comments among its pixels: save it anew")
-
-
-def _scans(jpeg: bytes) -> int:
-    """How many scans a JPEG has, up to its end."""
-    count = place = 0
-    while found := MARKER.search(jpeg, place):
-        place, kind = found.end(), jpeg[found.end() - 1]
-        if kind == END:
-            break
-        count += kind == START_OF_SCAN
-        if kind not in WITHOUT_LENGTH:
-            place += int.from_bytes(jpeg[place : place + 2], "big")
-    return count
-
-
 def _decode_small(
     image: Image.Image, height: int, width: int, channels: int, crop: Size | None
 ) -> int:
@@ -331,10 +144,10 @@ def _decode_small(
     return divisor if drafted else 1
 
 
-def _flat(image: Image.Image, channels: int) -> Image.Image:
+def flat(image: Image.Image, channels: int) -> Image.Image:
     """The image upright and opaque in mode L, RGB, or F where it is deep; ValueError for NaN."""
     _turn_upright(image)
-    if _is_deep(image):
+    if is_deep(image):
         values = np.asarray(image)
         if image.mode == "L":  # Pillow takes signed for unsigned here, and vice versa below
             values = values.view(np.int8)
@@ -352,21 +165,7 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("L") if channels == 1 and wanted == "RGB" else image
 
 
-def _require_memory(image: Image.Image) -> None:
-    """ValueError for an image that would fill more than half of the machine's memory."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError):  # Windows
-        memory = 8 * 2**30
-    needed = image.width * image.height * BYTES_A_PIXEL.get(image.mode, 20)
-    if needed > memory / 2:
-        raise ValueError(
-            f"{image.height} x {image.width} pixels take up to {needed / 2**30:.0f} GB of memory, "
-            f"and half of this machine's is {memory / 2**31:.0f}: cut it into tiles, or shrink it"
-        )
-
-
-def _is_deep(image: Image.Image) -> bool:
+def is_deep(image: Image.Image) -> bool:
     """Whether the values are other than 0 to 255: more than 8 bits, signed, or floats."""
     if image.mode == "L":
         return _sample_format(image) == 2
@@ -382,8 +181,8 @@ def _turn_upright(image: Image.Image) -> None:
     """Loads the image and turns it as its EXIF says."""
     if isinstance(image, TiffImageFile):
         image.filename = ""  # keeps Pillow from mapping it: one on its side came out garbled
-    _require_memory(image)
-    _require_quick(image)
+    require_memory(image)
+    require_quick(image)
     image.load()
     # damaged EXIF makes this fail when it writes the rest of it back, the pixels being turned
     with contextlib.suppress(Exception):
@@ -393,7 +192,7 @@ def _turn_upright(image: Image.Image) -> None:
 def _is_cut_to_8_bits(image: Image.Image) -> bool:
     """Whether this is colour of 16 bits, of which Pillow keeps the upper 8; before loading."""
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    return not _is_deep(image) and any(";16" in str(tile[3]) for tile in tiles)
+    return not is_deep(image) and any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _has_pages(image: Image.Image) -> bool:
@@ -415,13 +214,13 @@ def _as_bytes(image: Image.Image, channels: int, value_range: Range) -> np.ndarr
     return pixels
 
 
-def _remark_on_values(
+def _warn_of_values(
     image: Image.Image,
     pixels: np.ndarray,
     value_range: Range | None,
     natural: Range,
     cut: bool,
-    warn: Remark,
+    warn: Warn,
 ) -> None:
     """What became of the values of an image (mode L, RGB or F) on the way to uint8 pixels."""
     low, high = value_range or natural
@@ -447,7 +246,7 @@ def _remark_on_values(
         warn(f"fewer than 16 grey levels are left in {run}")
 
 
-def _is_grey(pixels: np.ndarray) -> bool:
+def is_grey(pixels: np.ndarray) -> bool:
     return pixels.ndim == 2 or (pixels[..., :1] == pixels).all()
 
 

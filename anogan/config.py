@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from anogan.errors import UserError, first_line
+from anogan.image_form import ImageForm
 from anogan.recipe import RECIPES, Recipe
 from anogan.runs.files import read_own, write_atomic
 
@@ -147,6 +148,11 @@ class Config:
     @property
     def value_range(self) -> tuple[float, float] | None:
         return None if self.max_value is None else (self.min_value, self.max_value)
+
+    @property
+    def form(self) -> ImageForm:
+        """What image files become for this model."""
+        return ImageForm(*self.shape, self.crop, self.value_range)
 
     def total_steps(self, images: int) -> int:
         """Batches of the whole training on so many images; the classic's 25 epochs if unset."""

@@ -39,12 +39,13 @@ from sklearn.decomposition import PCA  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
 
-from anogan.cli import commands  # noqa: E402
 from anogan.cli.options import Options  # noqa: E402
+from anogan.cli.score import prepare_test  # noqa: E402
+from anogan.cli.train import new_config, run_config, training_images  # noqa: E402
 from anogan.config import Config  # noqa: E402
 from anogan.data import mnist  # noqa: E402
-from anogan.data.folders import layout  # noqa: E402
 from anogan.data.image_set import ImageSet  # noqa: E402
+from anogan.data.layouts import layout  # noqa: E402
 from anogan.evaluation import metrics  # noqa: E402
 from anogan.method.scoring import (  # noqa: E402
     TERMS,
@@ -81,9 +82,9 @@ class Data:
 def folder(data_dir: str, name: str, part: str, seed: int, **settings) -> Data:
     """A data set in a folder, as main.py takes it."""
     options = Options(dataset=name, data_dir=data_dir, seed=seed, train=True, **settings)
-    config, _ = commands.run_config(options)
-    train = commands.training_images(options, config)
-    test = commands.prepare_test(
+    config, _ = run_config(options)
+    train = training_images(options, config)
+    test = prepare_test(
         Options(dataset=name, data_dir=data_dir, test_result_dir=str(HERE / "results"), **settings),
         config,
     )
@@ -117,17 +118,17 @@ def digits(data_dir: str, digit: str, part: str, seed: int) -> Data:
     options = Options(
         dataset="mnist", data_dir=data_dir, normal_class=int(digit), seed=seed, train=True
     )
-    config = commands.new_config(options)
+    config = new_config(options)
     test = mnist.mnist(data_dir, "test", normal_class=int(digit))
-    return Data(config, commands.training_images(options, config), read_all(test), test.labels)
+    return Data(config, training_images(options, config), read_all(test), test.labels)
 
 
 def faces(data_dir: str, name: str, part: str, seed: int) -> Data:
     """Half of the unseen faces have a patch that is pasted, blurred, erased, or a scratch."""
     settings = {"crop": True, "input_height": 108}
     options = Options(dataset=name, data_dir=data_dir, seed=seed, train=True, **settings)
-    config = commands.new_config(options)
-    everything = commands.training_images(options, config)
+    config = new_config(options)
+    everything = training_images(options, config)
     cut = len(everything) * 9 // 10
     train = everything.subset(np.arange(cut))
     unseen = read_all(everything.subset(np.arange(cut, len(everything))))

@@ -23,8 +23,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from anogan.data import mnist as digits  # noqa: E402
-from anogan.data.folders import image_folder  # noqa: E402
+from anogan.data.folders import find_images, image_folder  # noqa: E402
 from anogan.evaluation.metrics import PixelMeasures  # noqa: E402
+from anogan.image_form import ImageForm  # noqa: E402
 from utils import to_float  # noqa: E402
 
 KINDS = ("pasted", "blurred", "erased", "scratched")
@@ -41,12 +42,17 @@ def mnist(data_dir):
 def elpv(data_dir):
     """Mono cells."""
     folder = Path(data_dir) / "elpv" / "mono"
-    return [image_folder(folder / f, None, 64, 64, 1) for f in ("train", "test/normal")]
+    return [
+        image_folder(find_images(folder / f), ImageForm(64, 64, 1))
+        for f in ("train", "test/normal")
+    ]
 
 
 def celeba(data_dir):
     """Aligned faces; the last tenth is unseen."""
-    faces = image_folder(Path(data_dir) / "celebA", None, 64, 64, 3, crop=(108, 108))
+    faces = image_folder(
+        find_images(Path(data_dir) / "celebA"), ImageForm(64, 64, 3, crop=(108, 108))
+    )
     cut = len(faces) * 9 // 10
     places = np.arange(len(faces))
     return faces.subset(places < cut), faces.subset(places >= cut)

@@ -86,7 +86,8 @@ def split(arguments: list[str]) -> dict[str, float]:
         return call
 
     import main
-    from anogan.cli import commands
+    from anogan.cli import run as command_line
+    from anogan.cli import score
     from anogan.cli.options import Options
     from anogan.runs.start_up import UNUSED, import_tensorflow
 
@@ -94,11 +95,11 @@ def split(arguments: list[str]) -> dict[str, float]:
     from model import DCGAN
 
     seconds["import"] = time.process_time()
-    commands.load = timed("load", commands.load)
+    command_line.load = timed("load", command_line.load)
     DCGAN.keep_calibration = timed("calibration", DCGAN.keep_calibration)
-    commands.Results.finish = timed("pictures", commands.Results.finish)
+    score.Results.finish = timed("pictures", score.Results.finish)
     with contextlib.redirect_stdout(io.StringIO()):
-        commands.run(Options(**vars(main.parser().parse_args(arguments))))
+        command_line.run(Options(**vars(main.parser().parse_args(arguments))))
     seconds["scoring"] = time.process_time() - sum(seconds.values())
     return seconds
 

@@ -33,7 +33,8 @@ import tensorflow as tf  # noqa: E402
 
 import ops  # noqa: E402
 from anogan.config import preset  # noqa: E402
-from anogan.data.folders import image_folder  # noqa: E402
+from anogan.data.folders import find_images, image_folder  # noqa: E402
+from anogan.image_form import ImageForm  # noqa: E402
 from anogan.method import networks  # noqa: E402
 from anogan.method.latent_search import Weights, search_latents  # noqa: E402
 from anogan.runs.distributed import resolve_precision  # noqa: E402
@@ -156,7 +157,7 @@ def matrix_rate(dtype) -> float:
 
 def pipeline_rate(folder: Path) -> float:
     """images/s that ImageSet.stream delivers: JPEG files, crop 108, resize 64."""
-    images = image_folder(folder, None, 64, 64, 3, crop=(108, 108), memory_limit=0)
+    images = image_folder(find_images(folder), ImageForm(64, 64, 3, (108, 108)), memory_limit=0)
     batches = iter(images.stream(BATCH))
     next(batches)
     started = time.perf_counter()

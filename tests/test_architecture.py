@@ -12,8 +12,9 @@ MOST_LEVELS = 9
 ROOMS = (
     ("anogan", "anogan.runs"),
     ("utils", "ops"),
-    *(("anogan.data",), ("anogan.method",), ("model",), ("anogan.evaluation",)),
-    *(("anogan.report",), ("anogan.deploy",), ("anogan.estimator",), ("anogan.cli",), ("main",)),
+    *(("anogan.data",), ("anogan.features",), ("anogan.method",), ("model",)),
+    *(("anogan.evaluation",), ("anogan.report",), ("anogan.deploy",)),
+    *(("anogan.estimator",), ("anogan.cli",), ("main",)),
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan.data import folders
-from anogan.data.folders import available, image_folder
+from anogan.data import image_set
+from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.image_set import ImageSet, require
+from anogan.data.listing import available
 from anogan.data.mnist import mnist
 from anogan.errors import UserError
+from anogan.image_form import ImageForm
 from utils import to_float
 
 pytestmark = pytest.mark.unit
@@ -54,8 +56,9 @@ def broken(folder):
     return folder
 
 
-def load(folder, **options):
-    return image_folder(folder, None, *SHAPE, **options)
+def load(folder, crop=None, limit=None, **options):
+    found = find_images(folder, Selection(limit=limit))
+    return image_folder(found, ImageForm(*SHAPE, crop), **options)
 
 
 @pytest.fixture(params=["in memory", "on disk"])
@@ -67,13 +70,13 @@ def limit(request):
 def decoded(monkeypatch):
     """The files that were decoded, in order."""
     seen = []
-    real = folders.load_image
+    real = image_set.load_image
 
     def noted(path, *settings):
         seen.append(os.path.basename(path))
         return real(path, *settings)
 
-    monkeypatch.setattr(folders, "load_image", noted)
+    monkeypatch.setattr(image_set, "load_image", noted)
     return seen
 
 
@@ -370,8 +373,8 @@ def test_pattern_exclude_crop_and_range_reach_the_files(tmp_path):
     deep = np.full((40, 40), 4095, np.uint16)
     deep[:, :12] = deep[:, -12:] = 0
     Image.fromarray(deep).save(tmp_path / "d_x.png")
-    options = {"crop": (16, 16), "value_range": (0, 4095), "exclude": [tmp_path / "result"]}
-    images = image_folder(tmp_path, "*_x.png", 16, 16, 1, **options)
+    found = find_images(tmp_path, Selection("*_x.png", excluded=(tmp_path / "result",)))
+    images = image_folder(found, ImageForm(16, 16, 1, (16, 16), (0, 4095)))
     assert images.names == ("b_x.png", "d_x.png") and images.shape == (16, 16, 1)
     assert (images.read([1])[0] == 255).all()
 

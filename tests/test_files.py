@@ -7,7 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from anogan.data.folders import list_images
+from anogan.data.listing import list_images
 from anogan.errors import UserError
 from anogan.evaluation.output import FOLDERS, STAGING, Output
 from anogan.runs import files as files_module
@@ -223,7 +223,7 @@ def test_output_of_any_name_and_depth_is_left_out_of_images(tmp_path):
     record(tmp_path / "good" / "out", "pictures/p.png", "scores.csv")
     found = list_images(tmp_path)
     assert found.names == ["good/a.png", "good/out/mine.png"] and found.results == 1
-    assert found.told() == ["left out 1 files of earlier results of this tool"]
+    assert found.notes() == ["left out 1 files of earlier results of this tool"]
     record(tmp_path, "good/a.png")
     assert list_images(tmp_path).names == ["good/out/mine.png"]
 

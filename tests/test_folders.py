@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anogan.data import folders
+from anogan.data.folders import find_images, image_folder
+from anogan.data.listing import available
 from anogan.errors import UserError
+from anogan.image_form import ImageForm
 from utils import save_image
 
 pytestmark = pytest.mark.unit
@@ -25,14 +27,14 @@ def folder(request, tmp_path):
 
 def test_folder_with_only_its_readme_holds_no_image(folder):
     with pytest.raises(UserError, match="holds no image: put images there"):
-        folders.image_folder(folder, None, 16, 16, 1)
+        find_images(folder)
 
 
 def test_readme_is_neither_an_image_nor_unlabelled(folder):
     for name in ("good/a.png", "scratched/b.png"):
         (folder / name).parent.mkdir()
         save_image(folder / name, np.zeros((16, 16), np.uint8))
-    images = folders.image_folder(folder, None, 16, 16, 1, labelled=True)
+    images = image_folder(find_images(folder), ImageForm(16, 16, 1), labelled=True)
     assert images.names == ("good/a.png", "scratched/b.png")
     assert list(images.labels) == [0, 1]
 
@@ -40,4 +42,4 @@ def test_readme_is_neither_an_image_nor_unlabelled(folder):
 def test_readme_is_no_data_set(folder):
     (folder / "parts").mkdir()
     (folder / "parts/a.png").touch()
-    assert folders.available(folder) == ["parts"]
+    assert available(folder) == ["parts"]

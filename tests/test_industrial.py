@@ -18,10 +18,12 @@ from misbehaving import (
 )
 
 import download
-from anogan.data.folders import image_folder, layout
+from anogan.data.folders import find_images, image_folder
 from anogan.data.image_set import ImageSet
+from anogan.data.layouts import layout
 from anogan.data.masks import Masks
 from anogan.datasets import industrial
+from anogan.image_form import ImageForm
 
 pytestmark = pytest.mark.cli
 
@@ -34,12 +36,15 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+FORM = ImageForm(32, 32, 1)
+
+
 def assert_is_a_data_set(folder, kind):
     """As main.py takes it: training images, labels by folder, a mask for each anomalous image."""
     parts = layout(folder)
     assert parts.train == folder / "train" / "good" and parts.masks == folder / "ground_truth"
-    train: ImageSet = image_folder(parts.train, None, 32, 32, 1, training=True)
-    test = image_folder(parts.test, None, 32, 32, 1, labelled=True)
+    train: ImageSet = image_folder(find_images(parts.train, training=True), FORM)
+    test = image_folder(find_images(parts.test), FORM, labelled=True)
     assert len(train) and set(test.kinds) == {"good", kind} and set(test.labels) == {0, 1}
     assert "all" in Masks(parts.masks, test).check()
 

@@ -20,10 +20,11 @@ import pytest
 from PIL import Image
 
 import main
-from anogan.cli import commands, paths
+from anogan.cli import paths, score, train
+from anogan.cli import run as command_line
 from anogan.cli.options import Options
 from anogan.config import Config
-from anogan.data import folders
+from anogan.data.folders import find_images
 from anogan.errors import UserError
 from anogan.evaluation.results import Results
 from anogan.report import plots
@@ -370,7 +371,7 @@ def test_normal_images_in_sub_folders_of_other_names_are_all_trained_on(tmp_path
 
     for name in ("a/good/1.png", "a/normal/2.png", "b/good/3.png"):
         save(tmp_path / name, zeros[0])
-    assert len(folders.image_folder(tmp_path, None, 16, 16, 1, training=True)) == 3
+    assert len(find_images(tmp_path, training=True).names) == 3
 
 
 def test_runs_have_safe_names_of_their_own(here, zeros):
@@ -559,8 +560,8 @@ def test_the_oddest_training_images_are_listed_and_can_be_dropped(run, capsys):
     error = capsys.readouterr().err
     assert "already trained on 6 of the images" in error and "--checkpoint_dir" in error
     options = Options(dataset="zeros", train=True, drop=str(folder / "suspicious.txt"))
-    config, _ = commands.run_config(dataclasses.replace(options, checkpoint_dir="others"))
-    images = commands.training_images(options, config)
+    config, _ = train.run_config(dataclasses.replace(options, checkpoint_dir="others"))
+    images = train.training_images(options, config)
     assert not set(names) & set(images.names) and len(images) == 54
     assert images.left_out == [f"left out 6 images that {options.drop} names"]
 
@@ -582,15 +583,15 @@ def test_a_list_to_drop_that_cannot_be_used_is_one_line(here, content, message, 
 
 def test_a_batch_is_no_larger_than_the_images(here, caplog):
     options = Options(dataset="zeros", train=True, output_height=16)
-    config, changes = commands.run_config(dataclasses.replace(options, batch_size=64))
-    images = commands.training_images(options, config)
-    lowered, changed = commands.fit_batch(config, changes, images)
+    config, changes = train.run_config(dataclasses.replace(options, batch_size=64))
+    images = train.training_images(options, config)
+    lowered, changed = train.fit_batch(config, changes, images)
     assert lowered.batch_size == 60 and changed == {"batch_size": 60}
     assert "60 training images are too few for a batch of 64" in caplog.text
     assert "only 60 training images" in caplog.text
-    same = commands.fit_batch(dataclasses.replace(config, batch_size=60), {}, images)
+    same = train.fit_batch(dataclasses.replace(config, batch_size=60), {}, images)
     assert same[0].batch_size == 60 and same[1] == {}
-    assert commands.fit_batch(config, {}, images.subset(range(5)))[0].batch_size == 4
+    assert train.fit_batch(config, {}, images.subset(range(5)))[0].batch_size == 4
 
 
 def test_an_unfinished_model_is_told(run, capsys, caplog):
@@ -848,7 +849,7 @@ def test_the_callers_sigterm_handler_is_in_its_place_after_main(own_handler, mon
         if end:
             raise end
 
-    monkeypatch.setattr(commands, "run", work)
+    monkeypatch.setattr(command_line, "run", work)
     with contextlib.suppress(ValueError):
         main.main([])
     assert seen == [signal.default_int_handler]
@@ -910,23 +911,22 @@ def test_stopped_and_killed_runs_go_on_where_they_were(here, stop):
 
 
 def test_values_of_all_training_images_make_the_range_that_scoring_uses(tmp_path, monkeypatch):
-    from anogan.cli import commands
     from anogan.config import Config
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "PROBED", 2)  # the first and the last
+    monkeypatch.setattr(train, "PROBED", 2)  # the first and the last
     ramp = np.linspace(-1000, 400, 256, dtype=np.float32).reshape(16, 16)
     for i in range(20):  # one alone holds the lowest and the highest value
         save(tmp_path / "data" / "ct" / f"{i:02d}.tiff", ramp * (2 if i == 7 else 1))
     save(tmp_path / "test_data" / "a.tiff", ramp * 2)
     save(tmp_path / "test_data" / "b.tiff", ramp * 4)
     args = main.parser().parse_args(["--dataset", "ct", "--train", *NETS])
-    commands.new_config(args).save(tmp_path)
+    train.new_config(args).save(tmp_path)
     config = Config.load(tmp_path)
     assert config.value_range == (-2000, 800) and config.channels == 1
     trained_on, scored = (
-        commands.training_images(args, config),
-        commands.test_images(args, config, paths.test_places(args, config)),
+        train.training_images(args, config),
+        score.test_images(args, config, paths.test_places(args, config)),
     )
     assert (scored.read([0])[0] == trained_on.read([7])[0]).all()
     values = np.rint((ramp + 2000) * 255 / 2800)
@@ -1012,7 +1012,7 @@ def test_a_run_that_another_training_has_changed_before_the_lock_is_not_gone_on_
     here, first_run, name, monkeypatch, capsys
 ):
     """Also where there was none before: its settings would be taken, the flags dropped."""
-    found, folder = commands.fit_batch, here / "checkpoints" / "zeros"
+    found, folder = train.fit_batch, here / "checkpoints" / "zeros"
     if name == "dropped.json":
         shutil.copytree(first_run / "checkpoints", here / "checkpoints")
 
@@ -1023,7 +1023,7 @@ def test_a_run_that_another_training_has_changed_before_the_lock_is_not_gone_on_
             (folder / name).write_text('["000.png"]')
         return found(*arguments)
 
-    monkeypatch.setattr(commands, "fit_batch", other_training_ends)
+    monkeypatch.setattr(command_line, "fit_batch", other_training_ends)
     before = {p: p.read_bytes() for p in (first_run / "checkpoints" / "zeros").glob("c*")}
     assert main.main(["--dataset", "zeros", "--train", "--epoch", "4", *NETS]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -1059,9 +1059,9 @@ def test_no_two_data_sets_share_a_run(here):
         saved(place.name, "mnist" if name == "zeros" else place.name)
         for switch in ({"train": True}, {"anomaly_test": True}):
             with pytest.raises(UserError, match=f"holds a run of .*, not of {name}"):
-                commands.run(Options(dataset=name, **switch))
+                command_line.run(Options(dataset=name, **switch))
     saved("zeros", "renamed")
-    assert commands.run_config(Options(dataset="zeros", train=True))[0].dataset == "renamed"
+    assert train.run_config(Options(dataset="zeros", train=True))[0].dataset == "renamed"
 
 
 def test_pictures_of_the_users_in_the_samples_stay(run, capsys, caplog):
@@ -1085,6 +1085,6 @@ def test_a_model_that_was_replaced_after_the_images_were_prepared_for_it_is_told
     def replaced(_):
         path.write_text(path.read_text().replace('"crop_height": 0', '"crop_height": 12'))
 
-    monkeypatch.setattr(commands, "require_writable", replaced)
+    monkeypatch.setattr(command_line, "require_writable", replaced)
     assert main.main(["--dataset", "zeros", "--visualize"]) == 1
     assert "replaced by another meanwhile" in capsys.readouterr().err

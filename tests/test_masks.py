@@ -6,12 +6,13 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from anogan.data.folders import image_folder
+from anogan.data.folders import find_images, image_folder
 from anogan.data.image_set import ImageSet
 from anogan.data.masks import Masks
 from anogan.errors import UserError
 from anogan.evaluation import metrics
 from anogan.evaluation.metrics import PixelMeasures
+from anogan.image_form import ImageForm
 from anogan.report.pictures import save_map, shown_map
 from utils import read_mask
 
@@ -198,7 +199,9 @@ def make(tmp_path):
             draw(tmp_path / "test" / name, np.ones(size))
         for name, mask in marks.items():
             draw(tmp_path / "masks" / name, mask)
-        found = image_folder(tmp_path / "test", None, 16, 16, 1, crop=crop, labelled=True)
+        found = image_folder(
+            find_images(tmp_path / "test"), ImageForm(16, 16, 1, crop), labelled=True
+        )
         return Masks(tmp_path / "masks", found, crop)
 
     return make

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import main
-from anogan.cli import commands
+from anogan.cli import run
+from anogan.cli.printing import print_line
 from anogan.data.image_set import ImageSet
 from anogan.data.labels import labelled
 from anogan.data.table import cell, from_cell
@@ -37,16 +38,16 @@ FORMULAS = [
 def test_a_name_can_neither_steer_the_terminal_nor_forge_a_line(capsys, monkeypatch):
     def fails(_):
         logging.getLogger("anogan.x").warning("skipped %s", EVIL)
-        commands.say(EVIL)
+        print_line(EVIL)
         raise UserError(EVIL)
 
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr(commands, "run", fails)
+    monkeypatch.setattr(run, "run", fails)
     assert main.main([]) == 1
-    monkeypatch.setattr(commands, "run", lambda _: os.stat("missing\n\x1b"))
+    monkeypatch.setattr(run, "run", lambda _: os.stat("missing\n\x1b"))
     assert main.main([]) == 1
-    monkeypatch.setattr(commands, "run", lambda _: (_ for _ in ()).throw(OSError(28, "Full")))
+    monkeypatch.setattr(run, "run", lambda _: (_ for _ in ()).throw(OSError(28, "Full")))
     assert main.main([]) == 1
     out, err = capsys.readouterr()
     lines = [*out.splitlines(), *err.splitlines()]

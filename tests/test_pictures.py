@@ -1,14 +1,17 @@
 """Pictures of results: in the original's aspect, with the true mask, names and the threshold."""
 
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from anogan.data.folders import image_folder
+from anogan.data.folders import find_images, image_folder
 from anogan.data.image_set import ImageSet
 from anogan.data.masks import Masks
 from anogan.evaluation.best import Picture
+from anogan.image_form import ImageForm
 from anogan.method.scoring import TERMS
 from anogan.report import plots, sheet
 from anogan.report.names import drawable, fitting
@@ -36,7 +39,7 @@ def parts(tmp_path):
     for folder, name, image in (("images", "a.png", pixels), ("masks", "a_mask.png", mask)):
         (tmp_path / folder).mkdir()
         Image.fromarray(image).save(tmp_path / folder / name)
-    images = image_folder(tmp_path / "images", None, 32, 32, 1)
+    images = image_folder(find_images(tmp_path / "images"), ImageForm(32, 32, 1))
     columns = {"score": np.array([2.0]), **{f"{n}_contribution": np.ones(1) for n in TERMS}}
     known = np.array([0]), columns, 1.0, 0.5, None
     return Scored(images, Masks(tmp_path / "masks", images), *known), pixels
@@ -70,7 +73,7 @@ def test_true_mask_and_pixel_threshold_are_outlined_where_they_are(parts):
 def test_without_masks_nothing_is_cyan_and_a_lost_original_is_shown_as_it_was_scored(parts):
     scored, _ = parts
     kept = picture(scored.images)
-    (scored.masks.images._source.folder / "a.png").unlink()
+    Path(scored.images.path(0)).unlink()
     shown = view_of(scored, 0, kept, 320)
     assert shown.original.shape == (160, 160, 3) and not has(shown.overlay, CYAN).any()
     np.testing.assert_array_equal(shown.original[::5, ::5, :1], kept.query)
@@ -88,9 +91,11 @@ def test_crop_is_what_the_original_shows(tmp_path):
     image = np.zeros((60, 40, 3), np.uint8)
     image[20:40, 10:30] = 200
     Image.fromarray(image).save(tmp_path / "a.png")
-    cropped = image_folder(tmp_path, None, 16, 16, 3, crop=(20, 20))
+    cropped = image_folder(find_images(tmp_path), ImageForm(16, 16, 3, (20, 20)))
     assert cropped.original(0, 320).shape == (20, 20, 3) and cropped.original(0, 320).min() == 200
-    whole = image_folder(tmp_path, None, 16, 16, 1)  # a grey run's, of a coloured file
+    whole = image_folder(
+        find_images(tmp_path), ImageForm(16, 16, 1)
+    )  # a grey run's, of a coloured file
     np.testing.assert_array_equal(whole.original(0, 320), image)
     assert whole.original(0, 30).shape == (30, 20, 3)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import model as model_module
 from anogan.config import preset
-from anogan.data.folders import image_folder
+from anogan.data.folders import find_images, image_folder
 from anogan.data.inputs import as_images
 from anogan.errors import UserError
 from model import DCGAN
@@ -68,7 +68,7 @@ def test_without_held_out_images_nothing_is_decided(trained_folder, queries):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_file_an_open_image_and_a_list_are_read_as_the_folder_reader_does(photo, channels):
     config = preset("default", height=20, width=16, channels=channels)
-    listed = image_folder(photo.parent, None, *config.shape)
+    listed = image_folder(find_images(photo.parent), config.form)
     expected = listed.read([0])[0]
     with Image.open(photo) as opened:
         before = opened.tobytes()
@@ -85,7 +85,7 @@ def test_crop_and_value_range_of_the_run_are_heeded(tmp_path):
     Image.fromarray(deep).save(path)
     some = {"crop_height": 20, "crop_width": 20, "min_value": 0.0, "max_value": 4095.0}
     config = preset("default", height=16, width=16, channels=1, **some)
-    listed = image_folder(tmp_path, None, *config.shape, (20, 20), (0.0, 4095.0))
+    listed = image_folder(find_images(tmp_path), config.form)
     for given in (path, Image.open(path), Image.fromarray(deep)):
         np.testing.assert_array_equal(as_images(given, config), listed.read([0])[0])
 

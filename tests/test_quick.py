@@ -16,7 +16,7 @@ from PIL import Image
 import main
 from anogan.cli.options import Options
 from anogan.cli.paths import test_places as places_of
-from anogan.data.folders import image_folder
+from anogan.data.folders import Selection, find_images
 from anogan.errors import UserError
 from anogan.runs import progress as progress_module
 from anogan.runs.quiet import without_startup_lines
@@ -85,9 +85,9 @@ def test_exit_code_tells_of_anomalies_and_of_what_could_not_be_judged(asked, tmp
 
 @pytest.mark.cli
 def test_only_the_first_images_are_told(asked, monkeypatch):
-    from anogan.cli import commands
+    from anogan.cli import score
 
-    monkeypatch.setattr(commands, "TOLD", 2)
+    monkeypatch.setattr(score, "PRINTED", 2)
     out = asked("--test_dir", "some")[1].out
     assert out.count(": score ") == 2 and "and 1 more in scores.csv" in out
 
@@ -112,7 +112,7 @@ def test_where_results_of_files_go(tmp_path, monkeypatch):
 @pytest.mark.unit
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nosuch.png does not exist: name a file or folder"):
-        image_folder(tmp_path, None, 8, 8, 1, chosen=("nosuch.png",))
+        find_images(tmp_path, Selection(chosen=("nosuch.png",)))
 
 
 @pytest.mark.unit
@@ -203,7 +203,7 @@ def test_models_import_alone_says_nothing():
 @pytest.mark.slow
 def test_a_process_imports_no_more_than_it_needs():
     code = (
-        "import sys; from anogan.cli import commands;"
+        "import sys; from anogan.cli import run;"
         "from anogan.runs.start_up import UNUSED, import_tensorflow;"
         "import_tensorflow(*UNUSED); import model;"
         "print([m for m in ('matplotlib', 'pandas', 'sklearn', 'scipy.stats', 'jinja2',"
@@ -271,7 +271,7 @@ def test_figures_do_not_follow_the_users_matplotlibrc(tmp_path):
 def test_a_calibration_is_announced_where_it_has_to_be_found_and_only_there(
     trained_folder, tmp_path, capsys
 ):
-    from anogan.cli.commands import calibrate
+    from anogan.cli.trained import calibrate
     from model import DCGAN
 
     model = DCGAN.load(shutil.copytree(trained_folder, tmp_path / "run"))

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan.cli.commands import prepare_test
 from anogan.cli.options import Options
-from anogan.data.folders import image_folder
+from anogan.cli.score import prepare_test
+from anogan.data.folders import find_images, image_folder
 from anogan.data.masks import Masks
 from anogan.errors import UserError
+from anogan.evaluation import results as results_module
 from anogan.evaluation.best import Best, Picture, saved
 from anogan.evaluation.output import PARTIAL, STAGING
 from anogan.evaluation.partial import Partial, Row
 from anogan.evaluation.results import COLUMNS, Results
+from anogan.image_form import ImageForm
 from anogan.method.scoring import Search
 from anogan.report import plots
-from anogan.report import results as results_module
 from anogan.runs import provenance
 from utils import ImageError
 
@@ -66,7 +67,7 @@ class Stop(Exception):
 
 def prepared(here, model, out, search=None, save_maps=True):
     """(Results that are to be made, their images, what scores a batch, how many images it has)."""
-    images = image_folder(here / "test", None, 16, 16, 1, labelled=True)
+    images = image_folder(find_images(here / "test"), ImageForm(16, 16, 1), labelled=True)
     masks = Masks(here / "masks", images)
     calibration, scored = model.calibrate(search), []
 
@@ -328,7 +329,6 @@ def test_new_scores_are_never_beside_an_old_report(trained, test_data, monkeypat
 def test_images_that_vanish_after_they_were_scored_do_not_end_the_run(
     trained, test_data, monkeypatch
 ):
-    monkeypatch.setattr("anogan.data.folders.MEMORY_LIMIT", 0)
     real = Results.finish
 
     def finish(results):

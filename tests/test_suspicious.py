@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan.data.drop_list import as_line, dropped, keep_dropped, listed
-from anogan.data.folders import image_folder, without
+from anogan.data.drop_list import as_line, dropped, keep_dropped, listed, without
+from anogan.data.folders import Selection, find_images, image_folder
+from anogan.data.listing import Listing
 from anogan.errors import UserError
+from anogan.image_form import ImageForm
 from anogan.method import suspicious
 from anogan.method.suspicious import bank_alone
 from anogan.recipe import BankRecipe
@@ -41,7 +43,7 @@ def images(zeros, tmp_path):
     def made(*names):
         for name, image in zip(names, zeros, strict=False):
             Image.fromarray(image[..., 0]).save(tmp_path / "set" / name, "png")
-        return image_folder(tmp_path / "set", "*", 16, 16, 1)
+        return image_folder(find_images(tmp_path / "set", Selection("*")), ImageForm(16, 16, 1))
 
     (tmp_path / "set").mkdir()
     return made
@@ -70,9 +72,9 @@ def test_a_written_list_names_exactly_its_images_whatever_they_are_called(images
 def test_a_damaged_line_is_told_and_none_other_is_taken_for_it(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text('"zz\\n010\n010.png\x0b\x1c\t1.0\n\xa0b.png \n', "utf-8")
-    _, told, left = without(path, ["010.png", "a.png", "b.png"], tmp_path)
-    assert left == {"b.png"}
-    assert '2 of its lines name none or are damaged: "zz\\n010, 010.png\x0b' in told[0]
+    found = without(Listing(tmp_path, ["010.png", "a.png", "b.png"]), path)
+    assert found.dropped == {"b.png"}
+    assert '2 of its lines name none or are damaged: "zz\\n010, 010.png\x0b' in found.notes()[0]
 
 
 def ranked(images, folder, first=0):
@@ -103,20 +105,22 @@ def test_lists_and_sheets_that_the_user_has_edited_or_made_stay(images, tmp_path
 
 def test_what_a_run_has_dropped_stays_left_out_and_may_be_named_again(tmp_path):
     run, path = tmp_path / "run", tmp_path / "list.txt"
-    places = [f"{i}.png" for i in range(9)]
+    names = [f"{i}.png" for i in range(9)]
+    listing = Listing(tmp_path, names)
     path.write_text("1.png\n2.png\n")
-    _, told, left = without(path, places, tmp_path)
-    keep_dropped(run, left)
-    kept, told, again = without(None, places, tmp_path, dropped(run))
-    assert kept == ["0.png", *places[3:]] and again == left
-    assert told == ["left out 2 images that this run has dropped before (--drop)"]
-    kept, told, again = without(path, places, tmp_path, dropped(run))
-    assert again == left and told == [f"left out 2 images that {path} names"]
+    left_out = without(listing, path).dropped
+    keep_dropped(run, left_out)
+    again = without(listing, None, dropped(run))
+    assert again.names == ["0.png", *names[3:]] and again.dropped == left_out
+    assert again.notes() == ["left out 2 images that this run has dropped before (--drop)"]
+    again = without(listing, path, dropped(run))
+    assert again.dropped == left_out and again.notes() == [f"left out 2 images that {path} names"]
     path.write_text("7.png\n")  # one more, which may be new
-    kept, told, again = without(path, places[2:], tmp_path, dropped(run))
-    assert again == {"1.png", "2.png", "7.png"} and len(kept) == 5 and len(told) == 2
+    again = without(Listing(tmp_path, names[2:]), path, dropped(run))
+    assert again.dropped == {"1.png", "2.png", "7.png"}
+    assert len(again.names) == 5 and len(again.notes()) == 2
     with pytest.raises(UserError, match="this run has dropped all images"):
-        without(None, ["1.png"], tmp_path, dropped(run))
+        without(Listing(tmp_path, ["1.png"]), None, dropped(run))
     keep_dropped(run, set())
     assert dropped(run) == ()
 

@@ -15,15 +15,15 @@ import pytest
 from PIL import Image, ImageDraw
 
 import utils
-from anogan.data.folders import list_images
+from anogan import opening
+from anogan.data.listing import list_images
+from anogan.data.probing import find_range, probe
 from anogan.errors import UserError
 from anogan.runs import files
 from utils import (
     ImageError,
-    find_range,
     image_size,
     load_image,
-    probe,
     read_image,
     save_image,
     tile,
@@ -408,7 +408,7 @@ def test_broken_files_are_errors_with_name_and_reason(tmp_path):
 
 def test_memory_that_is_not_there_costs_the_one_file(tmp_path, monkeypatch):
     path = save(tmp_path / "a.png", scene())
-    monkeypatch.setattr(utils, "_flat", lambda *_: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr(utils, "flat", lambda *_: (_ for _ in ()).throw(MemoryError))
     with pytest.raises(ImageError, match="a.png: takes more memory than there is"):
         load_image(path, 16, 16, 1)
 
@@ -445,7 +445,7 @@ def test_image_that_pillow_takes_for_an_attack_is_read(tmp_path):
 def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     path = save(tmp_path / "a.png", scene())
     at_work, most = [], []
-    real = utils._flat
+    real = utils.flat
 
     def flat(*arguments):
         at_work.append(1)
@@ -454,8 +454,8 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
         at_work.pop()
         return real(*arguments)
 
-    monkeypatch.setattr(utils, "_flat", flat)
-    monkeypatch.setattr(utils, "LARGE", 60 * 80 - 1)
+    monkeypatch.setattr(utils, "flat", flat)
+    monkeypatch.setattr(opening, "LARGE", 60 * 80 - 1)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: load_image(path, 16, 16, 3), range(4)))
     assert most == [1, 1, 1, 1]
@@ -683,7 +683,7 @@ def test_what_only_looks_like_scans_does_not_count(tmp_path):
     other = tmp_path / "b.jpg"
     other.write_bytes(content[:2] + note + content[2:] + scans)
     assert (read_image(other, 3) == read_image(usual, 3)).all()
-    assert utils._scans(many_scans(tmp_path, extra=0).read_bytes()) == 10
+    assert opening.scans(many_scans(tmp_path, extra=0).read_bytes()) == 10
 
 
 def test_a_plain_pbm_of_many_comments_is_an_error(tmp_path):

@@ -11,7 +11,8 @@ from zlib import crc32
 
 from anogan.cli.options import Options
 from anogan.config import FILE_NAME, Config
-from anogan.data import folders
+from anogan.data.layouts import layout
+from anogan.data.listing import available, is_image_name
 from anogan.errors import UserError
 
 TEST_DIR = "test_data"
@@ -28,7 +29,7 @@ def dataset_folder(options: Options) -> Path:
     folder = Path(options.data_dir) / options.dataset
     if folder.is_dir():
         return folder
-    there = ", ".join(folders.available(options.data_dir)) or "none"
+    there = ", ".join(available(options.data_dir)) or "none"
     name, *category = options.dataset.split(os.sep)
     remedy = "put images there"
     if name in FETCHED:
@@ -40,7 +41,7 @@ def dataset_folder(options: Options) -> Path:
 def training_folder(options: Options) -> Path:
     """The folder of the normal images to train on."""
     folder = dataset_folder(options)
-    parts = folders.layout(folder)
+    parts = layout(folder)
     return parts.train if parts else folder
 
 
@@ -153,10 +154,10 @@ def test_places(options: Options, config: Config) -> Places:
     given = options.test_dir[0] if options.test_dir else None
     if given:
         folder = Path(given)
-        parts = folders.layout(folder.parent) if folder.name == "test" else folders.layout(folder)
+        parts = layout(folder.parent) if folder.name == "test" else layout(folder)
     else:
         folder = Path(options.data_dir) / config.dataset
-        parts = folders.layout(folder)
+        parts = layout(folder)
     if parts:
         images, masks, beside = parts.test, parts.masks, parts.test.parent
     else:
@@ -169,7 +170,7 @@ def test_places(options: Options, config: Config) -> Places:
 
 def may_be_folder(path: str) -> bool:
     """Whether there is a folder of that name, or nothing, and the name is not that of an image."""
-    return os.path.isdir(path) or not (os.path.lexists(path) or folders.is_image_name(path))
+    return os.path.isdir(path) or not (os.path.lexists(path) or is_image_name(path))
 
 
 def _chosen_places(options: Options, given: Sequence[str]) -> Places:

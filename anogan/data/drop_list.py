@@ -6,20 +6,53 @@ would not be read back as it is, for line breaks and the like, is a JSON string.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from anogan.data.labels import finder, read_text
+from anogan.data.listing import Listing, shown_name
+from anogan.data.text import finder, read_text
 from anogan.errors import UserError, first_line
 from anogan.runs.files import read_own, write_atomic
 
 DROPPED = "dropped.json"  # in a run's folder
+SHOWN = 5  # lines of a list that name no image
+
+
+def without(listing: Listing, drop: str | Path | None, dropped: Collection[str] = ()) -> Listing:
+    """The images but for those that a file names (`drop`) or that a run has dropped before.
+
+    UserError where the file names none of them, or none is left.
+    """
+    folder, names = listing.folder, [shown_name(name) for name in listing.names]
+    present, before, notes = set(names), set(dropped), []
+    named: set[str] = set()
+    if drop is not None:
+        named, unmatched = listed(drop, list(dict.fromkeys((*names, *dropped))), folder)
+        if not named:
+            raise UserError(f"--drop {drop} names no image in {folder}: write a name a line")
+        note = f"left out {len(named & present)} images that {drop} names"
+        if unmatched:
+            note += f"; {len(unmatched)} of its lines name none or are damaged: "
+            note += ", ".join(unmatched[:SHOWN]) + (", …" if len(unmatched) > SHOWN else "")
+        notes.append(note)
+    if more := present & before - named:
+        notes.append(f"left out {len(more)} images that this run has dropped before (--drop)")
+    left_out = named | before
+    kept = [name for name, shown in zip(listing.names, names, strict=True) if shown not in left_out]
+    if not kept:
+        what = f"--drop {drop} names" if named >= present else "this run has dropped"
+        raise UserError(f"{what} all images in {folder}: there is none to train on")
+    return dataclasses.replace(
+        listing, names=kept, dropped=frozenset(left_out), drop_notes=tuple(notes)
+    )
 
 
 def as_line(name: str) -> str:
+    """A name as a line of a list, from which `listed` reads it back."""
     plain = name.isprintable() and name == name.strip() and not name.startswith('"')
     return name if plain else json.dumps(name)
 
@@ -29,22 +62,22 @@ def listed(
 ) -> tuple[set[str], list[str]]:
     """(those of the names of images in a folder that a list has, its lines that name none)."""
     known, find = set(names), finder(names, folder)
-    found, strangers = set(), []
+    matched, unmatched = set(), []
     for line in filter(str.strip, re.split(r"\r?\n", read_text(path))):
         name = _meant(line, known, find)
         if name is None:
-            strangers.append(line)
+            unmatched.append(line)
         else:
-            found.add(name)
-    return found, strangers
+            matched.add(name)
+    return matched, unmatched
 
 
 def _meant(line: str, names: set[str], find: Callable[[str], str | None]) -> str | None:
     """The name that a line of a list has, before a tab or alone."""
     name, _, score = line.rpartition("\t")
     for text in (name, line) if _is_number(score) else (line, name):
-        if text and (found := _unquoted(text, names) or find(text)):
-            return found
+        if text and (meant := _unquoted(text, names) or find(text)):
+            return meant
     return None
 
 

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from anogan.errors import UserError
-from utils import ImageError, checked_images, to_float, to_uint8
+from anogan.image_form import ImageForm
+from utils import ImageError, checked_images, image_size, load_image, to_float, to_uint8
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 FEWEST_HELD_OUT = 8  # images, if the fraction asks for as many: chance alone could leave none
 DECODED_TOGETHER = 8  # images
 COPIED = 2  # so much of file_state has a copy of the file, too: size and time
-Decode = Callable[[str, Callable[[str], None]], np.ndarray]
-SizeOf = Callable[[str], tuple[int, int]]
-Original = Callable[[str, int], np.ndarray]
 Item = TypeVar("Item")
 DECODERS = ThreadPoolExecutor(os.cpu_count(), "decode")  # shared: as many threads as cores at most
 
@@ -74,32 +72,24 @@ class ImageSet:
         images = checked_images(images)
         images = images if images.dtype == np.uint8 else to_uint8(images)
         names = [f"{i:05d}" for i in range(len(images))] if names is None else names
-        return cls(_Source(names, images.shape[1:], images), names, labels, kinds)
+        height, width, channels = map(int, images.shape[1:])
+        source = _Source(names, (height, width, channels), images)
+        return cls(source, names, labels, kinds)
 
     @classmethod
     def from_files(
         cls,
-        folder: str | Path,
-        places: Sequence[str],
+        paths: Sequence[str],
         names: Sequence[str],
-        shape: tuple[int, ...],
-        decode: Decode,
+        form: ImageForm,
         memory_limit: int,
         labels: npt.ArrayLike | None = None,
         kinds: Sequence[str] | None = None,
-        size: SizeOf | None = None,
-        original: Original | None = None,
     ) -> ImageSet:
-        """places: paths within the folder.
-
-        decode(path, warn): uint8 of that shape; it raises ImageError for a broken file. warn:
-        a function that decode calls with what is to be said of the file. size: path to (height,
-        width) of the whole image; none: it is that shape's. original: see there.
-        """
-        fits = len(places) * int(np.prod(shape)) <= memory_limit
-        cache = np.empty((len(places), *shape), np.uint8) if fits else None
-        source = _Source(names, shape, cache, folder, places, decode, size, original)
-        return cls(source, names, labels, kinds)
+        """The image files in that form; names: what they are called, mostly within a folder."""
+        fits = len(paths) * int(np.prod(form.shape)) <= memory_limit
+        cache = np.empty((len(paths), *form.shape), np.uint8) if fits else None
+        return cls(_Source(names, form.shape, cache, paths, form), names, labels, kinds)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -171,28 +161,30 @@ class ImageSet:
         self._source.leave_out(self._indices[index], reason)
 
     def path(self, index: int) -> str | None:
-        """Of an image's file; None where it is of an array."""
-        return self._source.path(self._indices[index]) if self._source.size_of else None
+        """The path of an image's file; None where it is of an array."""
+        source = self._source
+        return source.paths[self._indices[index]] if source.form else None
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image in its file, whole and upright; of others, of this set.
 
         Reads the file's header. Raises ImageError.
         """
-        source = self._source
-        if source.size_of is None:
-            return self.shape[0], self.shape[1]
-        return source.size_of(source.path(self._indices[index]))
+        path = self.path(index)
+        return image_size(path) if path else self.shape[:2]
 
     def original(self, index: int, longest: int) -> np.ndarray:
         """An image as it is in its file, in its own aspect: uint8 (h, w, 1 or 3), upright.
 
         Not enlarged, and no side longer than that many pixels. Raises ImageError.
         """
-        source = self._source
-        if source.original is None:
+        path, form = self.path(index), self._source.form
+        if not (path and form):
             return self.read([index])[0][0]
-        return source.original(source.path(self._indices[index]), longest)
+        height, width = form.crop or image_size(path)
+        scale = min(1.0, longest / max(height, width))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        return load_image(path, *size, 3, form.crop, form.value_range)
 
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (indices (m,), float32 images (m, h, w, c) in [-1, 1]) in order, m <= batch_size.
@@ -271,18 +263,14 @@ class _Source:
     def __init__(
         self,
         names: Sequence[str],
-        shape: tuple[int, ...],
+        shape: tuple[int, int, int],
         images: np.ndarray | None,
-        folder: str | Path = "",
-        places: Sequence[str] = (),
-        decode: Decode | None = None,
-        size_of: SizeOf | None = None,
-        original: Original | None = None,
+        paths: Sequence[str] = (),
+        form: ImageForm | None = None,
     ):
-        self.names, self.shape = names, tuple(int(side) for side in shape)
-        self.images, self.folder, self.places = images, folder, places
-        self.decode, self.size_of, self.original = decode, size_of, original
-        self.known = np.full(len(names), decode is None)  # is in `images`, or broken
+        self.names, self.shape, self.images = names, shape, images
+        self.paths, self.form = paths, form  # none: of an array
+        self.known = np.full(len(names), form is None)  # is in `images`, or broken
         self.broken = np.zeros(len(names), bool)
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[str] = []
@@ -291,16 +279,12 @@ class _Source:
         self.states: dict[int, list[int]] = {}  # of files, as far as they were asked for
         self.lock = threading.Lock()
 
-    def path(self, i: int) -> str:
-        """Of file i."""
-        return os.path.join(self.folder, self.places[i])
-
     def state(self, i: int) -> list[int]:
         """The file_state of file i from before it was read, or of an array the checksum."""
-        if self.decode is None and self.images is not None:
+        if self.form is None and self.images is not None:
             return [zlib.crc32(self.images[i].tobytes())]
         if i not in self.states:
-            self.states.setdefault(i, file_state(self.path(i)))  # another thread may be first
+            self.states.setdefault(i, file_state(self.paths[i]))  # another thread may be first
         return self.states[i]
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -328,11 +312,13 @@ class _Source:
 
     def _decode(self, i: int) -> np.ndarray | None:
         """Image i, or None where it is broken, which is said once."""
-        if self.broken[i] or self.decode is None:
+        form = self.form
+        if self.broken[i] or form is None:
             return None
         self.state(i)  # first: what is read may be of a later one, never of an earlier
+        warn = functools.partial(self._warn, self.names[i])
         try:
-            return self.decode(self.path(i), functools.partial(self._warn, self.names[i]))
+            return load_image(self.paths[i], *self.shape, form.crop, form.value_range, warn)
         except ImageError as error:
             if self.leave_out(i, error.reason):
                 logging.getLogger(__name__).warning("skipped %s", error)

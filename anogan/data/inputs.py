@@ -15,7 +15,8 @@ from PIL import Image
 from anogan.config import Config
 from anogan.data.image_set import DECODERS
 from anogan.errors import UserError
-from utils import checked_images, load_image, name_of
+from anogan.opening import name_of
+from utils import checked_images, load_image
 
 FILES = str, os.PathLike, Image.Image
 
@@ -71,7 +72,7 @@ def _read(files: list[Any], config: Config) -> np.ndarray:
 
 
 def _read_one(file: str | Path | Image.Image, config: Config) -> np.ndarray:
-    say: Callable[[str], None] = functools.partial(
+    warn: Callable[[str], None] = functools.partial(
         logging.getLogger(__name__).warning, "%s: %s", name_of(file)
     )
-    return load_image(file, *config.shape, config.crop, config.value_range, say)
+    return load_image(file, *config.shape, config.crop, config.value_range, warn)

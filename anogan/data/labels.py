@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import difflib
 import io
 import logging
-import os
-import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from unicodedata import normalize
 
 from anogan.data.image_set import ImageSet
 from anogan.data.table import from_cell
+from anogan.data.text import finder, read_text
 from anogan.errors import UserError
 
 NORMAL = ("normal", "good", "ok", "0")
 ANOMALOUS = ("anomalous", "anomaly", "abnormal", "defect", "defective", "bad", "1")
-SPACE = " \t\r\n\xa0\u3000"  # about a name; what else Python strips is part of it
 WORDS = dict.fromkeys(NORMAL, 0) | dict.fromkeys(ANOMALOUS, 1)
 
 
@@ -91,52 +87,6 @@ def _rows(path: str | Path) -> Iterator[tuple[int, str, str, str]]:
             yield line, file, label.strip(), from_cell(kind.strip())
     except csv.Error as error:
         raise UserError(f"{path} cannot be read ({error})") from None
-
-
-def read_text(path: str | Path) -> str:
-    """A text file in the encodings of `labelled`; UserError where it cannot be read."""
-    try:
-        return decoded(Path(path).read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
-
-
-def decoded(content: bytes) -> str:
-    """The text of a file in the encodings of `labelled`; UnicodeDecodeError where it is none."""
-    return content.decode(_encoding(content))
-
-
-def _encoding(content: bytes) -> str:
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    try:
-        content.decode()
-        return "utf-8-sig"
-    except UnicodeDecodeError:
-        return "cp1252"  # what Excel writes in the West; in another one no name will match
-
-
-def finder(names: Sequence[str], folder: str | Path) -> Callable[[str], str | None]:
-    """A function that says which of the names a text means, or None.
-
-    It may have backslashes, another Unicode form, ./ or the end of the folder's path in front.
-    """
-
-    def plain(text: str) -> str:
-        return normalize("NFC", posixpath.normpath(text.strip(SPACE).replace("\\", "/")))
-
-    known = {plain(name): name for name in names} | {name: name for name in names}
-    path = plain(os.path.abspath(folder)) + "/"
-    ends = [path[i:] for i in range(len(path) - 1) if i == 0 or path[i - 1] == "/"]
-
-    def find(text: str) -> str | None:
-        if text in known:
-            return known[text]
-        form = plain(text)
-        shorter = (form.removeprefix(end) for end in ends)
-        return next((known[f] for f in (form, *shorter) if f in known), None)
-
-    return find
 
 
 def _closest(name: str, strangers: dict[int, str]) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anogan.data.folders import list_images, printable
 from anogan.data.image_set import ImageSet, file_state
+from anogan.data.listing import list_images, shown_name
 from anogan.errors import UserError
 from utils import ImageError, read_mask
 
@@ -36,10 +36,10 @@ class Masks:
         for i, name in enumerate(images.names):
             places.setdefault(_stem(name), []).append(i)
         for name in list_images(folder).names:
-            stem, path = _stem(printable(name)), self.folder / name
+            stem, path = _stem(shown_name(name)), self.folder / name
             found = places.get(stem) or places.get(stem.removesuffix(SUFFIX), [])
             if not found:
-                self.unmatched.append(printable(name))
+                self.unmatched.append(shown_name(name))
                 continue
             if len(found) > 1:
                 one, other = (images.names[i] for i in found[:2])

@@ -24,9 +24,10 @@ from PIL import Image
 from anogan.errors import UserError
 from anogan.method.scoring import Search
 from anogan.method.threshold import Threshold, told
+from anogan.opening import COMMON
 from anogan.report.page import TEMPLATES, data_uri
 from anogan.report.pictures import shown_map
-from utils import COMMON, ImageError, image_size, load_image, to_float, to_uint8
+from utils import ImageError, image_size, load_image, to_float, to_uint8
 
 try:
     import uvicorn

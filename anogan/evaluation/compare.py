@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anogan.data.labels import decoded
 from anogan.data.table import from_cell
+from anogan.data.text import decoded
 from anogan.errors import UserError, first_line
 from anogan.evaluation.metrics import LABELS, auroc_difference
 from anogan.runs.files import read_own

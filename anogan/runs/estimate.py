@@ -6,7 +6,7 @@ import math
 import os
 
 from anogan.config import Config
-from anogan.data.folders import MEMORY_LIMIT
+from anogan.image_form import MEMORY_LIMIT
 from anogan.runs.progress import duration
 
 MIB = 2**20

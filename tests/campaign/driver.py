@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import main
 import model  # noqa: F401  # what is slow to import
-from anogan.cli import commands  # noqa: F401
+from anogan.cli import run as _run  # noqa: F401
 from anogan.method import training  # noqa: F401
 from anogan.report import pictures  # noqa: F401
 

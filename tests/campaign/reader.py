@@ -10,8 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from anogan.data.probing import find_range, probe
 from anogan.errors import UserError
-from utils import find_range, image_size, load_image, probe, read_image, read_mask
+from utils import image_size, load_image, read_image, read_mask
 
 SLOWEST, LARGEST = 5.0, 512  # seconds and MiB
 WAYS = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anogan.data.folders import printable as readable
+from anogan.data.listing import shown_name
 from anogan.data.table import from_cell
 from anogan.runs.files import MARKER, printable
 from campaign.tools import record, size
@@ -88,7 +88,7 @@ def make_data(cwd, trained_folder, queries, rng, count):
         else:
             Image.fromarray(queries[0][i % 2 * 40 + i % 40, ..., 0]).save(path)
             good.add(name)
-    return {readable(n) for n in good}, {readable(n) for n in broken}
+    return {shown_name(n) for n in good}, {shown_name(n) for n in broken}
 
 
 def spoiled_console(log):

@@ -1,0 +1,178 @@
+"""What a folder and its sub-folders hold: images, and what else was left out."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from anogan.errors import UserError
+from anogan.opening import NOT_READ
+from anogan.runs.files import may_hold_output, written
+
+# Pillow knows these by name, but reads them with the help of other programs only, or never
+NOT_BY_ITSELF = NOT_READ | {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images in a folder: found once, then passed on."""
+
+    folder: Path
+    names: list[str]  # paths of the images within the folder, sorted
+    left_out: Counter[str] = field(default_factory=Counter)  # files that are no images, by ending
+    results: int = 0  # files that this tool itself wrote: pictures of earlier results and the like
+    dropped: frozenset[str] = frozenset()  # names left out by the user's wish, see drop_list
+    drop_notes: tuple[str, ...] = ()
+
+    def paths(self) -> list[str]:
+        return [os.path.join(self.folder, name) for name in self.names]
+
+    def notes(self) -> list[str]:
+        """What was left out, in lines for the user."""
+        lines = []
+        if self.left_out:
+            endings = ", ".join(sorted(self.left_out))
+            lines.append(f"left out {self.left_out.total()} files that are no images: {endings}")
+        if self.results:
+            lines.append(f"left out {self.results} files of earlier results of this tool")
+        return [*lines, *self.drop_notes]
+
+
+def list_images(
+    folder: str | Path, pattern: str | None = None, exclude: Iterable[str | Path] = ()
+) -> Listing:
+    """The images in a folder and its sub-folders, and what else is there.
+
+    pattern: for the file's name, as in a shell; none: any ending of an image type that Pillow
+    reads. Hidden files and folders, the folders in `exclude`, and what this tool wrote are left
+    out. Links are followed, but no folder is entered twice.
+    Raises UserError where the folder is missing, cannot be read or holds no such file.
+    """
+    folder = Path(folder)
+    above = Path(os.path.realpath(folder)).parents  # links up there are loops
+    seen = {os.path.realpath(path) for path in (*exclude, *above)}
+    images: list[str] = []
+    folders, links = [""], list[str]()
+    left_out, own, results = Counter[str](), set[str](), 0
+    while folders or links:  # links last, so that a folder is known by its own name
+        here = folders.pop() if folders else links.pop(0)
+        if (real := os.path.realpath(folder / here)) in seen:
+            continue
+        seen.add(real)
+        inside = list(_entries(folder / here))
+        if may_hold_output({entry.name for entry in inside}):
+            own |= {os.path.join(real, name) for name in written(folder / here)}
+        for entry in inside:
+            name = f"{here}/{entry.name}" if here else entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(name)
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                links.append(name)
+            elif _wanted(entry, pattern):
+                if own and os.path.join(real, entry.name) in own:
+                    results += 1
+                else:
+                    images.append(name)
+            elif (
+                not (pattern or entry.is_symlink())
+                and entry.is_file()
+                and not _is_about(entry, own, real)
+            ):
+                left_out[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
+    listing = Listing(folder, sorted(images), left_out, results)
+    if not images:
+        wanted = f"file that matches {pattern!r}" if pattern else "image"
+        notes = "".join(f"; {line}" for line in listing.notes())
+        raise UserError(
+            f"{folder} holds no {wanted}: put images there or name another folder{notes}"
+        )
+    return listing
+
+
+def list_chosen(
+    folder: Path, chosen: Sequence[str], pattern: str | None, exclude: Iterable[str | Path] = ()
+) -> Listing:
+    """The images among some files and in some folders, as list_images lists one; in that order.
+
+    chosen: paths within the folder. A file that is named is taken for an image, whatever its
+    ending. UserError where one is missing, or a folder holds no image.
+    """
+    names: list[str] = []
+    left_out, results, exclude = Counter[str](), 0, list(exclude)
+    for path in chosen:
+        if os.path.isdir(folder / path):
+            inside = list_images(folder / path, pattern, exclude)
+            names += [PurePosixPath(path, name).as_posix() for name in inside.names]
+            left_out += inside.left_out
+            results += inside.results
+        elif os.path.isfile(folder / path):
+            names.append(PurePosixPath(path).as_posix())
+        else:
+            raise UserError(f"{folder / path} does not exist: name a file or folder of images")
+    return Listing(folder, list(dict.fromkeys(names)), left_out, results)
+
+
+def shown_name(name: str) -> str:
+    """The name of a file itself, or what can be shown of it if it is not UTF-8."""
+    try:
+        name.encode()
+        return name
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def is_image_name(path: str) -> bool:
+    """Whether a path ends as an image does."""
+    return os.path.splitext(path)[1].lower() in image_endings()
+
+
+@functools.cache
+def image_endings() -> frozenset[str]:
+    """The endings, in lower case, of all image types that Pillow can read by itself."""
+    known = Image.registered_extensions().items()  # loads all of Pillow's formats
+    return frozenset(e for e, kind in known if kind in Image.OPEN and kind not in NOT_BY_ITSELF)
+
+
+def available(data_dir: str | Path) -> list[str]:
+    """Names of the data sets in a folder: its sub-folders that hold anything."""
+    try:
+        folders = [entry for entry in Path(data_dir).iterdir() if entry.is_dir()]
+        return sorted(f.name for f in folders if f.name[0] != "." and _holds_anything(f))
+    except OSError:
+        return []
+
+
+def _holds_anything(folder: Path) -> bool:
+    return any(path.name[0] != "." for path in folder.iterdir())
+
+
+def _is_about(entry: os.DirEntry[str], own: set[str], real: str) -> bool:
+    """Whether a file that is no image need not be mentioned: a README, or this tool's own."""
+    return entry.name.split(".")[0] == "README" or os.path.join(real, entry.name) in own
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except FileNotFoundError:
+        raise UserError(f"{folder} does not exist: create it and put images there") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read as a folder ({error.strerror})") from None
+
+
+def _wanted(entry: os.DirEntry[str], pattern: str | None) -> bool:
+    ending = os.path.splitext(entry.name)[1].lower()
+    matches = fnmatch.fnmatch(entry.name, pattern) if pattern else ending in image_endings()
+    if entry.is_symlink():  # a dangling link is reported when it is read
+        return matches and (os.path.isfile(entry.path) or not os.path.exists(entry.path))
+    return matches and entry.is_file()  # not a pipe: reading it would hang
