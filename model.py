@@ -134,7 +134,6 @@ class DCGAN:
 
     @property
     def progress(self) -> str:
-        """The step that was reached, as "297 of 600"."""
         return f"{self.steps_done} of {self.total_steps}"
 
     # training
@@ -162,8 +161,12 @@ class DCGAN:
         rest, held_out = self._split(images)
         spread, total = find_spread(rest), self.config.total_steps(len(rest))
         if total > self.steps_done:
-            if self.images.first is None:
-                self._start(rest)
+            if self.images.first is None:  # a new run
+                first = to_uint8(self.generate(self.fixed_latents()))
+                self.images = dataclasses.replace(self.images, first=first)
+                if self.config.recipe.linear_skip:
+                    nets = trainer.nets, trainer.ema
+                    fit_linear_skips(rest, self.inference.windows, self.config, *nets)
             self.images = kept_images.updated(self.images, images, rest, held_out, self.config)
             self.calibrations, self._detector = {}, None
         trainer.settle(images, rest, self.precision)
@@ -189,14 +192,6 @@ class DCGAN:
         config = self.config
         return images.split(config.validation_fraction, config.seed, self.images.decided())
 
-    def _start(self, images: ImageSet) -> None:
-        """Keeps what G draws before the training, then sets the linear skips, by a PCA."""
-        first = to_uint8(self.generate(self.fixed_latents()))
-        self.images = dataclasses.replace(self.images, first=first)
-        if self.config.recipe.linear_skip:
-            nets = self.trainer.nets, self.trainer.ema
-            fit_linear_skips(images, self.inference.windows, self.config, *nets)
-
     # sampling
 
     def fixed_latents(self, count: int = FIXED) -> np.ndarray:
@@ -219,8 +214,7 @@ class DCGAN:
 
         kind: "gradient" backpropagates into z from the nearest of some fixed samples (Schlegl et
         al. 2017, section 2.2), "encoder" takes z = E(x) (Schlegl et al. 2019), "hybrid" starts the
-        gradient search there; the default is the encoder where there is one. steps, learning_rate:
-        of the gradient search.
+        gradient search, of these steps and rate, there; the default is the encoder if there is one.
         """
         if isinstance(kind, Search):
             kind, steps, learning_rate = kind
@@ -238,25 +232,22 @@ class DCGAN:
         images: a path, a Pillow image or a list of these, resized as the images of a folder are;
         an array (n, h, w, c) of the model's size, uint8 or float in [-1, 1], or one such image,
         whose results have a leading dimension of 1. search: see `search`, by name or as it returns.
-        batch_size: images at once on each device, fewer are filled up; as many as there are in
-        all, up to 64, if it is not given. calibration: of this search, from `calibrate`, which is
-        called where it is not given. Nothing of the model changes; an image's result does not
-        depend on the others, and on a CPU, in batches of one size, not on where it is.
-        Raises UserError for images of another shape, type or range, for scores not finite, and
-        where the model has seen no images that it could compare with.
+        batch_size: images at once on each device, fewer are filled up; if not given all of them,
+        up to 64. calibration: of this search, if not given from `calibrate`. Nothing of the model
+        changes; an image's result does not depend on the others, and on a CPU, in batches of one
+        size, not on where it is. Raises UserError for images of another shape, type or range, for
+        scores not finite, and where the model has seen no images to compare with.
         """
         search, x = self.search(search), as_images(images, self.config)
         return self.detector.detect(x, search, calibration or self.calibrate(search), batch_size)
 
     def threshold(
-        self,
-        target_fpr: float = Threshold.target_fpr,
-        search: Search | str | None = None,
+        self, target_fpr: float = Threshold.target_fpr, search: Search | str | None = None
     ) -> float:
         """The score above which this fraction of normal images lies; see Threshold.
 
-        search: as given to anomaly_detector. Raises UserError for a rate that is not between 0 and
-        1, and where fewer than 5 images were held out from training.
+        Raises UserError for a rate that is not between 0 and 1, and where fewer than 5 images were
+        held out from training.
         """
         if not 0 < target_fpr < 1:
             raise UserError(f"target_fpr must be between 0 and 1, not {target_fpr}")
@@ -292,7 +283,7 @@ class DCGAN:
             self.calibrations[key] = self.calibrate(search)
             if self.folder and self.workers.chief:
                 try:
-                    self._save_calibrations(self.folder)
+                    save_calibrations(self.folder, self.calibrations)
                 except UserError as error:  # it is a cache: a read-only model scores all the same
                     logging.getLogger(__name__).warning("calibration is not kept: %s", error)
         return self.calibrations[key]
@@ -309,10 +300,6 @@ class DCGAN:
         """D's features of images, given as to anomaly_detector: (n, d)."""
         return self.inference.features(as_images(images, self.config))
 
-    def unexplained(self) -> float | None:
-        """The fraction of held-out images' variance that reconstructions leave, see Inference."""
-        return self.inference.unexplained(self.images.held_out, self.images.seen)
-
     # saving
 
     def save(self, folder: str | Path) -> None:
@@ -328,10 +315,7 @@ class DCGAN:
         self.config.save(folder)
         self._checkpoints.save()
         if self.calibrations:
-            self._save_calibrations(folder)
-
-    def _save_calibrations(self, folder: Path) -> None:
-        save_calibrations(folder, {key: c.to_json() for key, c in self.calibrations.items()})
+            save_calibrations(folder, self.calibrations)
 
     @classmethod
     def load(

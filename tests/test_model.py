@@ -198,7 +198,7 @@ def test_images_that_hardly_differ_are_warned_of_and_not_told_to_train_longer(sm
     images[::2, 3] ^= 1
     model = DCGAN(preset("default", **{**small, "steps": 2})).train(images, progress=False)
     assert "nearly the same: on average they differ by 0.12 of 255 grey levels" in caplog.text
-    assert model.unexplained() is None
+    assert model.inference.unexplained(model.images) is None
 
 
 @pytest.mark.parametrize("version", [None, 0, VERSION + 1, "1", True, {}])
@@ -479,11 +479,11 @@ def test_linear_skips_start_from_principal_components(trained, zeros):
 
 def test_unexplained_variance_tells_a_fit_model_from_a_collapsed_one(trained_folder):
     model = DCGAN.load(trained_folder)
-    assert 0 < model.unexplained() < 0.7
+    assert 0 < model.inference.unexplained(model.images) < 0.7
     model.trainer.ema.generator.set_weights(
         [0 * w for w in model.trainer.ema.generator.get_weights()]
     )
-    assert model.unexplained() >= 1  # a grey image for all
+    assert model.inference.unexplained(model.images) >= 1  # a grey image for all
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])

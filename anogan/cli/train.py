@@ -199,7 +199,7 @@ def _train(
         print_line(
             f"trained to step {step}: model in {folder}, samples in {options.sample_dir}/{name}"
         )
-        print_fit(model.unexplained())
+        print_fit(model.inference.unexplained(model.images))
     calibration = calibrate(model, team)  # for the usual search, so that scoring begins at once
     samples = Path(options.sample_dir) / name
     unlisted = not (samples / suspicious.LIST).exists()  # the last run was stopped before that

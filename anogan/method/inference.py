@@ -17,6 +17,7 @@ from anogan.method.scoring import MAPS, Search, auroc, base_weights
 from anogan.method.synthetic import plant_unseen
 from anogan.method.windows import Windows
 from anogan.runs.distributed import Workers, graph_of
+from anogan.runs.run_images import RunImages
 from utils import to_float
 
 BATCH = 64  # images, or windows on them, at once on a device, unless a caller says otherwise
@@ -212,15 +213,15 @@ class Inference:
 
         return judged
 
-    def unexplained(self, held_out: np.ndarray, seen: np.ndarray) -> float | None:
+    def unexplained(self, images: RunImages) -> float | None:
         """The fraction of held-out images' variance that their reconstructions leave.
 
         1 is no better than the mean image: collapse. None without encoder or held-out images, or
         where these differ by less than a grey level.
         """
+        windows, held_out, seen = self.windows, images.held_out, images.seen
         if not self.nets.encoder or not len(held_out):
             return None
-        windows = self.windows
         mean = sum(x.sum(axis=0) for x in windows.in_parts(seen, 64)) / (len(seen) * len(windows))
         variance = left = 0.0
         for x in windows.in_parts(held_out, 64):

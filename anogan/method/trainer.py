@@ -15,9 +15,9 @@ from anogan.config import Config
 from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 from anogan.method.networks import Networks
-from anogan.method.synthetic import ReplicaSlice, plant_anomalies, plant_defects
+from anogan.method.synthetic import plant_anomalies, plant_defects
 from anogan.method.windows import Windows
-from anogan.runs.distributed import Workers, graph_of
+from anogan.runs.distributed import ReplicaSlice, Workers, graph_of
 
 
 class Averages:

@@ -179,8 +179,9 @@ def plain_path(folder: Path) -> Iterator[Path]:
         os.close(number)
 
 
-def save_calibrations(folder: Path, stored: Mapping[str, Any]) -> None:
-    """Writes the cache of a run's calibrations, which are JSON."""
+def save_calibrations(folder: Path, calibrations: Mapping[str, Any]) -> None:
+    """Writes the cache of a run's calibrations."""
+    stored = {key: found.to_json() for key, found in calibrations.items()}
     write_atomic(Path(folder) / CALIBRATIONS, json.dumps(stored, indent=1) + "\n")
 
 
