@@ -229,8 +229,8 @@ def test_other_defaults_change_neither_a_saved_runs_scores_nor_how_it_goes_on(
         planted=9, seen_kept=30, weights=TermWeights(3.0, 3.0, 3.0, 3.0, 3.0, 0.0, 0.0),
         bank=BankRecipe(bins=3, cells=(5, 5), usual=0.0),
     )  # fmt: skip
-    for each in dataclasses.fields(Recipe):
-        monkeypatch.setattr(Recipe, each.name, getattr(other, each.name))  # the class's defaults
+    values = tuple(getattr(other, each.name) for each in dataclasses.fields(Recipe))
+    monkeypatch.setattr(Recipe.__init__, "__defaults__", values)
     for name in RECIPES:
         monkeypatch.setitem(recipe_module.RECIPES, name, other)
     found = DCGAN.load(after).anomaly_detector(zeros[-50:], "hybrid")
@@ -239,7 +239,7 @@ def test_other_defaults_change_neither_a_saved_runs_scores_nor_how_it_goes_on(
     np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
     again = DCGAN.load(after, steps=40).train(zeros, after, progress=False)
     assert same_weights(gone_on, again)
-    assert preset("default").recipe == other  # they were replaced
+    assert preset("default").recipe == Recipe() == other  # they were replaced
 
 
 def test_a_model_that_has_seen_no_images_scores_none(small):

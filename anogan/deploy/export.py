@@ -1,4 +1,4 @@
-"""A trained model as one file for other programs, see whole_graph.py for what it computes.
+"""A trained model as one file for other programs, see inference_graph.py for what it computes.
 
 NAME.onnx            for ONNX Runtime, without TensorFlow
 NAME_saved_model     a folder for TensorFlow, tf.saved_model.load(folder).score(image)
