@@ -276,6 +276,6 @@ def test_a_calibration_is_announced_where_it_has_to_be_found_and_only_there(
 
     model = DCGAN.load(shutil.copytree(trained_folder, tmp_path / "run"))
     for times in (1, 0):
-        calibrate(model, model.workers, "gradient", 1, 0.1)
+        calibrate(model, model.workers, model.search("gradient", 1, 0.1))
         said = capsys.readouterr().out
         assert said.count("(--search gradient, 1 steps each)") == times
