@@ -43,7 +43,7 @@ EXAMPLES = """examples:
 With sub-folders test_data/normal (or good) and others, AUROC is printed, too."""
 
 DEFAULT = Config()
-MOST = 10**9  # images and the like: of more nobody can mean it
+LARGEST_NUMBER = 10**9  # images and the like: of more nobody can mean it
 MOST_DRAWN = 10_000  # samples, which make one picture
 LONG = 30  # digits
 NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)  # also -1e3
@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     p._negative_number_matcher = NEGATIVE  # of values; argparse's own takes -1e3 for a flag
-    count = number(int, 1, MOST)
+    count = number(int, 1, LARGEST_NUMBER)
     side = number(int, 16, LARGEST)
 
     group = p.add_argument_group("what to do (without any: draw samples from the trained model)")
@@ -220,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
     )
     a(
         "--window",
-        type=number(int, 0, MOST),
+        type=number(int, 0, LARGEST_NUMBER),
         metavar="PIXELS",
         help="Look at images through overlapping windows of this side, 16 to 256; 0: at whole "
         "images (default: windows of 64 on images that would lose small defects at 64).",

@@ -1,4 +1,4 @@
-"""The model as an outlier detector of scikit-learn's, for pipelines and searches."""
+"""The model as an outlier detector of scikit-learn's kind, for pipelines and searches."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from anogan.runs.start_up import import_tensorflow
 
 import_tensorflow()  # before all that would import it with its lines, then and in training
 
+import contextlib
 import math
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -20,20 +23,52 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from anogan.config import preset
-from anogan.errors import UserError
-from model import DCGAN
+ROOT = Path(__file__).resolve().parent.parent
+TOP = "utils", "ops", "model"  # the modules beside this package, whose names others use, too
+
+
+def _is_ours(name: str, file: str | None) -> bool:
+    return file is not None and Path(file).resolve() == ROOT / f"{name}.py"
+
+
+@contextlib.contextmanager
+def _own_modules() -> Iterator[None]:
+    """Import the clone's TOP in the block; after it these names are what they were for the caller.
+
+    A project that uses the clone may have a utils.py or model.py of its own, imported already or
+    found first on sys.path.
+    """
+    loaded = {name: sys.modules[name] for name in TOP if name in sys.modules}
+    for name, module in loaded.items():
+        if not _is_ours(name, getattr(module, "__file__", None)):
+            del sys.modules[name]
+    sys.path.insert(0, str(ROOT))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(ROOT))
+        ours = {name: sys.modules.pop(name) for name in TOP if name in sys.modules}
+        for name, module in (ours | loaded).items():
+            spec = None if name in loaded else find_spec(name)
+            if spec is None or _is_ours(name, spec.origin):
+                sys.modules[name] = module
+
+
+with _own_modules():
+    from anogan.config import preset
+    from anogan.errors import UserError
+    from model import DCGAN
 
 FEWEST_IMAGES = 10  # to fit: half of them are held out, which is enough for a threshold
 ENOUGH_HELD_OUT = 20  # images, which are more than a tenth of a small set
 SMALLEST, LARGEST = 16, 64  # pixels a side of what the networks see, unless settings say otherwise
 BATCH = 32  # images at once; one size, so that scores do not depend on how many there are
-MOST_SEEDS = 2**28  # of Config's
+MOST_SEEDS = 2**28  # as many as Config takes
 MODEL_BYTES = "model_files"  # in the state that is pickled
 
 
 def _scored_size(height: int, width: int) -> tuple[int, int]:
-    """Near the images' own aspect, as far as sides of SMALLEST to LARGEST pixels allow."""
+    """Return a size near the images' own aspect, with sides of SMALLEST to LARGEST pixels."""
     scale = min(1.0, LARGEST / max(height, width))
     return max(SMALLEST, round(height * scale)), max(SMALLEST, round(width * scale))
 
@@ -100,7 +135,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: npt.ArrayLike, y: Any = None) -> AnoGAN:
-        """Trains on normal images.
+        """Train on normal images.
 
         X: (n_samples, height, width, channels) or (n_samples, n_features), at least 10 of them.
         y is ignored. Raises ValueError for what cannot be trained on.
@@ -137,7 +172,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         return self
 
     def score_samples(self, X: npt.ArrayLike) -> np.ndarray:
-        """The negative anomaly score of each image (n_samples,): higher is more normal."""
+        """Return the negative anomaly score of each image (n_samples,): higher is more normal."""
         check_is_fitted(self)
         rows, _ = self._rows(X, reset=False)
         images = self._images(rows, self.model_.config.shape)
@@ -147,17 +182,17 @@ class AnoGAN(OutlierMixin, BaseEstimator):
             raise ValueError(str(error)) from error
 
     def decision_function(self, X: npt.ArrayLike) -> np.ndarray:
-        """How far `score_samples` is above `offset_`, (n_samples,): negative for outliers."""
+        """Return `score_samples` - `offset_`: (n_samples,), negative for outliers."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: npt.ArrayLike) -> np.ndarray:
-        """1 for normal images, -1 for anomalous ones: (n_samples,)."""
+        """Return 1 for normal images, -1 for anomalous ones: (n_samples,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     # parameters
 
     def _check_parameters(self) -> None:
-        """ValueError that names one that cannot be; what Config says of its own settings is left"""
+        """Raise a ValueError that names a wrong one; Config checks its own settings."""
         if not (isinstance(self.steps, Integral) and self.steps > 0):
             raise ValueError(f"steps must be a whole number from 1 on, not {self.steps!r:.40}")
         rate = self.target_fpr
@@ -184,7 +219,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
     # from numbers to images
 
     def _rows(self, X: Any, reset: bool) -> tuple[np.ndarray, tuple[int, ...] | None]:
-        """(X as (n, features), the images' shape if X has one); checked as scikit-learn does."""
+        """Return (X as (n, features), the images' shape if X has one), checked by scikit-learn."""
         shape = None
         if getattr(X, "ndim", 2) > 2:
             X = np.asarray(X)
@@ -199,7 +234,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         return rows, shape
 
     def _shape_of(self, features: int) -> tuple[int, ...]:
-        """(h, w, c) of the image that a row of so many features is."""
+        """Return (h, w, c) of the image that a row of so many features is."""
         if self.image_shape is None:
             side = math.isqrt(features)
             return (side, side, 1) if side**2 == features else (1, features, 1)
@@ -210,7 +245,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
 
     @staticmethod
     def _checked(shape: Any) -> tuple[int, ...]:
-        """(h, w, c); ValueError where a shape is none of an image."""
+        """Return (h, w, c); raise a ValueError where a shape is none of an image."""
         sides = tuple(shape) if isinstance(shape, Iterable) else ()
         full = (*sides, 1) if len(sides) == 2 else sides
         whole = len(full) == 3 and all(isinstance(side, Integral) for side in full)
@@ -222,7 +257,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         return tuple(map(int, full))
 
     def _images(self, rows: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-        """(n, features) -> uint8 images of this shape."""
+        """Return rows (n, features) as uint8 images of this shape."""
         low, high = self.value_range_
         levels = (rows.astype(np.float64) - low) * (255 / max(high - low, 1e-300))
         pixels = np.rint(np.clip(levels, 0, 255)).astype(np.uint8)

@@ -4,11 +4,11 @@ python benchmarks/start.py [--rounds 5]
 
 Trains for a few steps on 300 pictures of 64 x 64 that it draws, then runs in turn, each in a
 process of its own: `import tensorflow`; main.py that scores one image, and 129 of them without and
-with the report; and the exported model that scores one by the lines in the README (ONNX Runtime
-without TensorFlow; needs requirements-export.txt). Of each the least time of all rounds counts, by
-the clock and of the processors: other work on the machine only adds to it. A further process of
-each kind says where the time goes. Prints a table of ratios to the import and writes
-results/start.json.
+with the report; and the exported model that scores one by the lines in docs/export-and-page.md
+(ONNX Runtime without TensorFlow; needs requirements-export.txt). Of each the least time of all
+rounds counts, by the clock and of the processors: other work on the machine only adds to it. A
+further process of each kind says where the time goes. Prints a table of ratios to the import and
+writes results/start.json.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 HERE = Path(__file__).resolve().parent
+MANUAL = "docs/export-and-page.md"
 MAIN = [sys.executable, str(HERE.parent / "main.py"), "--dataset", "parts"]
 SCORE = ["--anomaly_test", "--precision", "float32"]
 KINDS = {
@@ -56,8 +57,8 @@ def draw(path: Path, seed: int) -> None:
 
 
 def consumer() -> str:
-    """The README's program that scores images by parts.onnx."""
-    blocks = re.findall(r"```python\n(.*?)```", (HERE.parent / "README.md").read_text(), re.DOTALL)
+    """The manual's program that scores images by parts.onnx."""
+    blocks = re.findall(r"```python\n(.*?)```", (HERE.parent / MANUAL).read_text(), re.DOTALL)
     return next(block for block in blocks if "onnxruntime" in block)
 
 

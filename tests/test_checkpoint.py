@@ -1,6 +1,8 @@
 """A run's folder is data, maybe damaged or from elsewhere, and belongs to one training run."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import pickle
@@ -16,7 +18,6 @@ from anogan.config import Config, preset
 from anogan.errors import UserError
 from anogan.method.scoring import Calibration
 from anogan.runs import checkpoint as checkpoint_module
-from anogan.runs import lock as locks
 from anogan.runs.checkpoint import Checkpoints, has_checkpoint, load_calibrations
 from anogan.runs.lock import LOCK, only_one
 from anogan.runs.run_images import RunImages
@@ -316,23 +317,29 @@ def test_a_lock_is_one_processs_and_goes_with_it_also_if_it_is_killed(tmp_path):
     assert not lock.exists()
 
 
-def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
-    opened, lock = locks._opened, tmp_path / LOCK
-    times = []
+def test_a_lock_whose_file_its_last_holder_removes_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    lock, flock, times = tmp_path / LOCK, fcntl.flock, []
 
-    def late(path):
-        file = opened(path)
-        times.append(path)
-        if len(times) == 1:  # its last holder ends between the two
-            path.unlink()
-        return file
+    def late(file, operation):
+        times.append(operation)
+        if len(times) == 1:  # the last holder ends after the file was opened
+            lock.unlink()
+        flock(file, operation)
 
-    monkeypatch.setattr(locks, "_opened", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with only_one(lock, "busy"):
         assert len(times) == 2 and lock.exists()
-        monkeypatch.undo()
         with pytest.raises(UserError, match="busy"), only_one(lock, "busy"):
             pass
+
+
+def test_where_there_are_no_locks_the_work_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+    def missing(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with only_one(tmp_path / LOCK, "busy"):
+        assert f"{tmp_path / LOCK} cannot be locked (No locks available)" in caplog.text
 
 
 def test_a_lock_that_cannot_be_had_for_other_reasons_is_told(tmp_path):

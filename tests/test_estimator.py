@@ -179,3 +179,40 @@ def test_example_of_the_docstring_runs():
     found = doctest.DocTestFinder(recurse=False).find(AnoGAN, "AnoGAN", globs={})
     told = []
     assert not doctest.DocTestRunner().run(found[0], out=told.append).failed, "".join(told)
+
+
+CALLER = """
+import sys
+
+import utils
+
+sys.path.append(sys.argv[1])  # the clone
+path = list(sys.path)
+from anogan.estimator import DCGAN, AnoGAN
+
+import model
+
+assert sys.path == path and utils is sys.modules["utils"] and "ops" not in sys.modules
+assert utils.mine == model.mine == 1
+import pickle
+
+import numpy as np
+import tensorflow as tf
+
+tf.config.run_functions_eagerly(True)  # without compiling, which takes long
+X = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
+detector = AnoGAN(steps=1, settings={settings}).fit(X)
+detector = pickle.loads(pickle.dumps(detector))
+assert isinstance(detector.model_, DCGAN) and set(detector.predict(X)) <= {{1, -1}}
+"""
+
+
+def test_a_project_with_modules_of_the_same_names_keeps_its_own(tmp_path):
+    for name in ("utils", "model"):
+        (tmp_path / f"{name}.py").write_text("mine = 1\n")
+    (tmp_path / "ops.py").write_text("raise SystemExit('taken for the clone')\n")
+    program = tmp_path / "program.py"
+    program.write_text(CALLER.format(settings=SMALL))
+    command = [sys.executable, program, ROOT]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

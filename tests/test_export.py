@@ -140,11 +140,11 @@ def test_threshold_is_inside_and_a_new_export_replaces_the_last(trained, queries
 @needs_onnx
 @pytest.mark.cli
 @pytest.mark.slow
-def test_readmes_consumer_needs_no_tensorflow(trained_folder, queries, tmp_path, capsys):
+def test_manuals_consumer_needs_no_tensorflow(trained_folder, queries, tmp_path, capsys):
     arguments = [f"--checkpoint_dir={trained_folder.parent}", "--dataset=zeros", "--export=onnx"]
     assert main.main([*arguments, f"--export_dir={tmp_path}", "--precision=float32"]) == 0
     assert str(tmp_path / "zeros.onnx") in capsys.readouterr().out
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "export-and-page.md").read_text()
     block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "onnxruntime" in b)
     assert len(block.strip().splitlines()) <= 11
     program = tmp_path / "consumer.py"

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -154,17 +153,6 @@ def test_switches_take_all_usual_forms(words, value):
 def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):
     assert exit_code(words) == 2
     assert message in capsys.readouterr().err
-
-
-def test_every_command_of_the_readme_is_valid():
-    text = (ROOT / "README.md").read_text() + main.EXAMPLES
-    commands = re.findall(r"python\S* main\.py (.*)", text)
-    assert len(commands) > 30
-    for command in commands:
-        words = shlex.split(re.split(r" \||   |`", command)[0], comments=True)
-        p = main.parser()
-        if words != ["--help"]:
-            main.check(p, p.parse_args(words))
 
 
 def test_a_threshold_may_be_negative_and_written_with_an_exponent():

@@ -36,7 +36,12 @@ from anogan.deploy import serve  # noqa: E402
 
 @pytest.fixture(scope="module")
 def service(trained):
-    return serve.Service(trained, Threshold(), (None, None, 0.1))
+    calibration = trained.keep_calibration()
+
+    def detect(images):
+        return trained.anomaly_detector(images, batch_size=1, calibration=calibration)
+
+    return serve.Service(trained.config, calibration, detect, Threshold())
 
 
 @contextlib.contextmanager

@@ -75,7 +75,13 @@ def _run(options: Options, out: TextIO | None = None) -> int:
             draw_samples(options, model)
         if options.serve is not None:
             search = model.search(options.search, options.test_epoch, options.test_learning_rate)
-            service = serve.Service(model, threshold_of(options), search)
+            calibration = model.keep_calibration(search)
+            service = serve.Service(
+                model.config,
+                calibration,
+                lambda images: model.anomaly_detector(images, search, 1, calibration),
+                threshold_of(options),
+            )
             serve.serve(service, listener, options.serve_host)
     model.workers.wait()  # a worker that leaves early looks lost
     return code

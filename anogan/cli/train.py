@@ -187,7 +187,8 @@ def _train(
     name, before = output_name(folder), model.steps_done
     left = model.steps_of(images) - before
     if left > 0:
-        print_line(estimate.told(model.config, len(images), left, distributed.has_gpu()), team)
+        on_gpu = distributed.has_gpu()
+        print_line(estimate.describe(model.config, len(images), left, on_gpu), team)
     if team.chief:
         drop_list.keep_dropped(folder, images.dropped)
         clear_temporaries(Path(options.sample_dir) / name)

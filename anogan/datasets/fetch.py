@@ -6,18 +6,16 @@ wherever a run broke off.
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import math
 import os
 import re
-import sys
 import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,11 +24,14 @@ if TYPE_CHECKING:  # slow: imported where it is needed
     import requests
     from tqdm import tqdm
 
+# Google Drive shows its form to browsers; gdown, too, calls itself one
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": "Mozilla/5.0"}
 TRIES = 5  # in a row without a new byte
 BACKOFF = 0.5  # seconds before a retry, doubled for each failure in a row
 TIMEOUT = (5, 30)  # seconds: to connect to one address of a host, and for each read
 ANSWER_DEADLINE = 10  # seconds: name look-up, all addresses and the headers together
 CHUNK = 1 << 16  # bytes read at a time at most
+LONGEST_PAGE = 1 << 20  # bytes of a web page
 LOWEST_SPEED = 1000  # bytes per second, over …
 SPEED_WINDOW = 60  # … so many seconds, retries and their waits included
 
@@ -39,7 +40,7 @@ class DownloadError(Exception):
     """One line for the user: what is wrong and, where there is one, the remedy."""
 
 
-class _Transient(Exception):
+class _Transient(DownloadError):
     """A failure that a retry may cure."""
 
 
@@ -54,7 +55,7 @@ class Pace:
         self.since, self.received = time.monotonic(), 0
 
     def add(self, count: int) -> None:
-        """Notes that `count` bytes came; DownloadError where that is too slow."""
+        """Note that `count` bytes came; DownloadError where that is too slow."""
         self.received += count
         seconds = time.monotonic() - self.since
         if seconds < SPEED_WINDOW:
@@ -76,14 +77,20 @@ def fetch(
     whole already. Raises DownloadError where every mirror failed, OSError where `path` cannot be
     written.
     """
-    if path.is_file() and _is_whole(path, path.suffix, checksum, limit):
+
+    def is_whole(file: Path) -> bool:
+        if checksum is None:
+            return path.suffix != ".zip" or zipfile.is_zipfile(file)
+        return has_checksum(file, checksum, gzip.open if path.suffix == ".gz" else open, limit)
+
+    if path.is_file() and is_whole(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     reasons = []
     for url in [urls] if isinstance(urls, str) else urls:
         try:
-            _fetch_part(url, part, path.suffix, checksum, limit)
+            _fetch_part(url, part, is_whole, limit)
         except DownloadError as error:
             reasons.append(f"{_host(url)}: {error}")
         else:
@@ -92,47 +99,19 @@ def fetch(
     raise DownloadError(f"cannot fetch {path.name} ({'; '.join(reasons)})")
 
 
-def fetch_from_drive(url: str, path: Path, md5: str, limit: float = math.inf) -> None:
-    """Download a file of Google Drive to `path`, going on where an earlier run broke off.
+def drive_addresses(url: str) -> Iterator[str]:
+    """Yield the address of a file on Google Drive, behind its "virus scan" page if it shows one."""
+    with _get(url) as answer:
+        if "text/html" in answer.headers.get("Content-Type", ""):
+            from gdown.download import get_url_from_gdrive_confirmation
 
-    Does nothing where `path` is whole already. Raises DownloadError, also past `limit` bytes.
-    """
-    import gdown
-    import requests
-
-    if path.is_file() and has_checksum(path, md5):
-        return
-    path.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for part in _drive_parts(path):
-        if has_checksum(part, md5):  # killed just before it would have been renamed
-            os.replace(part, path)
-            return
-    try:
-        _get(url).close()  # where there is no network, gdown would take long to say so
-        with _watched(limit) as watch:
-            gdown.download(
-                url,
-                str(path),
-                quiet=not sys.stderr.isatty(),
-                resume=True,
-                retries=TRIES,
-                timeout=TIMEOUT,
-                use_cookies=False,
-                **watch,
-            )
-    except DownloadError as error:
-        for part in _drive_parts(path) if "more than" in str(error) else []:
-            part.unlink()
-        raise DownloadError(f"cannot fetch {path.name} from Google Drive ({error})") from None
-    except Exception as error:  # of many kinds where what it sent is nonsense
-        network = (requests.RequestException, ConnectionError, TimeoutError)
-        if isinstance(error, OSError) and not isinstance(error, network):
-            raise  # the disk's
-        raise _drive_error(path, error) from None
-    if not has_checksum(path, md5):
-        path.unlink()
-        raise DownloadError("Google Drive sent something else, such as a quota or virus scan page")
+            try:
+                page = answer.raw.read(LONGEST_PAGE, decode_content=True)
+                url = get_url_from_gdrive_confirmation(page.decode(errors="replace"))
+            except Exception as error:  # of many kinds where the page is nonsense
+                reason = " ".join(str(error).split())[:160]
+                raise DownloadError(f"Google Drive sent a page, not the file ({reason})") from None
+    yield url
 
 
 def _host(url: str) -> str:
@@ -142,54 +121,7 @@ def _host(url: str) -> str:
         return url
 
 
-def _drive_parts(path: Path) -> list[Path]:
-    """gdown's partial files of `path`."""
-    return list(path.parent.glob(f"{path.name}?*.part"))
-
-
-def _drive_error(path: Path, error: Exception) -> DownloadError:
-    reason = " ".join(str(error).split())[:160]
-    if "byte range" in reason:  # what is there is too long or of another file
-        for part in _drive_parts(path):
-            part.unlink()
-        reason += "; removed it, run the same command again"
-    return DownloadError(f"cannot fetch {path.name} from Google Drive ({reason})")
-
-
-@contextlib.contextmanager
-def _watched(limit: float) -> Iterator[dict[str, Any]]:
-    """Arguments for gdown that end a transfer which is too slow or longer than `limit`."""
-    import gdown
-
-    cancel, over = threading.Event(), threading.Event()
-    pace, last = Pace(), 0
-    slow: list[DownloadError] = []
-
-    def progress(count: int, total: int | None) -> None:
-        nonlocal last
-        if max(count, total or 0) > limit:
-            raise DownloadError(f"it sends more than {limit:,} bytes")
-        pace.add(count - last)
-        last = count
-
-    def watch() -> None:
-        while not over.wait(min(1, SPEED_WINDOW / 4)):
-            try:
-                pace.add(0)
-            except DownloadError as error:
-                slow.append(error)
-                return cancel.set()
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield {"progress": progress, "cancel": cancel}
-    except gdown.exceptions.DownloadCancelled:
-        raise slow[0] from None
-    finally:
-        over.set()
-
-
-def _fetch_part(url: str, part: Path, suffix: str, checksum: str | None, limit: float) -> None:
+def _fetch_part(url: str, part: Path, is_whole: Callable[[Path], bool], limit: float) -> None:
     failures = best = 0
     is_mixed = size(part) > 0  # of several answers, perhaps an earlier run's or another mirror's
     may_restart = True
@@ -200,13 +132,13 @@ def _fetch_part(url: str, part: Path, suffix: str, checksum: str | None, limit: 
         except _Transient as error:
             failures = 0 if size(part) > best else failures + 1
             if failures == TRIES or (isinstance(error, _Unreachable) and not best):
-                raise DownloadError(str(error)) from None
+                raise
             best = max(best, size(part))
             is_mixed = is_mixed or best > 0
             time.sleep(BACKOFF * 2**failures)
             pace.add(0)
             continue
-        if _is_whole(part, suffix, checksum, limit):
+        if is_whole(part):
             return
         part.unlink(missing_ok=True)
         if not (is_mixed and may_restart):
@@ -215,11 +147,11 @@ def _fetch_part(url: str, part: Path, suffix: str, checksum: str | None, limit: 
 
 
 def _receive(url: str, part: Path, limit: float, pace: Pace) -> None:
-    """One request, which appends what is missing to `part` or, if it must, begins it afresh."""
+    """Make a request, which appends what is missing to `part` or, if it must, begins it afresh."""
     offset = size(part)
     with _get(url, {"Range": f"bytes={offset}-"} if offset else {}) as response:
-        status, headers = response.status_code, response.headers
-        content_range = headers.get("Content-Range", "")
+        status = response.status_code
+        content_range = response.headers.get("Content-Range", "")
         if status == 416 and content_range == f"bytes */{offset}":
             return  # we had the last byte already
         if status == 416 or (status == 206 and not content_range.startswith(f"bytes {offset}-")):
@@ -230,35 +162,25 @@ def _receive(url: str, part: Path, limit: float, pace: Pace) -> None:
             raise _Transient(answer)
         if status not in (200, 206):
             raise DownloadError(answer)
+        if "text/html" in response.headers.get("Content-Type", ""):
+            raise DownloadError("it sent a web page instead of the file")
         if status != 206:
             offset = 0  # it sends all of it, even where we asked for the rest
-        total = _announced(headers, offset)
+        length = response.raw.length_remaining
+        whole = re.fullmatch(r"bytes \d+-\d+/(\d{1,15})", content_range)
+        total = int(whole[1]) if whole else None if length is None else offset + length
         if total is not None and total > limit:
             raise DownloadError(f"it announced {total:,} bytes, more than the file has")
-        most = limit if total is None else total
-        is_html = "text/html" in headers.get("Content-Type", "")
-        _write(_body(response.raw), part, offset, total, most, is_html, pace)
+        _write(_body(response.raw), part, offset, total, limit, pace)
     if total is not None and size(part) != total:
         raise _Transient(f"it ended after {size(part):,} of {total:,} bytes")
 
 
-def _announced(headers: Mapping[str, str], offset: int) -> int | None:
-    """How long the whole file is by an answer that begins at `offset`; None where it says nothing.
-
-    Raises DownloadError where it says nonsense.
-    """
-    if whole := re.fullmatch(r"bytes \d+-\d+/(\d{1,15})", headers.get("Content-Range", "")):
-        return int(whole[1])
-    length = headers.get("Content-Length")
-    if length is None or "chunked" in headers.get("Transfer-Encoding", "").lower():
-        return None
-    if not re.fullmatch(r"[0-9]{1,15}", length):
-        raise DownloadError(f"it announced a length of {length[:40]!r}")
-    return offset + int(length)
-
-
 def _body(raw: Any) -> Iterator[bytes]:
-    """What a connection brings, as soon as it does; _Transient where it breaks."""
+    """Yield what a connection brings, as soon as it does; _Transient where it breaks.
+
+    requests' iter_content would wait for whole chunks, at a drip for hours.
+    """
     try:
         while chunk := raw.read1(CHUNK, decode_content=False):
             yield chunk
@@ -267,16 +189,11 @@ def _body(raw: Any) -> Iterator[bytes]:
 
 
 def _write(
-    chunks: Iterator[bytes],
-    part: Path,
-    offset: int,
-    total: int | None,
-    most: float,
-    is_html: bool,
-    pace: Pace,
+    chunks: Iterator[bytes], part: Path, offset: int, total: int | None, limit: float, pace: Pace
 ) -> None:
+    most = limit if total is None else total
     chunk = next(chunks, b"")
-    if is_html or (not offset and chunk.lstrip()[:5].lower() in (b"<!doc", b"<html")):
+    if not offset and chunk.lstrip()[:5].lower() in (b"<!doc", b"<html"):
         raise DownloadError("it sent a web page instead of the file")
     bar = progress(total=total, initial=offset, unit="B", desc=part.stem)
     with open(part, "ab" if offset else "wb") as file, bar:
@@ -292,7 +209,7 @@ def _write(
 
 
 def _get(url: str, headers: dict[str, str] | None = None) -> requests.Response:
-    """The streamed answer to a GET, or _Unreachable after ANSWER_DEADLINE at the latest.
+    """Return the streamed answer to a GET, or _Unreachable after ANSWER_DEADLINE at the latest.
 
     Hence the thread: behind a firewall that swallows packets, requests would wait for the time-out
     of each of a host's many addresses in turn.
@@ -300,7 +217,6 @@ def _get(url: str, headers: dict[str, str] | None = None) -> requests.Response:
     import requests
     import urllib3
 
-    headers = {"Accept-Encoding": "identity", **(headers or {})}
     answers: list[requests.Response | Exception] = []
 
     def skip_body(response: requests.Response, *_: Any, **__: Any) -> None:
@@ -310,7 +226,8 @@ def _get(url: str, headers: dict[str, str] | None = None) -> requests.Response:
     def ask() -> None:
         try:
             options: Any = {"stream": True, "timeout": TIMEOUT, "hooks": {"response": skip_body}}
-            answers.append(requests.get(url, headers=headers, **options))
+            options["headers"] = {**HEADERS, **(headers or {})}
+            answers.append(requests.get(url, **options))
         except Exception as error:  # not only of requests where a host's name is malformed
             answers.append(error)
 
@@ -327,17 +244,8 @@ def _get(url: str, headers: dict[str, str] | None = None) -> requests.Response:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file; 0 where there is none."""
+    """Return the bytes of a file; 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
-
-
-def _is_whole(path: Path, suffix: str, checksum: str | None, limit: float) -> bool:
-    if checksum is None:
-        return suffix != ".zip" or zipfile.is_zipfile(path)
-    try:
-        return has_checksum(path, checksum, gzip.open if suffix == ".gz" else open, limit)
-    except (gzip.BadGzipFile, zlib.error, EOFError):
-        return False
 
 
 def has_checksum(
@@ -348,14 +256,17 @@ def has_checksum(
     `checksum` is in hexadecimal; its length tells which it is. Stops past `limit` bytes.
     """
     digest = hashlib.new({32: "md5", 64: "sha256"}[len(checksum)], usedforsecurity=False)
-    with opener(path, "rb") as file:
-        while file.tell() <= limit and (chunk := file.read(CHUNK)):
-            digest.update(chunk)
+    try:
+        with opener(path, "rb") as file:
+            while file.tell() <= limit and (chunk := file.read(CHUNK)):
+                digest.update(chunk)
+    except (gzip.BadGzipFile, zlib.error, EOFError):
+        return False
     return digest.hexdigest() == checksum
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
-    """A progress bar, as tqdm's, that is silent where there is no terminal."""
+    """Show a progress bar, as tqdm's, that is silent where there is no terminal."""
     from tqdm import tqdm
 
     return tqdm(items, disable=None, unit_scale=True, **options)

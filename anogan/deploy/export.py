@@ -34,12 +34,12 @@ if TYPE_CHECKING:  # both import TensorFlow, which is slow
 
 ENDS = {"onnx": ".onnx", "saved_model": "_saved_model"}
 OPSET = 18  # of ONNX
-MOST = 2**31 - 2**20  # bytes of numbers in a protocol buffer, which a graph is in both formats
+LARGEST_GRAPH = 2**31 - 2**20  # bytes of numbers in a protocol buffer, as both formats are
 SIDES = "h", "w", "c"
 
 
 def prepare(kind: str, config: Config, run: Path, folder: str | None) -> Path:
-    """Where the export goes; UserError where it cannot be made.
+    """Return where the export goes; UserError where it cannot be made.
 
     kind: one of ENDS; run: the run's folder, to which the export goes unless `folder` is given.
     """
@@ -63,7 +63,7 @@ def prepare(kind: str, config: Config, run: Path, folder: str | None) -> Path:
 
 
 def export(model: DCGAN, kind: str, path: Path, threshold: Threshold) -> str:
-    """Writes the file or folder, replacing a former one; returns a line for the user.
+    """Write the file or folder, replacing a former one; return a line for the user.
 
     In float32, which all machines compute alike. UserError where no threshold can be found.
     """
@@ -77,7 +77,7 @@ def export(model: DCGAN, kind: str, path: Path, threshold: Threshold) -> str:
     if value is None:
         raise UserError(f"--export needs a threshold, and there is {how}: give --threshold")
     size = model.detector.size_in_bytes()
-    if size > MOST:
+    if size > LARGEST_GRAPH:
         raise UserError(
             f"--export: weights and memory of {size / 2**30:.1f} GB are more than the 2 GB that a "
             "file can hold: train on smaller images (--output_height)"
@@ -113,7 +113,7 @@ def _onnx(graph: InferenceGraph, facts: dict[str, str]) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the converter's warnings of what it does not optimise."""
+    """Leave out the converter's warnings of what it does not optimise."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -123,7 +123,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _save_folder(graph: InferenceGraph, path: Path) -> None:
-    """Writes a SavedModel aside and then puts it in the place of a former one."""
+    """Write a SavedModel aside and then put it in the place of a former one."""
     import tensorflow as tf
 
     new, old = (temporary_in(path.parent) for _ in range(2))

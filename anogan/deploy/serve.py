@@ -14,15 +14,17 @@ import io
 import ipaddress
 import logging
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
+from anogan.config import Config
 from anogan.errors import UserError
-from anogan.method.scoring import Search
+from anogan.method.scoring import Calibration, Detection
 from anogan.method.threshold import Threshold, told
 from anogan.opening import COMMON
 from anogan.report.page import TEMPLATES, data_uri
@@ -39,9 +41,7 @@ try:
 except ImportError as error:
     raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from None
 
-if TYPE_CHECKING:
-    from model import DCGAN
-
+Detect = Callable[[np.ndarray], Detection]
 MOST_BYTES = 32 * 2**20  # of a file
 MOST_PIXELS = 64_000_000
 MOST_SLOW = 4 * 2**20  # bytes of a file that Pillow decodes in Python: a second for each MB
@@ -68,21 +68,19 @@ class Refused(Exception):
 class Service:
     """A model that is ready to score single images."""
 
-    def __init__(self, model: DCGAN, threshold: Threshold, search: Search):
-        """search: see DCGAN.anomaly_detector."""
-        self.model, self.search = model, search
-        self.calibration = model.keep_calibration(search)
-        value, self.threshold_is = threshold.choose(self.calibration.normal_scores, None, None)
+    def __init__(
+        self, config: Config, calibration: Calibration, detect: Detect, threshold: Threshold
+    ):
+        """detect: what DCGAN.anomaly_detector finds in uint8 (1, h, w, c), by this calibration."""
+        self.config, self.calibration, self.detect = config, calibration, detect
+        value, self.threshold_is = threshold.choose(calibration.normal_scores, None, None)
         if value is None:
             raise UserError(
                 f"--serve needs a threshold, and there is {self.threshold_is}: give --threshold"
             )
         self.threshold = value
-        self.pixel_threshold = self.calibration.pixel_threshold(threshold.target_fpr)
-        self._detect(np.zeros(model.config.shape, np.uint8))  # so that no user waits for it
-
-    def _detect(self, image: np.ndarray) -> Any:
-        return self.model.anomaly_detector(image[None], self.search, 1, self.calibration)
+        self.pixel_threshold = calibration.pixel_threshold(threshold.target_fpr)
+        detect(np.zeros((1, *config.shape), np.uint8))  # so that no user waits for it
 
     def score(self, content: bytes) -> dict[str, Any]:
         """What is found in an image file, JSON-ready; Refused where it is none, or too large.
@@ -92,38 +90,31 @@ class Service:
         reconstruction and map, PNG files as data URIs; warnings: texts.
         """
         require_image(content)
-        config = self.model.config
+        config, file = self.config, io.BytesIO(content)
         warnings: list[str] = []
         try:
-            height, width = config.crop or image_size(io.BytesIO(content))
+            height, width = config.crop or image_size(file)
+            file.seek(0)
             image = load_image(
-                io.BytesIO(content),
-                *config.shape,
-                crop=config.crop,
-                value_range=config.value_range,
-                warn=warnings.append,
+                file, *config.shape, config.crop, config.value_range, warnings.append
             )
         except ImageError as error:
             raise Refused(415, error.reason) from None
-        found = self._detect(image)
+        found = self.detect(image[None])
         score, query = float(found.score[0]), to_float(image)
-        answer: dict[str, Any] = {
-            "score": score,
-            "threshold": self.threshold,
-            "is_anomaly": score > self.threshold,
+        pictures = {
+            "image": image,
+            "reconstruction": to_uint8(found.reconstruction[0]),
+            "map": shown_map(query, found.anomaly_map[0], self.pixel_threshold),
         }
+        answer: dict[str, Any] = {name: _as_png(pixels) for name, pixels in pictures.items()}
         normal = self.calibration.normal_scores
         if normal:
             answer["p_value"] = float(normal.p_value([score])[0])
             answer["rarity"] = told(int(normal.as_high([score])[0]), len(normal.scores))
-        heat = shown_map(query, found.anomaly_map[0], self.pixel_threshold)
-        pictures = {
-            "image": image,
-            "reconstruction": to_uint8(found.reconstruction[0]),
-            "map": heat,
-        }
-        answer |= {"width": width, "height": height, "warnings": warnings}
-        return answer | {name: _as_png(pixels) for name, pixels in pictures.items()}
+        answer |= {"score": score, "threshold": self.threshold}
+        answer |= {"is_anomaly": score > self.threshold, "warnings": warnings}
+        return answer | {"width": width, "height": height}
 
 
 def require_image(content: bytes) -> None:
@@ -171,10 +162,10 @@ async def _received(request: Request) -> bytes:
         size += len(chunk)
         if size <= MOST_BYTES:
             content += chunk
-        elif size > MOST_READ:
-            break
-        else:
+        elif size <= MOST_READ:
             content.clear()
+        else:
+            break
     if size > MOST_BYTES:
         raise Refused(413, f"the file is larger than {MOST_BYTES // 2**20} MB: shrink the image")
     return bytes(content)
@@ -212,14 +203,13 @@ def application(service: Service, host: str) -> FastAPI:
     checks = [Depends(functools.partial(_require_own, host=host))]
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, dependencies=checks)
     one_at_a_time = asyncio.Lock()
-    config = service.model.config
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     page = environment.get_template("serve.html").render(
-        dataset=config.dataset,
+        dataset=service.config.dataset,
         threshold=service.threshold,
         threshold_is=service.threshold_is,
         most_bytes=MOST_BYTES,
-        cropped=bool(config.crop),
+        cropped=bool(service.config.crop),
     )
 
     @app.exception_handler(Refused)
@@ -254,7 +244,8 @@ def application(service: Service, host: str) -> FastAPI:
 class Connection(H11Protocol):
     """It ends where a request's headers do not arrive, or an answer is not taken, in PATIENCE.
 
-    uvicorn has no such limit, and AT_ONCE of them would keep all others out.
+    uvicorn's timeout_keep_alive begins after a first answer and knows of no reader that has
+    stopped: AT_ONCE such connections would keep all others out.
     """
 
     deadline: asyncio.TimerHandle | None = None
@@ -271,17 +262,10 @@ class Connection(H11Protocol):
         super().pause_writing()
         self._be_patient()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_deadline()
-        super().connection_lost(exc)
-
     def _be_patient(self) -> None:
-        self._forget_deadline()
-        self.deadline = self.loop.call_later(PATIENCE, self._end_unless_at_work)
-
-    def _forget_deadline(self) -> None:
         if self.deadline:
             self.deadline.cancel()
+        self.deadline = self.loop.call_later(PATIENCE, self._end_unless_at_work)
 
     def _end_unless_at_work(self) -> None:
         is_answered = not self.cycle or self.cycle.response_complete

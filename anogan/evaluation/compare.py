@@ -21,7 +21,7 @@ from anogan.evaluation.metrics import LABELS, auroc_difference
 from anogan.runs.files import read_own
 
 SHOWN = 50  # images that changed sides
-MOST = 2**30  # bytes of a table, some millions of images
+LARGEST_TABLE = 2**30  # bytes of a table, some millions of images
 MOST_MEASURES = 2**24  # bytes of metrics.json
 NEEDED = "file", "label", "score"
 FACTS = {  # of metrics.json: {name: title}
@@ -72,7 +72,7 @@ class Result(NamedTuple):
             if type(metrics) is not dict:
                 raise ValueError("it holds no measures")
             path = folder / "scores.csv"
-            images = _images(decoded(read_own(path, MOST)))
+            images = _images(decoded(read_own(path, LARGEST_TABLE)))
         except FileNotFoundError:
             raise UserError(
                 f"{folder} holds no result (no {path.name}): make one with --anomaly_test"

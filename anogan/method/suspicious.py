@@ -21,7 +21,7 @@ LIST, SHEET = "suspicious.txt", "suspicious.png"
 RANKED = 1000  # training images, evenly spaced: the banks' part grows with their square
 SEARCHED = 200  # where z is searched for each
 FOLDS = 3
-SHARE, MOST = 0.1, 100  # of the ranked images are listed, at most so many
+SHARE, MOST_LISTED = 0.1, 100  # of the ranked images are listed, at most so many
 BATCH = 64
 
 
@@ -86,7 +86,7 @@ def write(
     folder: Path, images: ImageSet, indices: np.ndarray, scores: np.ndarray
 ) -> tuple[Path, Path, int]:
     """The list and the sheet of the highest of ranked images, and how many they are."""
-    count = min(MOST, max(1, round(SHARE * len(indices))))
+    count = min(MOST_LISTED, max(1, round(SHARE * len(indices))))
     highest = zip(indices[:count], scores[:count], strict=True)
     text = "".join(f"{as_line(images.names[i])}\t{score:.4f}\n" for i, score in highest)
     path, sheet = unused_path(folder, LIST, _is_as_written), unused_path(folder, SHEET)

@@ -20,8 +20,9 @@ from anogan.errors import UserError
 from anogan.method.inference import ONE_LEVEL
 from anogan.method.trainer import Trainer
 from anogan.runs.distributed import handled, interrupts
+from anogan.runs.estimate import duration
 from anogan.runs.files import printable, unused_path
-from anogan.runs.progress import duration, progress
+from anogan.runs.progress import progress
 from utils import save_image, tile, to_float, to_uint8
 
 CHECK_EVERY = 50  # steps between looks at losses and diversity

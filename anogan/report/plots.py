@@ -19,8 +19,8 @@ STYLES: dict[str, dict[str, Any]] = {
     "images": {"color": GREY, "marker": "o"},
     "normal, trained on": {"color": GREEN, "marker": "s"},
 }
-MOST = 4000  # points of one sort in a plot
-TSNE_MOST = 300  # images of one sort in the t-SNE
+MOST_POINTS = 4000  # points of one sort in a plot
+MOST_IN_TSNE = 300  # images of one sort in the t-SNE
 TSNE_STEPS = 500  # twice as many lower the divergence by another 3 %
 TSNE_CAPTION = (
     "Each point is an image, by the features of the discriminator's last convolution: neighbours\n"
@@ -72,7 +72,7 @@ def _axes(x: str, y: str, width: float = 6.4) -> tuple[Figure, Axes]:
 
 
 def _thin(places: np.ndarray) -> np.ndarray:
-    return places[:: max(1, -(-len(places) // MOST))]
+    return places[:: max(1, -(-len(places) // MOST_POINTS))]
 
 
 def histogram(test: dict[str, Any], groups: dict[str, np.ndarray]) -> Figure:
@@ -186,7 +186,7 @@ def tsne(features: dict[str, np.ndarray], seed: int = 0) -> Figure:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    kept = {name: f[:TSNE_MOST] for name, f in features.items() if len(f)}
+    kept = {name: f[:MOST_IN_TSNE] for name, f in features.items() if len(f)}
     x = np.concatenate(list(kept.values())).astype(np.float32)
     perplexity = min(30, (len(x) - 1) / 3)
     with threadpool_limits(1):  # for so few points, threads that wait for each other are slower

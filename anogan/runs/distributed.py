@@ -43,20 +43,22 @@ def task() -> tuple[int, int]:
     try:
         config = json.loads(text)
         workers, index = config["cluster"]["worker"], int(config["task"]["index"])
-        kinds = {*config["cluster"], config["task"]["type"]}
+        if {*config["cluster"], config["task"]["type"]} != {"worker"}:
+            raise ValueError("all are to be workers, worker 0 is the chief")
         ports = [int(address.rsplit(":", 1)[1]) for address in workers]
+        if not 0 <= index < len(workers) or not all(0 < port < 65536 for port in ports):
+            raise ValueError(f"index {index} of workers {', '.join(workers)}")
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"TF_CONFIG cannot be read ({reason}): {remedy}") from None
-    if kinds != {"worker"}:
-        raise UserError(f"TF_CONFIG may only speak of workers, worker 0 is the chief: {remedy}")
-    if not 0 <= index < len(workers) or not all(0 < port < 65536 for port in ports):
-        raise UserError(f"TF_CONFIG: index {index} of workers {', '.join(workers)}: {remedy}")
     return index, len(workers)
 
 
 def graph_of(function: Callable[..., Any], **options: Any) -> Any:
-    """A tf.function as the code stands: AutoGraph is slow and writes files, for loops we lack."""
+    """Make a tf.function of the code as it stands.
+
+    AutoGraph, for loops that there are not here, is slow and writes files.
+    """
     import tensorflow as tf
 
     return tf.function(function, autograph=False, **options)
@@ -216,10 +218,9 @@ def resolve_precision(name: str) -> str:
 
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        major = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0,))[
-            0
-        ]
-        return "mixed_bfloat16" if major >= 8 else "float32"
+        details = tf.config.experimental.get_device_details(gpus[0])
+        is_fast = details.get("compute_capability", (0,))[0] >= 8
+        return "mixed_bfloat16" if is_fast else "float32"
     try:
         words = set(CPU_INFO.read_text().split())
     except OSError:

@@ -7,7 +7,6 @@ import os
 
 from anogan.config import Config
 from anogan.image_form import MEMORY_LIMIT
-from anogan.runs.progress import duration
 
 MIB = 2**20
 # Seconds for a pixel of a batch on one core at so many channels: measured on two cores of a
@@ -23,14 +22,14 @@ WINDOWED = 400 * MIB  # more of it, where images are seen through windows
 
 
 def seconds(config: Config, steps: int, cores: int | None = None) -> float:
-    """Roughly, of so many steps on a CPU."""
+    """Return roughly what so many steps take on a CPU."""
     h, w, _ = config.net_shape
     pixels = steps * config.batch_size * h * w
     return pixels * PIXEL_SECONDS[config.preset] * _width(config) ** 1.5 / (cores or _cores())
 
 
 def memory(config: Config, images: int) -> int:
-    """Roughly the peak of the resident memory on a CPU, bytes: training, then ranking."""
+    """Return roughly the peak of the resident memory on a CPU, bytes: training, then ranking."""
     net_pixels, pixels = (math.prod(shape[:2]) for shape in (config.net_shape, config.shape))
     batch = config.batch_size * net_pixels * PIXEL_BYTES * _width(config)
     kept = images * pixels * config.channels
@@ -38,8 +37,8 @@ def memory(config: Config, images: int) -> int:
     return round(fixed + batch + (kept if kept <= MEMORY_LIMIT else 0))
 
 
-def told(config: Config, images: int, steps: int, on_gpu: bool) -> str:
-    """For the user, before training on so many images."""
+def describe(config: Config, images: int, steps: int, on_gpu: bool) -> str:
+    """Describe to the user a training on so many images that is about to begin."""
     line = f"{steps} steps of {config.batch_size} images"
     if on_gpu:  # whose speed and memory are not known here
         return line
@@ -53,5 +52,14 @@ def _cores() -> int:
 
 
 def _width(config: Config) -> float:
-    """Of the networks, 1 as the preset has them."""
+    """Return how wide the networks are, 1 as the preset has them."""
     return (config.gf_dim + config.df_dim) / (2 * CHANNELS[config.preset])
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, to two digits."""
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    if seconds < 3600:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

@@ -26,7 +26,7 @@ FORMER = re.compile(
     r"scores\.csv|metrics\.json|report\.html|contact_sheet\.png|pictures/(most|least)_\d+_.*\.png"
     r"|plots/(histogram|roc|precision_recall|terms|tsne|convergence)\.(png|svg)"
 )
-MOST = 2**32  # bytes of a file that is read as a whole, and more than any of this tool's has
+LARGEST = 2**32  # bytes of a file that is read as a whole, and more than any of this tool's has
 LONGEST = 2**24  # bytes of a line that this tool reads back, and more than it ever writes
 
 
@@ -50,7 +50,7 @@ def atomic_file(path: str | Path) -> Iterator[TextIO]:
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> None:
-    """Writes a file whole or not at all, making its folder; UserError where it cannot."""
+    """Write a file whole or not at all, making its folder; UserError where it cannot."""
     with _replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -85,7 +85,7 @@ def temporary_in(folder: Path) -> Path:
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Removes what killed processes left half written in a folder."""
+    """Remove what killed processes left half written in a folder."""
     with contextlib.suppress(OSError):
         for path in [p for p in folder.iterdir() if TEMPORARY.fullmatch(p.name)]:
             if is_folder(path):
@@ -108,7 +108,7 @@ def is_folder(path: Path) -> bool:
 
 
 def open_own(path: Path, most: int | None = None) -> BinaryIO:
-    """Opens a file of a folder that may come from elsewhere; OSError, also for a link or pipe.
+    """Open a file of a folder that may come from elsewhere; OSError, also for a link or pipe.
 
     most: bytes; where it has more it is not read either.
     """
@@ -121,7 +121,7 @@ def open_own(path: Path, most: int | None = None) -> BinaryIO:
     return file
 
 
-def read_own(path: Path, most: int = MOST) -> bytes:
+def read_own(path: Path, most: int = LARGEST) -> bytes:
     """All of what open_own opens."""
     with open_own(path, most) as file:
         return file.read()
@@ -135,7 +135,7 @@ def own_lines(path: Path) -> Iterator[bytes]:
 
 
 def append_own(path: Path) -> BinaryIO:
-    """Opens a file to add lines; a link or pipe in its place is dropped, what it leads to is not.
+    """Open a file to add lines; a link or pipe in its place is dropped, what it leads to is not.
 
     Where the last line was cut short, the next one is not added to it.
     """
@@ -154,7 +154,7 @@ def _no_link(path: str, flags: int) -> int:
 
 
 def discard(path: Path) -> None:
-    """Removes a file, or a folder with all that is in it; of a link the link alone."""
+    """Remove a file, or a folder with all that is in it; of a link the link alone."""
     if is_folder(path):
         shutil.rmtree(path)
     else:
@@ -193,7 +193,7 @@ def may_hold_output(names: set[str]) -> bool:
 
 
 def record(folder: Path, *names: str) -> None:
-    """Notes, before they are written, that files of a folder are this tool's."""
+    """Note, before they are written, that files of a folder are this tool's."""
     known = written(folder)
     new = [name for name in names if name not in known]
     with writing(folder):

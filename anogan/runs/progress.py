@@ -17,7 +17,7 @@ class Lines(tqdm):
     """tqdm that prints a line at each tenth of the way, and after half a minute."""
 
     def __init__(self, **options: Any):
-        self._told, self._tenth = time.monotonic(), 0
+        self._shown, self._tenth = time.monotonic(), 0
         super().__init__(bar_format=LINE, mininterval=0, miniters=1, **options)
         self._tenth = self._reached()
 
@@ -26,11 +26,11 @@ class Lines(tqdm):
 
     def display(self, *_: Any, **__: Any) -> None:
         """Called by tqdm whenever it would draw its bar."""
-        passed = time.monotonic() - self._told
+        passed = time.monotonic() - self._shown
         ended = self.n == self.total and self._tenth < 10
         next_tenth = self._reached() > self._tenth and passed >= LEAST_SECONDS
         if self.n > self.initial and (ended or next_tenth or passed >= SECONDS):
-            self._told, self._tenth = time.monotonic(), self._reached()
+            self._shown, self._tenth = time.monotonic(), self._reached()
             print(self, file=self.fp, flush=True)
 
     def close(self) -> None:
@@ -47,12 +47,3 @@ def progress(
     options: dict[str, Any] = {"total": total, "unit": unit, "desc": description}
     options |= {"initial": initial, "disable": not shown}
     return tqdm(dynamic_ncols=True, **options) if sys.stderr.isatty() else Lines(**options)
-
-
-def duration(seconds: float) -> str:
-    """In words, to two digits."""
-    if seconds < 60:
-        return f"{max(round(seconds), 1)} s"
-    if seconds < 3600:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"

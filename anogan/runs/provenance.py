@@ -29,7 +29,7 @@ def now() -> str:
 
 def _commit() -> str | None:
     """As git describes it, with -dirty where files were changed."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():  # or git would find one further up
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]

@@ -1,7 +1,7 @@
-"""Keeps from the console what libraries say that is of no use to the user.
+"""Keeps from the console what libraries write that is of no use to the user.
 
-Pillow's and libtiff's lines on damaged files name no file; what matters of them is in an
-ImageError. TensorFlow starts with lines on oneDNN, GPUs and the processor, whatever is asked.
+Their log levels do not reach all of it: libtiff writes of damaged files to standard error, naming
+none, and TensorFlow of GPUs before it has read its level.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from ctypes.util import find_library
 from pathlib import Path
 
-# TF_CPP_MIN_LOG_LEVEL is not heeded by those that come before TensorFlow has read it
 STARTUP_LINES = (
     r"^WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
     r"^I[0-9]{4} [0-9:. ]+",  # absl's information
@@ -31,9 +30,9 @@ STARTUP_LINES = (
 
 @contextlib.contextmanager
 def without_startup_lines() -> Iterator[None]:
-    """What C++ and Python write to standard error in the block, but for STARTUP_LINES.
+    """Let through what C++ and Python write to standard error in the block, but for STARTUP_LINES.
 
-    A process of its own filters, so that what a crash says last comes through.
+    A process of its own filters, so that the last line of a crash comes through.
     """
     grep = shutil.which("grep")
     if not grep:
@@ -42,19 +41,17 @@ def without_startup_lines() -> Iterator[None]:
     sys.stderr.flush()
     stderr = os.dup(2)
     command = [grep, "-a", "--line-buffered", "-v", "-E", "|".join(STARTUP_LINES)]
-    told = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=stderr, env={**os.environ, "LC_ALL": "C"}
-    )
-    assert told.stdin
-    os.dup2(told.stdin.fileno(), 2)
-    told.stdin.close()
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(stderr, 2)  # the last end of the pipe, so that grep ends
-        os.close(stderr)
-        told.wait()
+    plain = {**os.environ, "LC_ALL": "C"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stderr, env=plain) as reader:
+        assert reader.stdin
+        os.dup2(reader.stdin.fileno(), 2)
+        reader.stdin.close()
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)  # the last end of the pipe, so that grep ends
+            os.close(stderr)
 
 
 def silence_retracing() -> None:
@@ -67,7 +64,7 @@ def _is_of_use(record: logging.LogRecord) -> bool:
 
 
 def silence_pillow() -> None:
-    """Once for the process, for good."""
+    """Once for the process, for good; what matters of a damaged file is in an ImageError."""
     import PIL  # here, so that main.py answers a mistyped flag at once
     from PIL import Image
 

@@ -8,8 +8,8 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Iterator, MutableMapping
+from typing import Any, NoReturn
 
 from anogan.errors import UserError
 from anogan.runs.quiet import silence_retracing, without_startup_lines
@@ -45,20 +45,41 @@ def import_keras() -> None:
     keras.config.set_epsilon(1e-7)
 
 
-@contextlib.contextmanager
-def own_keras() -> Iterator[None]:
+def own_keras() -> contextlib.AbstractContextManager[None]:
     """In the block Keras loads for TensorFlow, and finds no file of settings."""
-    own = {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.path.join(os.devnull, "keras")}
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
+    nowhere = os.path.join(os.devnull, "keras")
+    return _changed(os.environ, {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": nowhere})
+
+
+def not_imported(*names: str) -> contextlib.AbstractContextManager[None]:
+    """In the block these modules, unless loaded already, count as not installed."""
+    return _changed(sys.modules, {name: None for name in names if name not in sys.modules})
+
+
+@contextlib.contextmanager
+def _changed(mapping: MutableMapping[str, Any], changes: dict[str, Any]) -> Iterator[None]:
+    before = {key: mapping.get(key) for key in changes}
+    mapping.update(changes)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for key, value in before.items():
             if value is None:
-                del os.environ[name]
+                del mapping[key]
             else:
-                os.environ[name] = value
+                mapping[key] = value
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """In the block no time is lost on looking for garbage: all that it makes stays."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class Output(io.TextIOWrapper):
@@ -66,7 +87,7 @@ class Output(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         with self._unread():
-            return super().write(text)
+            super().write(text)
         return len(text)
 
     def flush(self) -> None:
@@ -99,30 +120,6 @@ def open_streams() -> bool:
         file = given.detach() if given else os.fdopen(number, "wb", closefd=False)
         setattr(sys, name, Output(file, encoding, "backslashreplace", line_buffering=by_line))
     return had_output
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """In the block no time is lost on looking for garbage: all that it makes stays."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@contextlib.contextmanager
-def not_imported(*names: str) -> Iterator[None]:
-    """In the block these modules, unless loaded already, count as not installed."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 def leave(code: int) -> NoReturn:

@@ -22,7 +22,6 @@ from misbehaving import (
 )
 
 import download
-from anogan.datasets import sources
 from campaign.tools import record, size
 
 pytestmark = pytest.mark.slow
@@ -208,7 +207,7 @@ def test_wheels(tmp_path):
             data = mutate(data, rng)
         wheel = make_zip(
             tmp_path / "a.whl",
-            {sources.ELPV_DATA + n: d for n, d in {**files, "labels.csv": data}.items()},
+            {"elpv_dataset/data/" + n: d for n, d in {**files, "labels.csv": data}.items()},
         )
         if kind == 2:
             wheel.write_bytes(mutate(wheel.read_bytes(), rng))
