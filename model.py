@@ -21,34 +21,26 @@ from zlib import crc32
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from anogan.config import Config
-from anogan.data.image_set import ImageSet, permutation
+from anogan.data.image_set import ImageSet
 from anogan.data.inputs import as_images
 from anogan.errors import UserError
-from anogan.method import networks
-from anogan.method.detector import Detector, Pool, batch_size_of
-from anogan.method.scoring import LEARNING_RATE, TERMS, Calibration, Detection, Way
+from anogan.method import kept_images, networks
+from anogan.method.detector import Detector
+from anogan.method.inference import Inference
+from anogan.method.linear_skips import fit_linear_skips
+from anogan.method.scoring import Calibration, Detection, Search
 from anogan.method.threshold import FEWEST, Threshold
 from anogan.method.trainer import Averages, Trainer
-from anogan.method.training import ONE_LEVEL, TrainingRun, find_spread
-from anogan.runs.checkpoint import (
-    Checkpoints,
-    RunImages,
-    load_calibrations,
-    save_calibrations,
-)
+from anogan.method.training import TrainingRun, find_spread
+from anogan.runs.checkpoint import Checkpoints, load_calibrations, save_calibrations
 from anogan.runs.distributed import Workers
+from anogan.runs.run_images import RunImages
 from utils import to_uint8
 
 FIXED = 64  # latents whose images are followed through training
-POOL = 512  # fixed samples among which the search looks for its start
-HELD_OUT = 512  # at most so many normal images are kept with the checkpoint
-SEEN = 512  # so many of the training images, to compare with
-PCA_IMAGES = 512, 4000  # training images of which the linear skips are a PCA, as many as
-PCA_BYTES = 100 * 2**20  # fit into this memory as float32
-CALIBRATED = 5  # version of what a calibration holds
+CALIBRATED = 1  # version of what a calibration holds
 
 
 class DCGAN:
@@ -96,30 +88,37 @@ class DCGAN:
             keras.utils.set_random_seed(config.seed)
             dtype = keras.DTypePolicy(precision)
             self.averages = Averages(networks.build(config, dtype))
-        self.detector = Detector(config, self.averages.ema, self.workers)
+        self.inference = Inference(config, self.averages.ema, self.workers)
         none = np.zeros((0, *config.shape), np.uint8)
         self.images = RunImages(none, none)
         self.calibrations: dict[str, Calibration] = {}
         self._calibrated: dict[str, Calibration] = {}  # the last one that is not kept
         self.folder: Path | None = None
-        self._pool: Pool | None = None
-        self._remembered: RunImages | None = None
+        self._detector: Detector | None = None
 
     @cached_property
     def trainer(self) -> Trainer:
         """All that training needs besides; of a loaded model it is read when it is asked for."""
-        config, ema = self.config, self.averages.ema
+        config, nets = self.config, self.averages.ema
         with self.workers.strategy.scope():
-            dtype = keras.DTypePolicy(self.precision)
-            nets = ema if config.is_classic else networks.copied(ema, config, dtype)
+            if config.recipe.ema_decay:
+                nets = networks.copied(nets, config, keras.DTypePolicy(self.precision))
             trainer = Trainer(config, nets, self.averages, self.workers)
         if self.folder:
-            self._checkpoints = Checkpoints(self.folder, trainer)
+            self._checkpoints = Checkpoints(self.folder, trainer.parts())
             self._checkpoints.restore()
+            trainer.set_learning_rate()
         return trainer
 
+    @property
+    def detector(self) -> Detector:
+        """Scores by these weights and these images; UserError before there are images."""
+        if self._detector is None or self._detector.seen is not self.images.seen:
+            self._detector = Detector(self.inference, self.images.seen)
+        return self._detector
+
     def checksum(self) -> int:
-        """Of the weights that decide scores."""
+        """Return the checksum of the weights that decide scores."""
         weights = [w for net in self.averages.ema.trained().values() for w in net.get_weights()]
         return crc32(b"".join(w.tobytes() for w in weights))
 
@@ -129,17 +128,13 @@ class DCGAN:
         return self.averages.steps_done
 
     @property
-    def total_steps(self) -> int | None:
-        """Batches of the whole training; None where a run of a former version does not say."""
-        trained_on = len(self.images.states) - len(self.images.held_out_names)
-        by_images = self.config.epochs or not self.config.steps
-        return None if by_images and trained_on < 1 else self.config.total_steps(trained_on)
+    def total_steps(self) -> int:
+        """Batches of the whole training."""
+        return self.config.total_steps(len(self.images.states) - len(self.images.held_out_names))
 
     @property
     def progress(self) -> str:
-        """The step that was reached, as "297 of 600"."""
-        total = self.total_steps
-        return f"{self.steps_done}" + (f" of {total}" if total else "")
+        return f"{self.steps_done} of {self.total_steps}"
 
     # training
 
@@ -166,8 +161,14 @@ class DCGAN:
         rest, held_out = self._split(images)
         spread, total = find_spread(rest), self.config.total_steps(len(rest))
         if total > self.steps_done:
-            self._keep(images, rest, held_out)
-            self.calibrations, self._pool = {}, None
+            if self.images.first is None:  # a new run
+                first = to_uint8(self.generate(self.fixed_latents()))
+                self.images = dataclasses.replace(self.images, first=first)
+                if self.config.recipe.linear_skip:
+                    nets = trainer.nets, trainer.ema
+                    fit_linear_skips(rest, self.inference.windows, self.config, *nets)
+            self.images = kept_images.updated(self.images, images, rest, held_out, self.config)
+            self.calibrations, self._detector = {}, None
         trainer.settle(images, rest, self.precision)
         TrainingRun(
             trainer,
@@ -175,7 +176,7 @@ class DCGAN:
             spread,
             save=partial(self.save, folder) if folder else None,
             draw=lambda: self.generate(self.fixed_latents()),
-            judge=lambda: self.detector.judge(self.images.held_out),
+            judge=lambda: self.inference.judge(self.images.held_out),
             sample_dir=sample_dir,
             log_dir=log_dir,
             progress=progress,
@@ -188,65 +189,41 @@ class DCGAN:
 
     def _split(self, images: ImageSet) -> tuple[ImageSet, ImageSet]:
         """(images to train on, images held out); what a run once decided stays so."""
-        config, decided = self.config, self.images.decided()
-        if self.steps_done and not decided:  # a run of before the list was kept
-            former = permutation(len(images), config.seed)
-            count = round(config.validation_fraction * len(images))
-            decided = dict.fromkeys(images.names, False)
-            decided |= {images.names[i]: True for i in former[:count]}
-        return images.split(config.validation_fraction, config.seed, decided)
-
-    def _keep(self, images: ImageSet, rest: ImageSet, held_out: ImageSet) -> None:
-        """What the checkpoint holds of the images, in a new run or after a change of them."""
-        states, seed, first = images.dated(), self.config.seed, self.images.first
-        if first is None:
-            first = to_uint8(self.generate(self.fixed_latents()))
-            self._fit_linear_skips(rest)
-        if states != self.images.states:
-            kept, seen = held_out.some(HELD_OUT, seed), _without_copies(rest.some(SEEN, seed))
-            if len(kept):
-                own = _without_copies(kept, seen)
-                if len(own) < len(kept):
-                    logging.getLogger(__name__).warning(
-                        "%d of %d held-out images are copies of others or of images trained on: "
-                        "they are left out of the threshold, which they would make too low",
-                        len(kept) - len(own),
-                        len(kept),
-                    )
-            else:
-                own = self.images.held_out
-            self.images = RunImages(own, seen, first, states, held_out.names)
-
-    def _fit_linear_skips(self, images: ImageSet) -> None:
-        """Sets the skips of G and E to a PCA of the images, so that training starts near it."""
-        if self.trainer.nets.encoder is None:
-            return
-        fitting = PCA_BYTES // (4 * int(np.prod(self.config.net_shape)))
-        count = int(np.clip(fitting, *PCA_IMAGES))
-        some = np.linspace(0, len(images) - 1, min(len(images), count), dtype=int)
-        x = self.detector.windows.some(images.read(some)[0], count)
-        networks.set_linear_skips(x, self.config, self.trainer.nets, self.trainer.ema)
+        config = self.config
+        return images.split(config.validation_fraction, config.seed, self.images.decided())
 
     # sampling
 
     def fixed_latents(self, count: int = FIXED) -> np.ndarray:
         """The latents (count, z_dim) whose images are followed through training."""
-        return np.random.default_rng(self.config.seed).standard_normal(
-            (count, self.config.z_dim), np.float32
-        )
+        return self.inference.fixed_latents(count)
 
     def generate(self, z: npt.ArrayLike, batch_size: int = 256) -> np.ndarray:
         """G(z) in inference mode, (n, z_dim) -> (n, h, w, c) in [-1, 1]."""
-        return self.detector.generate(z, batch_size)
+        return self.inference.generate(z, batch_size)
 
     # scoring
+
+    def search(
+        self,
+        kind: Search | str | None = None,
+        steps: int | None = None,
+        learning_rate: float | None = None,
+    ) -> Search:
+        """How z is found if that is asked for; what is None is chosen.
+
+        kind: "gradient" backpropagates into z from the nearest of some fixed samples (Schlegl et
+        al. 2017, section 2.2), "encoder" takes z = E(x) (Schlegl et al. 2019), "hybrid" starts the
+        gradient search, of these steps and rate, there; the default is the encoder if there is one.
+        """
+        if isinstance(kind, Search):
+            kind, steps, learning_rate = kind
+        return Search.resolve(self.config.recipe, kind, steps, learning_rate)
 
     def anomaly_detector(
         self,
         images: Any,
-        search: str | None = None,
-        steps: int | None = None,
-        learning_rate: float = LEARNING_RATE,
+        search: Search | str | None = None,
         batch_size: int | None = None,
         calibration: Calibration | None = None,
     ) -> Detection:
@@ -254,46 +231,27 @@ class DCGAN:
 
         images: a path, a Pillow image or a list of these, resized as the images of a folder are;
         an array (n, h, w, c) of the model's size, uint8 or float in [-1, 1], or one such image,
-        whose results have a leading dimension of 1. search: "gradient" backpropagates into z from
-        the nearest of some fixed samples (Schlegl et al. 2017, section 2.2), "encoder" takes
-        z = E(x) (Schlegl et al. 2019), "hybrid" starts the gradient search there; the default is
-        the encoder where there is one. steps and learning_rate are the gradient search's.
-        batch_size: images at once on each device, fewer are filled up; as many as there are in
-        all, up to 64, if it is not given. calibration: of this way to search, from `calibrate`,
-        which is called where it is not given. Nothing of the model changes; an image's result does
-        not depend on the others, and on a CPU, in batches of one size, not on where it is.
-        Raises UserError for images of another shape, type or range, and for scores not finite.
+        whose results have a leading dimension of 1. search: see `search`, by name or as it returns.
+        batch_size: images at once on each device, fewer are filled up; if not given all of them,
+        up to 64. calibration: of this search, if not given from `calibrate`. Nothing of the model
+        changes; an image's result does not depend on the others, and on a CPU, in batches of one
+        size, not on where it is. Raises UserError for images of another shape, type or range, for
+        scores not finite, and where the model has seen no images to compare with.
         """
-        way = self.way(search, steps, learning_rate)
-        x = as_images(images, self.config)
-        calibration = calibration or self.calibrate(search, steps, learning_rate)
-        size = batch_size or batch_size_of(x)
-        self.remember()
-        return self.detector.detect(x, way, calibration, self._starts(way), size)
-
-    def terms(self, images: np.ndarray, calibration: Calibration) -> dict[str, np.ndarray]:
-        """The score's terms of images (n, h, w, c) in the default way: {name: (n, windows)}."""
-        way = self.way()
-        self.remember()
-        weights, starts = calibration.search_weights, self._starts(way)
-        size = batch_size_of(images)
-        return self.detector.terms(images, way, weights, starts, size, TERMS)
+        search, x = self.search(search), as_images(images, self.config)
+        return self.detector.detect(x, search, calibration or self.calibrate(search), batch_size)
 
     def threshold(
-        self,
-        target_fpr: float = Threshold.target_fpr,
-        search: str | None = None,
-        steps: int | None = None,
-        learning_rate: float = LEARNING_RATE,
+        self, target_fpr: float = Threshold.target_fpr, search: Search | str | None = None
     ) -> float:
         """The score above which this fraction of normal images lies; see Threshold.
 
-        search, steps and learning_rate as given to anomaly_detector. Raises UserError for a rate
-        that is not between 0 and 1, and where fewer than 5 images were held out from training.
+        Raises UserError for a rate that is not between 0 and 1, and where fewer than 5 images were
+        held out from training.
         """
         if not 0 < target_fpr < 1:
             raise UserError(f"target_fpr must be between 0 and 1, not {target_fpr}")
-        normal = self.calibrate(search, steps, learning_rate).normal_scores
+        normal = self.calibrate(search).normal_scores
         if normal is None:
             raise UserError(
                 f"{len(self.images.held_out)} normal images were held out from training, too few "
@@ -302,38 +260,27 @@ class DCGAN:
             )
         return normal.threshold(target_fpr)
 
-    def calibrate(
-        self,
-        search: str | None = None,
-        steps: int | None = None,
-        learning_rate: float = LEARNING_RATE,
-    ) -> Calibration:
-        """What held-out normal images say of a way to search: as kept, or else found now."""
-        key = self._key(search, steps, learning_rate)
+    def calibrate(self, search: Search | str | None = None) -> Calibration:
+        """What held-out normal images show of a search: as kept, or else found now."""
+        search = self.search(search)
+        key = self._key(search)
         known = self.calibrations.get(key) or self._calibrated.get(key)
         if known is None:
-            way = self.way(search, steps, learning_rate)
-            self.remember()
-            known = self.detector.calibrate(self.images.held_out, way, self._starts(way))
+            known = self.detector.calibrate(self.images.held_out, search)
             self._calibrated = {key: known}  # for the next query
         return known
 
     def keep_calibration(
-        self,
-        search: str | None = None,
-        steps: int | None = None,
-        learning_rate: float = LEARNING_RATE,
-        *,
-        begin: Callable[[], None] = lambda: None,
+        self, search: Search | str | None = None, *, begin: Callable[[], None] = lambda: None
     ) -> Calibration:
         """As calibrate, and from now on it is there, in the run's folder, too, if it has one.
 
         begin: called where it is to be found first, which may take long.
         """
-        key = self._key(search, steps, learning_rate)
+        key = self._key(self.search(search))
         if key not in self.calibrations:
             begin()
-            self.calibrations[key] = self.calibrate(search, steps, learning_rate)
+            self.calibrations[key] = self.calibrate(search)
             if self.folder and self.workers.chief:
                 try:
                     save_calibrations(self.folder, self.calibrations)
@@ -341,59 +288,17 @@ class DCGAN:
                     logging.getLogger(__name__).warning("calibration is not kept: %s", error)
         return self.calibrations[key]
 
-    def _key(self, search: str | None, steps: int | None, learning_rate: float) -> str:
+    def _key(self, search: Search) -> str:
         """Everything that a calibration depends on."""
-        way = self.way(search, steps, learning_rate)
-        lambda_ = self.config.lambda_  # part of what the search minimises
-        what = self.checksum()
+        config = self.config
+        what = crc32(repr(config.recipe).encode(), self.checksum())
         for images in (self.images.held_out, self.images.seen):
             what = crc32(images.tobytes(), what)
-        return f"{CALIBRATED} {way} lambda {lambda_} {self.precision} of {what:08x}"
-
-    def way(
-        self,
-        search: str | None = None,
-        steps: int | None = None,
-        learning_rate: float = LEARNING_RATE,
-    ) -> Way:
-        """How z is found if that is asked for; what is None is chosen."""
-        return Way.chosen(search, steps, learning_rate, bool(self.averages.ema.encoder))
-
-    def remember(self) -> None:
-        """Gives the detector the memory of the images that were seen, unless it has it."""
-        if self._remembered is not self.images:
-            self.detector.remember(self.images.seen)
-            self._remembered = self.images
-
-    def _starts(self, way: Way) -> Pool | None:
-        """Fixed latents and their images, where a search from none else begins."""
-        if way.search != "gradient":
-            return None
-        if self._pool is None:
-            z = self.fixed_latents(POOL)
-            self._pool = tf.constant(z), tf.constant(self.generate(z))
-        return self._pool
+        return f"{CALIBRATED} {search!r} lambda {config.lambda_} {self.precision} of {what:08x}"
 
     def features(self, images: Any) -> np.ndarray:
         """D's features of images, given as to anomaly_detector: (n, d)."""
-        return self.detector.features(as_images(images, self.config))
-
-    def unexplained(self) -> float | None:
-        """The fraction of held-out images' variance that their reconstructions leave.
-
-        1 is no better than the mean image: collapse. None without encoder or held-out images, or
-        where these differ by less than a grey level.
-        """
-        if not self.averages.ema.encoder or not len(self.images.held_out):
-            return None
-        windows, seen, held_out = self.detector.windows, self.images.seen, self.images.held_out
-        mean = sum(x.sum(axis=0) for x in windows.in_parts(seen, 64)) / (len(seen) * len(windows))
-        variance = left = 0.0
-        for x in windows.in_parts(held_out, 64):
-            variance += float(((x - mean) ** 2).sum())
-            left += float(((x - self.generate(self.detector.encode_batch(x))) ** 2).sum())
-        values = len(held_out) * len(windows) * np.prod(self.config.net_shape)
-        return None if variance < ONE_LEVEL**2 * values else left / variance
+        return self.inference.features(as_images(images, self.config))
 
     # saving
 
@@ -402,13 +307,15 @@ class DCGAN:
         folder = Path(folder)
         trainer = self.trainer  # of a loaded model, read from the folder that it came from
         if self.folder != folder:
-            self._checkpoints = Checkpoints(folder, trainer)
+            self._checkpoints = Checkpoints(folder, trainer.parts())
             self.folder, self._saved_images = folder, None
         if self._saved_images is not self.images:
             self.images.save(folder)
             self._saved_images = self.images
         self.config.save(folder)
         self._checkpoints.save()
+        if self.calibrations:
+            save_calibrations(folder, self.calibrations)
 
     @classmethod
     def load(
@@ -425,19 +332,8 @@ class DCGAN:
         folder = Path(folder)
         config = dataclasses.replace(Config.load(folder), **changes)
         model = cls(config, precision, workers)
-        Checkpoints(folder, model.averages).restore()
+        Checkpoints(folder, model.averages.parts()).restore()
         model.images = model._saved_images = RunImages.load(folder, config)
-        model.calibrations = load_calibrations(folder)
+        model.calibrations = load_calibrations(folder, Calibration.from_json)
         model.folder = folder
         return model
-
-
-def _without_copies(images: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
-    """Those of images (n, h, w, c) that are neither before them nor among the known, in order."""
-    there = {image.tobytes() for image in (() if known is None else known)}
-    own = []
-    for i, image in enumerate(images):
-        if (content := image.tobytes()) not in there:
-            there.add(content)
-            own.append(i)
-    return images[own]

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 KERNEL = 5  # side of all convolution kernels
 FEW = 4  # channels, of images
-FOUND = 4.0  # weight of an anomalous pixel in pixel_loss
 
 
 def _rounding_once(convolve: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -225,24 +224,27 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 
 def discriminator_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
-    """Cross entropy of D on real and generated images (Goodfellow et al. 2014, equation 1)."""
-    return tf.reduce_mean(tf.nn.softplus(-real_logits)) + tf.reduce_mean(
-        tf.nn.softplus(fake_logits)
-    )
+    """-E[log sigmoid(D(x))] - E[log(1 - sigmoid(D(G(z))))] (Goodfellow et al. 2014, equation 1)."""
+    return tf.reduce_mean(tf.nn.softplus(-real_logits)) + fake_loss(fake_logits)
+
+
+def fake_loss(logits: tf.Tensor) -> tf.Tensor:
+    """-E[log(1 - sigmoid(D(x)))], D's loss for images that it should call fake."""
+    return tf.reduce_mean(tf.nn.softplus(logits))
 
 
 def generator_loss(fake_logits: tf.Tensor) -> tf.Tensor:
-    """The non-saturating loss of G (Goodfellow et al. 2014, section 3)."""
+    """-E[log sigmoid(D(G(z)))], the non-saturating loss (Goodfellow et al. 2014, section 3)."""
     return tf.reduce_mean(tf.nn.softplus(-fake_logits))
 
 
-def pixel_loss(logits: tf.Tensor, anomalous: tf.Tensor) -> tf.Tensor:
+def pixel_loss(logits: tf.Tensor, anomalous: tf.Tensor, weight: float) -> tf.Tensor:
     """Cross entropy of D's pixels (b, h, w, 1) towards 0 where anomalous (1), else 1; a mean.
 
-    Anomalous pixels are few, so each counts FOUND times.
+    weight: anomalous pixels are few, so each counts so many times.
     """
     losses = tf.nn.sigmoid_cross_entropy_with_logits(1.0 - anomalous, logits)
-    return tf.reduce_mean(losses * (1.0 + (FOUND - 1.0) * anomalous))
+    return tf.reduce_mean(losses * (1.0 + (weight - 1.0) * anomalous))
 
 
 def gradient_penalty(discriminator: Callable[..., Any], images: tf.Tensor) -> tf.Tensor:

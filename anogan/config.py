@@ -14,14 +14,14 @@ from typing import Any, get_args, get_type_hints
 
 from anogan.errors import UserError, first_line
 from anogan.image_form import ImageForm
+from anogan.recipe import RECIPES, Recipe
 from anogan.runs.files import read_own, write_atomic
 from anogan.settings import described, setting
 
 FILE_NAME = "config.json"
 
 # The sizes and rates of Radford et al. 2016 and the score of Schlegl et al. 2017; what else the
-# classic preset means stands where `is_classic` is asked: batch norm in D, no encoder, no PCA,
-# no synthetic anomalies, no gradient penalty, no EMA, absolute differences.
+# presets differ in is their recipe.
 CLASSIC = {
     "z_dim": 100,
     "gf_dim": 64,
@@ -39,23 +39,7 @@ CROP, LARGEST_CROP = 108, 2**20  # side of the centre crop, pixels: of celebA, a
 LARGEST_SET = 10**9  # of more nobody can mean it
 STEPS, CLASSIC_EPOCHS = 600, 25  # how long the presets train
 SMALL, LARGE_BATCH = 32, 32  # images of more pixels a side are trained on in batches of so many
-VERSION = 3  # of the format of a run's folder, see checkpoint.py
-# Settings that runs of version 1 could have each by itself, as the classic preset means them.
-FORMER = {
-    "init_stddev": 0.02,
-    "norm_momentum": 0.9,
-    "d_batch_norm": True,
-    "linear_skip": False,
-    "beta2": 0.999,
-    "r1_weight": 0.0,
-    "average_decay": 0.0,
-    "damage": False,
-    "encoder": False,
-    "kl_weight": 8.0,
-    "squared": False,
-    "extended": False,
-    "standardised": False,
-}
+VERSION = 1  # of the format of a run's folder, see runs/checkpoint.py
 
 # What may differ between a run and its continuation; all else decides what the model is.
 FREE = {"epochs", "steps", "batch_size", "learning_rate", "beta1", "lambda_"}
@@ -192,6 +176,9 @@ class Config:
         flag="lambda",
     )
 
+    # all else that decides a model and its scores; None: the preset's
+    recipe: Recipe = None  # type: ignore[assignment]
+
     def __post_init__(self) -> None:
         for name, kinds in _kinds().items():
             object.__setattr__(self, name, _typed(name, getattr(self, name), kinds))
@@ -203,6 +190,10 @@ class Config:
                 raise UserError(
                     f"{name} must be from 16 to {LARGEST_WINDOW}, not {getattr(self, name)}"
                 )
+        if self.recipe is None:
+            object.__setattr__(self, "recipe", RECIPES[self.preset])
+        if not isinstance(self.recipe, Recipe):
+            raise UserError(f"recipe must be a Recipe, not {self.recipe!r:.40}")
         if self.value_range and not self.value_range[0] < self.value_range[1]:
             black, white = self.value_range
             raise UserError(f"max_value must be above min_value, not {white} and {black}")
@@ -216,11 +207,6 @@ class Config:
                 f"{self.height} x {self.width} pixels are more than {MOST_WINDOWS} windows of "
                 f"{self.window}: give a larger --window, or a smaller --output_height"
             )
-
-    @property
-    def is_classic(self) -> bool:
-        """Whether the method is that of the 2017 paper."""
-        return self.preset == "classic"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -264,17 +250,13 @@ class Config:
             settings = json.loads(read_own(path))
             if type(settings) is not dict:
                 raise ValueError("it holds no settings")
-            version = settings.pop("version", 1)
-            if type(version) is not int or version < 1:
-                raise ValueError(f"version {version!r:.40}")
-            if version > VERSION:
-                raise UserError(f"{path} is of a newer version of this tool: update it")
-            if version < VERSION and settings.get("preset", "default") != "classic":
+            version = settings.pop("version", None)
+            if type(version) is not int or version != VERSION:
                 raise UserError(
-                    f"{folder} is of an older version of this tool, whose networks were others: "
-                    "train the model again, under another --checkpoint_dir"
+                    f"{path} is of version {version!r:.40} of a run's format, this tool reads "
+                    f"{VERSION}: train the model again, under another --checkpoint_dir, or use the "
+                    "tool that it was made with"
                 )
-            settings = _updated(settings) if version == 1 else settings
         except FileNotFoundError:
             raise UserError(
                 f"{folder} holds no trained model (no {FILE_NAME}): train it first"
@@ -285,7 +267,8 @@ class Config:
                 "another --checkpoint_dir"
             ) from None
         try:
-            return cls(**_known(settings))
+            recipe = Recipe.from_json(settings.pop("recipe", None))
+            return cls(**_known(settings), recipe=recipe)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -297,13 +280,13 @@ KIND_NAMES = {int: "a whole number", float: "a number", str: "a text"}
 def _kinds() -> dict[str, tuple[type, ...]]:
     """{name: types that a setting may have}."""
     types = get_type_hints(Config)
-    return {name: get_args(kind) or (kind,) for name, kind in types.items()}
+    return {name: get_args(kind) or (kind,) for name, kind in types.items() if name != "recipe"}
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as they are; UserError where one is of no name that Config has."""
     for name in settings:
-        if name not in _kinds():
+        if name not in {field.name for field in dataclasses.fields(Config)}:
             raise UserError(f"there is no setting {name!r:.40}")
     return settings
 
@@ -331,18 +314,6 @@ def _is_path(text: str) -> bool:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         return False
-
-
-def _updated(settings: dict[str, Any]) -> dict[str, Any]:
-    """A classic configuration of version 1 as it is now; ValueError where it cannot be."""
-    if "white" in settings:  # of runs from before negative values were heeded
-        settings |= {"min_value": 0, "max_value": settings.pop("white")}
-    if "validation_share" in settings:
-        settings["validation_fraction"] = settings.pop("validation_share")
-    for name, value in FORMER.items():
-        if settings.pop(name, value) != value:
-            raise ValueError(f"its {name} is other than the preset's, which no longer can be")
-    return settings
 
 
 def preset(name: str, /, **settings: Any) -> Config:

@@ -59,7 +59,6 @@ with _own_modules():
     from anogan.config import preset
     from anogan.data.inputs import other_scale
     from anogan.errors import UserError
-    from anogan.runs.checkpoint import save_calibrations
     from model import DCGAN
 
 FEWEST_IMAGES = 10  # to fit: half of them are held out, which is enough for a threshold
@@ -286,7 +285,6 @@ class AnoGAN(OutlierMixin, BaseEstimator):
             model = state.pop("model_")
             with tempfile.TemporaryDirectory() as folder:
                 model.save(folder)
-                save_calibrations(Path(folder), model.calibrations)
                 model.folder = None  # the next save is a new one
                 state[MODEL_BYTES] = {
                     path.name: path.read_bytes() for path in Path(folder).iterdir()

@@ -30,8 +30,8 @@ from sklearn.metrics import roc_auc_score  # noqa: E402
 
 from anogan.config import preset  # noqa: E402
 from anogan.data.mnist import mnist  # noqa: E402
-from anogan.method.scoring import LEARNING_RATE, SEARCHES, STEPS, TERMS  # noqa: E402
-from model import DCGAN, POOL  # noqa: E402
+from anogan.method.scoring import SEARCHES, TERMS  # noqa: E402
+from model import DCGAN  # noqa: E402
 from utils import to_float  # noqa: E402
 
 
@@ -44,18 +44,19 @@ def reference(model: DCGAN, images, search: str) -> np.ndarray:
 def _reference(model, x, search):
     nets, size = model.trainer.ema, model.config.z_dim
     generator, discriminator = nets.generator, nets.discriminator
-    steps, calibration = STEPS[search], model.keep_calibration(search)
+    search, calibration = model.search(search), model.keep_calibration(search)
     weights = calibration.search_weights
-    if search == "gradient":
-        pool = model.fixed_latents(POOL)
+    recipe, steps = model.config.recipe, search.steps
+    if search.kind == "gradient":
+        pool = model.fixed_latents(recipe.search_pool)
         drawn = model.generate(pool).reshape(len(pool), -1)
         flat = x.numpy().reshape(len(x), -1)
         nearest = [int(((drawn - row) ** 2).sum(1).argmin()) for row in flat]
         z = tf.Variable(pool[nearest])
     else:
         z = tf.Variable(nets.encoder(x, training=False)[:, :size])
-    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, max(steps, 1))
-    adam = keras.optimizers.Adam(rate, 0.9, 0.99, epsilon=1e-8)
+    rate = keras.optimizers.schedules.CosineDecay(search.learning_rate, max(steps, 1))
+    adam = keras.optimizers.Adam(rate, *recipe.search_betas, epsilon=1e-8)
     target = discriminator(x, training=False)[1]
     best, best_loss = z.numpy(), np.full(len(x), np.inf)
     for i in range(steps + 1):
@@ -70,10 +71,10 @@ def _reference(model, x, search):
         best_loss = np.minimum(best_loss, loss.numpy())
         if i < steps:
             adam.apply_gradients([(tape.gradient(loss, z), z)])
-    found = model.detector.measure(x, tf.constant(best))
-    model.remember()
-    found["memory"], _ = model.detector.newness(x)
-    return calibration.contributions({name: found[name].numpy() for name in TERMS}).sum(axis=1)
+    found = model.inference.measure(x, tf.constant(best))
+    found |= {name: bank.compare(x)[0] for name, bank in model.detector.banks.items()}
+    found = {name: np.array(found.get(name, np.zeros(len(x)))) for name in TERMS}
+    return calibration.contributions(found).sum(axis=1)
 
 
 def main() -> None:
@@ -102,10 +103,11 @@ def main() -> None:
                     "reference_auroc": float(roc_auc_score(labels, plain)),
                 }
                 if detection.losses is not None:
+                    steps = model.search(search).steps
                     best = np.minimum.accumulate(detection.losses, axis=1)
                     near = best <= 1.01 * best[:, -1:]  # of what the search ends with
-                    found["steps_to_converge"] = float(near.argmax(1).mean() / STEPS[search])
-                    found["converged_halfway"] = float(near[:, STEPS[search] // 2].mean())
+                    found["steps_to_converge"] = float(near.argmax(1).mean() / steps)
+                    found["converged_halfway"] = float(near[:, steps // 2].mean())
                 results[f"{search} {name}"] = found
                 numbers = " | ".join(f"{v:.5f}" for v in found.values())
                 print(f"| {search} | {name} | {numbers} |", flush=True)

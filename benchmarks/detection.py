@@ -49,9 +49,7 @@ from anogan.data.image_set import ImageSet  # noqa: E402
 from anogan.data.layouts import layout  # noqa: E402
 from anogan.evaluation import metrics  # noqa: E402
 from anogan.method.scoring import (  # noqa: E402
-    LEARNING_RATE,
     TERMS,
-    Way,
     base_weights,
     fit_weights,
 )
@@ -208,7 +206,7 @@ def one_run(data: Data, searches: list[str]) -> dict:
         calibrated = time.monotonic() - started
         model.anomaly_detector(data.images[:64], search, batch_size=256, calibration=calibration)
         scores, pixels = [], metrics.PixelMeasures(calibration.pixel_threshold(TARGET_FPR))
-        step = max(1, 256 // len(model.detector.windows)) * 4
+        step = max(1, 256 // len(model.inference.windows)) * 4
         every = max(1, len(data.images) // MASKED)
         seconds = 0.0
         for i in range(0, len(data.images), step):
@@ -239,10 +237,10 @@ def one_run(data: Data, searches: list[str]) -> dict:
 def without(model, data: Data) -> dict[str, float]:
     """AUROC of the encoder's score without some terms, whose weights are fitted anew."""
     detector, calibration = model.detector, model.calibrate("encoder")
-    way = Way.chosen("encoder", None, LEARNING_RATE, True)
+    search = model.search("encoder")
     held_out = model.images.held_out
     normal, test, *planted = (
-        calibration.worst(detector.terms(images, way, calibration.search_weights, None, 256, TERMS))
+        calibration.worst(detector.terms(images, search, calibration.search_weights, 256, TERMS))
         for images in (held_out, data.images, *detector.planted(held_out))
     )
     base = base_weights(data.config)

@@ -46,6 +46,7 @@ BATCH = 64
 SEARCH_BATCH = {"28x28x1": 256, "64x64x3": 64}
 TRAIN_STEPS, SEARCH_STEPS = 4, 20
 WEIGHTS = Weights(0.9, 0.1, 0.0, False)  # the paper's
+BETAS = 0.9, 0.99  # of the search's Adam
 PYTORCH = {"PyTorch float32": False, "PyTorch bfloat16 autocast": True}
 PLAIN = "plain TensorFlow"
 
@@ -92,7 +93,7 @@ class Ours:
         )
 
     def _search_graph(self, x, z):
-        return search_latents(*self._nets(), x, z, SEARCH_STEPS, 0.1, WEIGHTS)[0]
+        return search_latents(*self._nets(), x, z, SEARCH_STEPS, 0.1, WEIGHTS, BETAS)[0]
 
     def train(self):
         for _ in range(TRAIN_STEPS):
@@ -114,7 +115,7 @@ class Plain(Ours):
             self.train(), self.search()  # traced with these layers
 
     def _nets(self):
-        return self.model.detector.decode, self.model.detector.features_of
+        return self.model.inference.decode, self.model.inference.features_of
 
     @staticmethod
     def layers():

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from anogan.method import networks
-from anogan.method.trainer import BETA2
 
 LAST = torch.channels_last
 
@@ -126,7 +125,7 @@ class Twin:
         self.discriminator = Discriminator(nets.discriminator).to(memory_format=LAST)
         self.x, self.queries = (self._mirrored(np.asarray(a)) for a in (x, queries))
         self.z = torch.tensor(np.asarray(z))
-        rate, betas = model.config.learning_rate, (model.config.beta1, BETA2[True])
+        rate, betas = model.config.learning_rate, (model.config.beta1, model.config.recipe.beta2)
         self.optimisers = [
             torch.optim.Adam(net.parameters(), rate, betas, fused=True)
             for net in (self.generator, self.discriminator)
@@ -148,12 +147,12 @@ class Twin:
         with torch.no_grad():
             g = self.generator(some)
             f, logits = self.discriminator.features(g), self.discriminator(g)
-        mine = model.detector.decode(some.numpy())
+        mine = model.inference.decode(some.numpy())
         mirrored = g.permute(0, 2, 3, 1).flip(1, 2).numpy()
         np.testing.assert_allclose(mirrored, mine, atol=1e-4)
         theirs = f.reshape(len(f), *self.discriminator.shape).flip(1, 2).reshape(f.shape)
         np.testing.assert_allclose(
-            theirs.numpy(), model.detector.features_of(mine), rtol=1e-3, atol=1e-3
+            theirs.numpy(), model.inference.features_of(mine), rtol=1e-3, atol=1e-3
         )
         expected = model.trainer.ema.discriminator(mine, training=False)[0]
         np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-3, atol=1e-3)

@@ -16,9 +16,11 @@ import pytest
 
 from anogan.config import Config, preset
 from anogan.errors import UserError
+from anogan.method.scoring import Calibration
 from anogan.runs import checkpoint as checkpoint_module
-from anogan.runs.checkpoint import Checkpoints, RunImages, has_checkpoint, load_calibrations
+from anogan.runs.checkpoint import Checkpoints, has_checkpoint, load_calibrations
 from anogan.runs.lock import LOCK, only_one
+from anogan.runs.run_images import RunImages
 from model import DCGAN
 
 pytestmark = pytest.mark.unit
@@ -223,6 +225,7 @@ def test_images_that_unpack_to_more_than_they_may_are_not_unpacked(run):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("recipe", None), ("recipe", {}), ("recipe", []), ("recipe", "classic"),
         ("height", "16"), ("height", 16.5), ("height", True), ("gf_dim", None), ("seed", -1),
         ("steps", 10**40), ("epochs", float("nan")), ("learning_rate", float("inf")),
         ("lambda_", []), ("dataset", 3), ("dataset", "a\0b"), ("dataset", "\ud800"),
@@ -239,6 +242,29 @@ def test_settings_of_another_type_are_one_line_that_names_the_file(tmp_path, nam
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("encoder", 1), ("ema_decay", "0.9"), ("ema_decay", 1.5), ("kl_weight", float("nan")),
+        ("r1_every", 2.5), ("r1_every", True), ("search_betas", [0.9]), ("search_betas", 0.9),
+        ("log_variance", [0, "4"]), ("weights", None), ("weights", {"residual": 1.0}),
+        ("weights.peak", None), ("bank.bins", 0), ("bank.cells", [16, 8, 4]), ("bank.code", 3),
+        ("synthetic_anomalies", False), ("code", 3),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_cannot_be_is_one_line_that_names_the_file(tmp_path, place, value):
+    Config().save(tmp_path)
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    *groups, name = place.split(".")
+    group = stored["recipe"][groups[0]] if groups else stored["recipe"]
+    group[name] = value
+    path.write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=f"config.json: .*{name}") as error:
+        Config.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["", "[" * 100_000, "3", '["ab"]', "{", "null", '{"version":'])
 def test_json_that_is_none_is_one_line(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
@@ -248,11 +274,15 @@ def test_json_that_is_none_is_one_line(tmp_path, text):
 
 @pytest.mark.parametrize(
     "listed",
-    [[], {"held_out": "abc"}, {"held_out": [3]}, {"images": []}, {"images": {"a": ["b"]}},
-     {"images": {"a": 3}}, {"held_out": {"a": 1}}],
+    [[], {}, {"held_out": "abc"}, {"held_out": [3]}, {"images": []}, {"images": {"a": ["b"]}},
+     {"images": {"a": 3}}, {"held_out": {"a": 1}}, None],
 )  # fmt: skip
 def test_a_list_of_images_of_another_form_is_one_line(run, listed):
-    (run / "images.json").write_text(json.dumps(listed))
+    whole = {"held_out": [], "images": {}}
+    (run / "images.json").unlink()
+    if listed is not None:
+        content = {**whole, **listed} if listed else listed
+        (run / "images.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="images.json cannot be restored"):
         images_of(run)
 
@@ -263,7 +293,7 @@ def test_a_calibration_with_a_wrong_number_is_made_anew(run, value, caplog):
     stored = json.loads(path.read_text())
     next(iter(stored.values()))["means"]["residual"] = value
     path.write_text(json.dumps(stored))
-    assert load_calibrations(run) == {} and "calibrating anew" in caplog.text
+    assert load_calibrations(run, Calibration.from_json) == {} and "calibrating anew" in caplog.text
 
 
 def test_a_lock_is_one_processs_and_goes_with_it_also_if_it_is_killed(tmp_path):
@@ -323,7 +353,7 @@ def test_a_lock_that_cannot_be_had_for_other_reasons_is_told(tmp_path):
 
 def test_scoring_reads_what_is_there_while_training_replaces_it(run, monkeypatch):
     model = DCGAN(Config.load(run))
-    reader = Checkpoints(run, model.trainer)
+    reader = Checkpoints(run, model.trainer.parts())
     read = reader._read
 
     def replaced(step, names):
@@ -333,7 +363,7 @@ def test_scoring_reads_what_is_there_while_training_replaces_it(run, monkeypatch
                 os.rename(run / f"ckpt-600{end}", run / f"ckpt-600{end}.gone")
             later = DCGAN(Config.load(run))
             later.trainer.step.assign(610)
-            Checkpoints(run, later.trainer).save()
+            Checkpoints(run, later.trainer.parts()).save()
         read(step, names)
 
     monkeypatch.setattr(reader, "_read", replaced)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -10,21 +11,22 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import model as model_module
-from anogan.config import FORMER, VERSION, Config, preset
+from anogan import recipe as recipe_module
+from anogan.config import VERSION, Config, preset
 from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 from anogan.method import networks, training
-from anogan.method import trainer as trainer_module
+from anogan.method.linear_skips import set_linear_skips
 from anogan.method.scoring import SEARCHES
 from anogan.method.synthetic import plant_anomalies, plant_defects
-from anogan.method.trainer import KL_WEIGHT, PIXEL_WEIGHT
+from anogan.recipe import RECIPES, BankRecipe, Recipe, TermWeights
 from anogan.runs import distributed
 from model import DCGAN
 from utils import to_float, to_uint8
 
 pytestmark = pytest.mark.unit
 
-SETTINGS = {"gradient": {"steps": 8}, "encoder": {}, "hybrid": {"steps": 8}}
+STEPS = 8  # of the latent search
 
 
 def weights_of(model):
@@ -37,13 +39,14 @@ def same_weights(a, b):
 
 
 @pytest.fixture
-def networks_alone(trained_folder, monkeypatch):
+def networks_alone(trained_folder):
     """The trained model whose score is the networks', without the memory beside them."""
 
     def load(precision="float32"):
-        model = DCGAN.load(trained_folder, precision)
-        monkeypatch.setattr(model.detector, "remember", lambda *_: None)
-        model.calibrations, model.folder = {}, None  # neither read nor kept
+        weights = dataclasses.replace(RECIPES["default"].weights, memory=0.0)
+        recipe = dataclasses.replace(RECIPES["default"], weights=weights)
+        model = DCGAN.load(trained_folder, precision, recipe=recipe)
+        model.folder = None  # nothing is kept there
         return model
 
     return load
@@ -59,10 +62,11 @@ def test_unseen_digits_score_above_the_normal_one(trained, networks_alone, queri
 @pytest.mark.parametrize("search", SEARCHES)
 def test_score_does_not_depend_on_order_mates_or_batch_size(networks_alone, queries, search):
     images, trained = queries[0][::5], networks_alone()
-    whole = trained.anomaly_detector(images, search, batch_size=16, **SETTINGS[search])
-    back = trained.anomaly_detector(images[::-1], search, batch_size=16, **SETTINGS[search])
-    single = trained.anomaly_detector(images, search, batch_size=1, **SETTINGS[search])
-    first = trained.anomaly_detector(images[:3], search, batch_size=16, **SETTINGS[search])
+    search = trained.search(search, STEPS)
+    whole = trained.anomaly_detector(images, search, batch_size=16)
+    back = trained.anomaly_detector(images[::-1], search, batch_size=16)
+    single = trained.anomaly_detector(images, search, batch_size=1)
+    first = trained.anomaly_detector(images[:3], search, batch_size=16)
     for other in (back.score[::-1], single.score):
         np.testing.assert_allclose(other, whole.score, rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(first.score, whole.score[:3], rtol=2e-3, atol=2e-3)
@@ -71,22 +75,28 @@ def test_score_does_not_depend_on_order_mates_or_batch_size(networks_alone, quer
 @pytest.mark.parametrize("search", SEARCHES)
 def test_scoring_leaves_the_weights_alone(trained, queries, search):
     before = weights_of(trained)
-    trained.anomaly_detector(queries[0][:8], search, **SETTINGS[search])
+    trained.anomaly_detector(queries[0][:8], trained.search(search, STEPS))
     after = weights_of(trained)
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_detection_has_one_row_an_image_in_the_promised_ranges(trained, queries, search):
-    found = trained.anomaly_detector(queries[0][:5], search, **SETTINGS[search])
+    found = trained.anomaly_detector(queries[0][:5], trained.search(search, STEPS))
     shape = trained.config.shape
     assert found.z.shape == (5, trained.config.z_dim)
     assert found.reconstruction.shape == (5, *shape)
     assert found.residual_map.shape == (5, *shape[:2])
     assert np.abs(found.reconstruction).max() <= 1
     assert found.residual_map.min() >= 0 and found.residual_map.max() <= 2
-    for values in found[:4]:
+    for values in (found.score, *found.terms.values()):
         assert values.shape == (5,) and np.isfinite(values).all()
+
+
+def search_loss(found, weights):
+    """What the search has minimised, in each image."""
+    r, d = found.terms["residual"], found.terms["discrimination"]
+    return weights[0] * r + weights[1] * d + weights[2] * (found.z**2).sum(1)
 
 
 def test_more_search_steps_come_closer_and_never_farther(trained, queries):
@@ -94,25 +104,18 @@ def test_more_search_steps_come_closer_and_never_farther(trained, queries):
     losses = []
     weights = trained.calibrate().search_weights
     for steps in (0, 5, 50):
-        found = trained.anomaly_detector(images, "gradient", steps)
-        prior = (found.z**2).sum(1)
-        losses.append(
-            weights[0] * found.residual + weights[1] * found.discrimination + weights[2] * prior
-        )
+        found = trained.anomaly_detector(images, trained.search("gradient", steps))
+        losses.append(search_loss(found, weights))
     assert (losses[1] <= losses[0] + 1e-4).all() and (losses[2] <= losses[0] + 1e-4).all()
     assert losses[2].mean() < 0.9 * losses[0].mean()
 
 
 def test_search_keeps_the_best_z_even_if_the_last_is_bad(trained, queries):
     images = queries[0][:8]
-    start = trained.anomaly_detector(images, "hybrid", 0)
-    wild = trained.anomaly_detector(images, "hybrid", 5, learning_rate=10.0)
-    w = trained.calibrate().search_weights
-
-    def loss(f):
-        return w[0] * f.residual + w[1] * f.discrimination + w[2] * (f.z**2).sum(1)
-
-    assert (loss(wild) <= loss(start) + 1e-4).all()
+    start = trained.anomaly_detector(images, trained.search("hybrid", 0))
+    wild = trained.anomaly_detector(images, trained.search("hybrid", 5, learning_rate=10.0))
+    weights = trained.calibrate().search_weights
+    assert (search_loss(wild, weights) <= search_loss(start, weights) + 1e-4).all()
 
 
 def test_no_images_give_an_empty_detection(trained):
@@ -195,32 +198,58 @@ def test_images_that_hardly_differ_are_warned_of_and_not_told_to_train_longer(sm
     images[::2, 3] ^= 1
     model = DCGAN(preset("default", **{**small, "steps": 2})).train(images, progress=False)
     assert "nearly the same: on average they differ by 0.12 of 255 grey levels" in caplog.text
-    assert model.unexplained() is None
+    assert model.inference.unexplained(model.images) is None
 
 
-def test_a_classic_configuration_of_version_1_is_read_where_it_is_that_of_its_preset(tmp_path):
-    expected = preset("classic", height=20, validation_fraction=0.2)
-    now = dataclasses.asdict(expected)
-    for name in ("validation_fraction", "min_value", "max_value", "window"):
-        del now[name]
-    before = {**now, **FORMER, "validation_share": 0.2, "white": 255}
-    (tmp_path / "config.json").write_text(json.dumps(before))
-    assert Config.load(tmp_path) == dataclasses.replace(expected, max_value=255)
-    changed = {**before, "damage": True}
-    (tmp_path / "config.json").write_text(json.dumps(changed))
-    with pytest.raises(UserError, match="its damage is other than the preset's"):
-        Config.load(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**now, "version": VERSION + 1}))
-    with pytest.raises(UserError, match="newer version of this tool"):
+@pytest.mark.parametrize("version", [None, 0, VERSION + 1, "1", True, {}])
+def test_a_run_of_another_format_is_one_line(tmp_path, version):
+    config = Config()
+    config.save(tmp_path)
+    assert Config.load(tmp_path) == config
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["version"]
+    path.write_text(json.dumps(stored if version is None else {**stored, "version": version}))
+    with pytest.raises(UserError, match="of version .*this tool reads 1: train the model again"):
         Config.load(tmp_path)
 
 
-@pytest.mark.parametrize("version", [None, 2])
-def test_a_default_run_of_an_older_version_is_to_be_trained_again(tmp_path, version):
-    former = {"dataset": "zeros", "height": 20, **({"version": version} if version else {})}
-    (tmp_path / "config.json").write_text(json.dumps(former))
-    with pytest.raises(UserError, match="older version of this tool.*train the model again"):
-        Config.load(tmp_path)
+def test_other_defaults_change_neither_a_saved_runs_scores_nor_how_it_goes_on(
+    zeros, small, tmp_path, monkeypatch
+):
+    settings, before, after = {**small, "steps": 20}, tmp_path / "before", tmp_path / "after"
+    DCGAN(preset("default", **settings)).train(zeros[:-50], before, progress=False)
+    shutil.copytree(before, after)
+    expected = DCGAN.load(before).anomaly_detector(zeros[-50:], "hybrid")
+    gone_on = DCGAN.load(before, steps=40).train(zeros, before, progress=False)
+    other = Recipe(
+        encoder=False, synthetic_anomalies=False, linear_skip=False, slope=0.5, beta2=0.5,
+        ema_decay=0.0, kl_weight=0.1, pixel_weight=0.1, r1_weight=0.0, hybrid_steps=3,
+        search_betas=(0.5, 0.5), search_prior=1.0, squared=False, standardised=False, map_blur=0.2,
+        planted=9, seen_kept=30, weights=TermWeights(3.0, 3.0, 3.0, 3.0, 3.0, 0.0, 0.0),
+        bank=BankRecipe(bins=3, cells=(5, 5), usual=0.0),
+    )  # fmt: skip
+    values = tuple(getattr(other, each.name) for each in dataclasses.fields(Recipe))
+    monkeypatch.setattr(Recipe.__init__, "__defaults__", values)
+    for name in RECIPES:
+        monkeypatch.setitem(recipe_module.RECIPES, name, other)
+    found = DCGAN.load(after).anomaly_detector(zeros[-50:], "hybrid")
+    for mine, theirs in zip(found[:4], expected[:4], strict=True):
+        np.testing.assert_equal(mine, theirs)
+    np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
+    again = DCGAN.load(after, steps=40).train(zeros, after, progress=False)
+    assert same_weights(gone_on, again)
+    assert preset("default").recipe == Recipe() == other  # they were replaced
+
+
+def test_a_model_that_has_seen_no_images_scores_none(small):
+    model = DCGAN(preset("default", **small))
+    for query in (
+        lambda: model.anomaly_detector(np.zeros((2, 16, 16, 1), np.uint8)),
+        model.threshold,
+    ):
+        with pytest.raises(UserError, match="of 0 different training images no score can be made"):
+            query()
 
 
 def test_range_without_width_is_refused():
@@ -274,11 +303,11 @@ def test_a_training_step_has_the_gradients_of_the_plain_losses(zeros, small):
         features = tf.reduce_mean(ops.distance(tf.stop_gradient(f[:half]), f[-16:][:half], True))
         kl = tf.reduce_mean(ops.kl_divergence(mean, spread))
         e_loss = 0.5 * (likeness / float(likeness) + features / float(features))
-        e_loss += 2 * KL_WEIGHT * kl / 256
+        e_loss += 2 * config.recipe.kl_weight * kl / 256
         d_loss = ops.discriminator_loss(real, fake) + tf.reduce_mean(tf.nn.softplus(bad))
         where = tf.concat([tf.zeros((16, *large.shape[1:])), large, defects], 0)
         where = tf.nn.max_pool2d(where, 2, 2, "SAME")
-        d_loss += PIXEL_WEIGHT * ops.pixel_loss(pixels[:40], where)
+        d_loss += 5.0 * ops.pixel_loss(pixels[:40], where, 4.0)
         g_loss = ops.generator_loss(fake) + e_loss
     plain = {"discriminator": d_loss, "generator": g_loss, "encoder": e_loss}
     found = {}
@@ -309,8 +338,8 @@ def ctrl_c():
 
 def test_ctrl_c_saves_the_end_of_the_very_step(zeros, small, tmp_path, monkeypatch, ctrl_c):
     """It comes between the gradient penalty and the rest of a step."""
-    monkeypatch.setattr(trainer_module, "R1_EVERY", 3)
-    model = DCGAN(preset("default", **small))
+    recipe = Recipe(r1_every=3)
+    model = DCGAN(preset("default", recipe=recipe, **small))
     step = model.trainer._train_step
 
     def interrupted(x):
@@ -321,7 +350,7 @@ def test_ctrl_c_saves_the_end_of_the_very_step(zeros, small, tmp_path, monkeypat
     monkeypatch.setattr(model.trainer, "_train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.train(zeros, tmp_path, progress=False)
-    unbroken = DCGAN(preset("default", **{**small, "steps": 4}))
+    unbroken = DCGAN(preset("default", recipe=recipe, **{**small, "steps": 4}))
     unbroken.train(zeros, progress=False)
     restored = DCGAN.load(tmp_path)
     assert restored.steps_done == 4 and same_weights(unbroken, restored)
@@ -404,11 +433,11 @@ def test_images_once_held_out_are_never_trained_on_whatever_is_added(
     assert model.images.changes(more.dated()) == []
 
 
-def test_images_kept_to_scale_scores_come_from_all_over_the_set(zeros, small, monkeypatch):
-    monkeypatch.setattr(model_module, "HELD_OUT", 8)
+def test_images_kept_to_scale_scores_come_from_all_over_the_set(zeros, small):
     images = zeros.copy()
     images[90:] = 255 - images[90:]  # the second half is bright
-    model = DCGAN(preset("default", **{**small, "steps": 1, "validation_fraction": 0.3}))
+    settings = {**small, "steps": 1, "validation_fraction": 0.3}
+    model = DCGAN(preset("default", recipe=Recipe(held_out_kept=8), **settings))
     model.train(images, progress=False)
     assert len(model.images.held_out) == 8
     assert 1 <= sum(image.mean() > 100 for image in model.images.held_out) <= 7
@@ -418,8 +447,6 @@ def test_images_kept_to_scale_scores_come_from_all_over_the_set(zeros, small, mo
 def test_truncated_files_beside_a_checkpoint_are_one_line_or_made_anew(
     trained_folder, tmp_path, name, caplog
 ):
-    import shutil
-
     folder = tmp_path / "run"
     shutil.copytree(trained_folder, folder)
     DCGAN.load(folder).keep_calibration()
@@ -443,7 +470,7 @@ def test_linear_skips_start_from_principal_components(trained, zeros):
     queries = to_float(zeros[-5:])
     expected = pca.inverse_transform(pca.transform(queries.reshape(5, -1)))
     nets = networks.build(trained.config)
-    networks.set_linear_skips(to_float(seen), trained.config, nets)
+    set_linear_skips(to_float(seen), trained.config, nets)
     z = nets.encoder(queries)[:, : trained.config.z_dim]
     found = nets.generator(z, training=False).numpy().reshape(5, -1)
     expected = np.clip(expected, -1, 1)
@@ -452,11 +479,11 @@ def test_linear_skips_start_from_principal_components(trained, zeros):
 
 def test_unexplained_variance_tells_a_fit_model_from_a_collapsed_one(trained_folder):
     model = DCGAN.load(trained_folder)
-    assert 0 < model.unexplained() < 0.7
+    assert 0 < model.inference.unexplained(model.images) < 0.7
     model.trainer.ema.generator.set_weights(
         [0 * w for w in model.trainer.ema.generator.get_weights()]
     )
-    assert model.unexplained() >= 1  # a grey image for all
+    assert model.inference.unexplained(model.images) >= 1  # a grey image for all
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
@@ -513,8 +540,6 @@ def test_a_loaded_model_scores_as_the_saved_one(trained_folder, trained, queries
 
 
 def test_a_damaged_checkpoint_is_one_clear_line(trained_folder, tmp_path):
-    import shutil
-
     folder = tmp_path / "run"
     shutil.copytree(trained_folder, folder)
     for path in folder.glob("*.data-*"):
@@ -537,7 +562,8 @@ def test_any_size_is_drawn_and_read(size):
     model = DCGAN(config)
     images = model.generate(model.fixed_latents(2))
     assert images.shape == (2, h, w, c)
-    found = model.anomaly_detector(to_uint8(images), "gradient", 1)
+    model.images = dataclasses.replace(model.images, seen=to_uint8(images))
+    found = model.anomaly_detector(to_uint8(images), model.search("gradient", 1))
     assert found.residual_map.shape == (2, h, w)
 
 
@@ -546,12 +572,12 @@ def test_classic_preset_scores_with_the_papers_sums(zeros, small):
     model = DCGAN(preset("classic", **{**small, "steps": 2}))
     model.train(zeros, progress=False)
     x = zeros[:4]
-    found = model.anomaly_detector(x, steps=3)
+    found = model.anomaly_detector(x, model.search(steps=3))
     residual = np.abs(to_float(x) - found.reconstruction).sum((1, 2, 3))
-    features = [model.detector.features(i) for i in (to_float(x), found.reconstruction)]
+    features = [model.inference.features(i) for i in (to_float(x), found.reconstruction)]
     discrimination = np.abs(features[0] - features[1]).sum(1)
-    np.testing.assert_allclose(found.residual, residual, rtol=1e-4)
-    np.testing.assert_allclose(found.discrimination, discrimination, rtol=1e-4)
+    np.testing.assert_allclose(found.terms["residual"], residual, rtol=1e-4)
+    np.testing.assert_allclose(found.terms["discrimination"], discrimination, rtol=1e-4)
     np.testing.assert_allclose(found.score, 0.9 * residual + 0.1 * discrimination, rtol=1e-4)
     assert model.config.z_dim == 100 and model.trainer.nets.encoder is None
 
@@ -581,12 +607,12 @@ def test_search_compiled_by_xla_finds_the_same_latents(trained, queries):
 
     x = to_float(queries[0][:6])
     start, weights = (
-        trained.detector.encode(x),
+        trained.inference.encode(x),
         [np.float32(w) for w in trained.calibrate().search_weights],
     )
     way = x, start, 5, np.float32(0.1), *weights
-    z, losses = trained.detector.search(*way)
-    compiled = tf.function(trained.detector.search_batch, jit_compile=True)
+    z, losses = trained.inference.search(*way)
+    compiled = tf.function(trained.inference.search_batch, jit_compile=True)
     for mine, theirs in zip((z, losses), compiled(*way), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-3)
     assert losses.shape == (6, 6)

@@ -39,8 +39,8 @@ def test_decisions_and_p_values_are_those_of_the_calibration(trained, queries):
     np.testing.assert_array_equal(found.p_value, normal.p_value(found.score))
     assert trained.threshold() == normal.threshold(0.05)
     assert trained.threshold(0.001) == normal.threshold(0.001) > trained.threshold(0.2)
-    hybrid = trained.calibrate("hybrid", 2).normal_scores
-    assert trained.threshold(0.1, "hybrid", 2) == hybrid.threshold(0.1)
+    hybrid = trained.calibrate(trained.search("hybrid", 2)).normal_scores
+    assert trained.threshold(0.1, trained.search("hybrid", 2)) == hybrid.threshold(0.1)
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, float("nan")])

@@ -219,10 +219,11 @@ def test_a_process_imports_no_more_than_it_needs():
 
 def test_a_second_memory_is_no_cause_for_alarm(zeros, caplog):
     import model  # noqa: F401  # which silences it
-    from anogan.method.memory import Memory
+    from anogan.method.memory_bank import MemoryBank
+    from anogan.recipe import BankRecipe
 
     for count in range(8):
-        Memory(zeros[: 4 + count]).maps(to_float(zeros[:2]))
+        MemoryBank(zeros[: 4 + count], BankRecipe()).compare(to_float(zeros[:2]))
     assert "retracing" not in caplog.text
 
 

@@ -12,8 +12,7 @@ from anogan.data.image_set import ImageSet
 from anogan.evaluation.best import Best
 from anogan.evaluation.outcome import decide
 from anogan.evaluation.scoring import Scoring
-from anogan.method import detector
-from anogan.method.scoring import MAPS, TERMS, Way
+from anogan.method.scoring import MAPS, TERMS
 from anogan.method.threshold import Threshold
 from anogan.report.facts import decided_by
 from utils import to_float
@@ -63,9 +62,7 @@ def scored(folder, model, images, labels=None, rule=None, save_maps=False):
     with scoring:
         scoring.add(np.arange(len(images)), to_float(images), detection)
         rows = scoring.gather()
-    outcome = decide(
-        listed, rows, rule or Threshold(), calibration, origin(model, (None, None, 0.1))
-    )
+    outcome = decide(listed, rows, rule or Threshold(), calibration, origin(model, model.search()))
     outcome.write(scoring.folder.staging)
     draw_report(scoring.folder.staging, model, outcome, best, model.anomaly_detector, None)
     scoring.folder.publish()
@@ -97,17 +94,16 @@ def test_each_score_can_be_computed_from_its_row(trained, queries, tmp_path):
 def test_map_shows_the_parts_as_far_as_they_make_the_score(trained, queries):
     calibration, x = trained.calibrate(), to_float(queries[0][:4])
     found = trained.anomaly_detector(queries[0][:4])
-    way = Way.chosen(None, None, 0.1, True)
-    parts = trained.detector.terms(x, way, calibration.search_weights, None, 4)
+    parts = trained.detector.terms(x, trained.search(), calibration.search_weights, 4)
     expected = sum(calibration.maps[name] * parts[name] for name in MAPS)
     np.testing.assert_allclose(found.anomaly_map, expected, rtol=1e-4, atol=1e-5)
-    sigma = detector.MAP_BLUR * 16
+    sigma = trained.config.recipe.map_blur * 16
     smooth = [
         gaussian_filter(m, sigma, mode="nearest", radius=max(1, round(3 * sigma)))
         for m in np.abs(x - found.reconstruction).mean(-1)
     ]
     np.testing.assert_allclose(parts["residual_part"], smooth, atol=1e-4)
-    memory = trained.detector.memory.maps(x)[1]
+    memory = trained.detector.banks["memory"].compare(x)[1]
     np.testing.assert_allclose(parts["memory_part"], memory, atol=1e-5)
 
 

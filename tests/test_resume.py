@@ -23,6 +23,7 @@ from anogan.evaluation.result_folder import PARTIAL, STAGING
 from anogan.evaluation.rows import Row, RowFiles
 from anogan.evaluation.scoring import COLUMNS, Scoring
 from anogan.image_form import ImageForm
+from anogan.method.scoring import Search
 from anogan.method.threshold import Threshold
 from anogan.report import plots, showing
 from anogan.runs import provenance
@@ -67,42 +68,43 @@ class Stop(Exception):
     pass
 
 
-def prepared(here, model, out, way=(None, None, 0.1), save_maps=True):
+def prepared(here, model, out, search=None, save_maps=True):
     """(Scoring that is to be done, its images, what scores a batch, how many images it has)."""
     images = image_folder(find_images(here / "test"), ImageForm(16, 16, 1), labelled=True)
     masks = Masks(here / "masks", images)
-    calibration, scored = model.calibrate(*way), []
+    calibration, scored = model.calibrate(search), []
 
     def detect(x):
         scored.append(len(x))
-        return model.anomaly_detector(x, *way, 3, calibration)
+        return model.anomaly_detector(x, search, 3, calibration)
 
     scoring = Scoring(
-        *(here / out, images, model.workers, identity(model, calibration, way, 3), 3),
+        *(here / out, images, model.workers),
+        *(identity(model, calibration, model.search(search), 3), 3),
         pixel_threshold=calibration.pixel_threshold(), masks=masks, best=Best(),
         save_map=map_writer(1.0) if save_maps else None,
     )  # fmt: skip
     return scoring, images, detect, scored
 
 
-def score(here, model, out, batches=99, way=(None, None, 0.1), save_maps=True):
+def score(here, model, out, batches=99, search=None, save_maps=True):
     """Scores so many batches of 3 images; returns how many images were."""
-    scoring, images, detect, scored = prepared(here, model, out, way, save_maps)
+    scoring, images, detect, scored = prepared(here, model, out, search, save_maps)
     left = scoring.resume()
     with scoring:
         for number, (indices, batch) in enumerate(images.subset(left).batches(3)):
             if number == batches:
                 raise Stop
             scoring.add(left[indices], batch, detect(batch))
-        finish(scoring, model, way, detect)
+        finish(scoring, model, model.search(search), detect)
     return sum(scored)
 
 
-def finish(scoring, model, way, detect):
+def finish(scoring, model, search, detect):
     """What follows when all batches are scored."""
     images, staging, masks = scoring.images, scoring.folder.staging, scoring.masks
-    about = origin(model, way)
-    outcome = decide(images, scoring.gather(), Threshold(), model.calibrate(*way), about)
+    about = origin(model, search)
+    outcome = decide(images, scoring.gather(), Threshold(), model.calibrate(search), about)
     outcome.write(staging)
     draw_report(staging, model, outcome, scoring.best, detect, masks)
     scoring.folder.publish()
@@ -113,22 +115,22 @@ def files_of(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
 
 
-@pytest.mark.parametrize("way", [(None, None, 0.1), ("gradient", 3, 0.1)])
+@pytest.mark.parametrize("search", [None, Search("gradient", 3, 0.1)])
 @pytest.mark.parametrize("pictures_are_there", [True, False])
 def test_the_results_are_those_of_a_scoring_without_a_stop(
-    trained, test_data, way, pictures_are_there
+    trained, test_data, search, pictures_are_there
 ):
-    assert score(test_data, trained, "whole", way=way) == 11
+    assert score(test_data, trained, "whole", search=search) == 11
     for batches in (1, 2):
         with pytest.raises(Stop):
-            score(test_data, trained, "out", batches, way)
+            score(test_data, trained, "out", batches, search)
         assert not (test_data / "out" / "scores.csv").exists()
     if pictures_are_there:
-        assert score(test_data, trained, "out", way=way) == 3
+        assert score(test_data, trained, "out", search=search) == 3
         assert files_of(test_data / "whole") == files_of(test_data / "out")
         return
     (test_data / "out" / PARTIAL / "pictures0.npz").write_bytes(b"PK damaged")
-    assert score(test_data, trained, "out", way=way) == 11  # for their pictures alone
+    assert score(test_data, trained, "out", search=search) == 11  # for their pictures alone
     whole, found = files_of(test_data / "whole"), files_of(test_data / "out")
     assert whole.keys() == found.keys()
     different = {name for name, content in whole.items() if found[name] != content}
@@ -150,9 +152,9 @@ def test_changed_images_and_masks_and_lost_maps_are_scored_again(trained, test_d
 def test_other_settings_start_anew(trained, test_data):
     with pytest.raises(Stop):
         score(test_data, trained, "out", 2)
-    other = "gradient", 3, 0.1
-    assert score(test_data, trained, "out", way=other) == 11
-    score(test_data, trained, "whole", way=other)
+    other = Search("gradient", 3, 0.1)
+    assert score(test_data, trained, "out", search=other) == 11
+    score(test_data, trained, "whole", search=other)
     assert files_of(test_data / "whole") == files_of(test_data / "out")
 
 

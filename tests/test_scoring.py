@@ -7,8 +7,9 @@ import pytest
 
 from anogan.config import preset
 from anogan.errors import UserError
-from anogan.method.scoring import MAPS, TERMS, Calibration, Way, base_weights, fit_weights
+from anogan.method.scoring import MAPS, TERMS, Calibration, Search, base_weights, fit_weights
 from anogan.method.threshold import Tail
+from anogan.recipe import RECIPES
 
 pytestmark = pytest.mark.unit
 RNG = np.random.default_rng(0)
@@ -56,14 +57,15 @@ def test_a_calibration_survives_its_json():
         Calibration.from_json(broken)
 
 
-def test_ways_to_search_have_their_steps_and_need_an_encoder():
-    assert Way.chosen(None, None, 0.1, True) == ("encoder", 0, 0.1)
-    assert Way.chosen(None, None, 0.1, False) == ("gradient", 50, 0.1)
-    assert Way.chosen("hybrid", 7, 0.2, True) == ("hybrid", 7, 0.2)
-    assert Way.chosen("gradient", 0, 0.1, True).steps == 0
+def test_searches_have_their_steps_and_need_an_encoder():
+    default, classic = RECIPES["default"], RECIPES["classic"]
+    assert Search.resolve(default, None, None, None) == ("encoder", 0, 0.1)
+    assert Search.resolve(classic, None, None, None) == ("gradient", 50, 0.1)
+    assert Search.resolve(default, "hybrid", 7, 0.2) == ("hybrid", 7, 0.2)
+    assert Search.resolve(default, "gradient", 0, 0.1).steps == 0
     for search, message in (("hybrid", "needs an encoder"), ("guess", "one of gradient")):
         with pytest.raises(UserError, match=message):
-            Way.chosen(search, None, 0.1, False)
+            Search.resolve(classic, search, None, None)
 
 
 def terms(rng, count, **shifts):

@@ -12,7 +12,8 @@ from anogan.data.listing import Listing
 from anogan.errors import UserError
 from anogan.image_form import ImageForm
 from anogan.method import suspicious
-from anogan.method.suspicious import memory_alone
+from anogan.method.suspicious import bank_alone
+from anogan.recipe import BankRecipe
 
 pytestmark = pytest.mark.unit
 
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.unit
 def test_planted_images_are_among_the_oddest(digits):
     images, labels = digits
     zeros, others = images[labels == 0][:114], images[labels != 0][::60][:6]
-    scores = memory_alone(np.concatenate([zeros, others]).repeat(2, axis=1).repeat(2, axis=2))
+    x = np.concatenate([zeros, others]).repeat(2, axis=1).repeat(2, axis=2)
+    scores = bank_alone(x, BankRecipe())
     assert (np.argsort(-scores)[:12] >= 114).sum() >= 3
 
 

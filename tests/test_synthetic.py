@@ -8,11 +8,11 @@ from anogan.method.synthetic import (
     FILLS,
     UNSEEN,
     VISIBLE,
-    ReplicaSlice,
     plant_anomalies,
     plant_defects,
     plant_unseen,
 )
+from anogan.runs.distributed import ReplicaSlice
 
 pytestmark = pytest.mark.unit
 PLANTERS = plant_anomalies, plant_defects, plant_unseen
@@ -63,7 +63,8 @@ def test_defects_are_from_a_few_pixels_to_a_large_part(images):
 
 @pytest.mark.parametrize("fill", FILLS + UNSEEN)
 def test_each_kind_of_filling_changes_images_and_no_shape(images, fill):
-    from anogan.method.synthetic import WHOLE, _Random
+    from anogan.method.synthetic import _Random
+    from anogan.runs.distributed import WHOLE
 
     found = fill(images, _Random(tf.constant([3, 4]), tf.shape(images)[0], WHOLE))
     assert found.shape == images.shape and np.isfinite(found).all()

@@ -34,7 +34,6 @@ class ExportPlan:
             assert model.folder
             model = type(model).load(model.folder, lambda_=model.config.lambda_)
         calibration = model.keep_calibration()
-        model.remember()
         found = model.config, model.detector, calibration, self.threshold, model.steps_done
         print_line(export.export(self.kind, self.path, *found))
         return 0
@@ -61,11 +60,12 @@ class ServePlan:
         """Serve the page until Ctrl-C."""
         from anogan.deploy import serve
 
-        calibration = model.keep_calibration(*self.search)
+        search = model.search(*self.search)
+        calibration = model.keep_calibration(search)
         service = serve.Service(
             model.config,
             calibration,
-            lambda images: model.anomaly_detector(images, *self.search, 1, calibration),
+            lambda images: model.anomaly_detector(images, search, 1, calibration),
             self.threshold,
         )
         serve.serve(service, self.listener, self.host)

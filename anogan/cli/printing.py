@@ -14,7 +14,7 @@ from anogan.runs.files import printable
 if TYPE_CHECKING:  # NumPy, which --help and mistyped flags need not wait for
     from anogan.data.image_set import ImageSet
     from anogan.evaluation.outcome import Decision, Outcome
-    from anogan.method.scoring import Calibration
+    from anogan.method.scoring import Calibration, Search
     from anogan.runs.distributed import Workers
 
 PRINTED = 20  # images whose score is printed
@@ -57,12 +57,12 @@ def print_warnings(images: ImageSet) -> None:
         print_line(f"{text}: in {len(names)} of {len(images)} files, the first: {first}")
 
 
-def print_search(search: Any, held_out: int, workers: Workers) -> None:
+def print_search(search: Search, held_out: int, workers: Workers) -> None:
     """Print that a calibration is to be found, which may take long."""
     steps = f", {search.steps} steps each" if search.steps else ""
     print_line(
         f"measuring {held_out} held-out normal images, and some with planted anomalies, to scale "
-        f"the scores (--search {search.search}{steps})",
+        f"the scores (--search {search.kind}{steps})",
         workers,
     )
 

@@ -39,7 +39,7 @@ from anogan.evaluation.metrics import LABELS
 from anogan.evaluation.outcome import Decision, Outcome, decide
 from anogan.evaluation.result_folder import FILES, REPORT, SCORES, ResultFolder
 from anogan.evaluation.scoring import Scoring
-from anogan.method.scoring import Calibration, Detection
+from anogan.method.scoring import Calibration, Detection, Search
 from anogan.method.threshold import Threshold
 from anogan.report.facts import expectation
 from anogan.runs import provenance
@@ -175,10 +175,8 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
     for line in plan.notes:
         print_line(line, team)
     print_line(f"scoring {len(images)} images", team)
-    search, held_out = plan.search, len(model.images.held_out)
-    calibration = model.keep_calibration(
-        *search, begin=lambda: print_search(model.way(*search), held_out, team)
-    )
+    search, held_out = model.search(*plan.search), len(model.images.held_out)
+    calibration = model.keep_calibration(search, begin=lambda: print_search(search, held_out, team))
     print_outliers(calibration, team)
     print_line(expectation(calibration.expected), team)
     if rule.too_fine_for(calibration.normal_scores):
@@ -191,7 +189,7 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
     batch_size = min(plan.batch_size, len(images))
 
     def detect(batch: np.ndarray) -> Detection:
-        return model.anomaly_detector(batch, *search, batch_size, calibration)
+        return model.anomaly_detector(batch, search, batch_size, calibration)
 
     # a threshold from labels is known only when all scores are
     near = None if rule.uses_labels else rule.choose(calibration.normal_scores, None, None)[0]
@@ -245,10 +243,10 @@ def draw_report(
 
 
 def identity(
-    model: DCGAN, calibration: Calibration, search: tuple[Any, ...], batch_size: int
+    model: DCGAN, calibration: Calibration, search: Search, batch_size: int
 ) -> dict[str, int]:
     """Return checksums of what scores depend on but the images, by name."""
-    settings = model.config, calibration, model.way(*search), batch_size
+    settings = model.config, calibration, search, batch_size
     return {
         "model": model.checksum(),
         "precision": crc32(model.precision.encode()),
@@ -263,9 +261,8 @@ def map_writer(threshold: float) -> Callable[[Path, np.ndarray, np.ndarray], Non
     return partial(save_map, threshold=threshold)
 
 
-def origin(model: DCGAN, search: tuple[Any, ...]) -> dict[str, Any]:
+def origin(model: DCGAN, search: Search) -> dict[str, Any]:
     """Return what the figures in metrics.json are of."""
-    way = model.way(*search)
     return {
         "dataset": model.config.dataset,
         "run": None if model.folder is None else str(model.folder),
@@ -273,7 +270,7 @@ def origin(model: DCGAN, search: tuple[Any, ...]) -> dict[str, Any]:
         "total_steps": model.total_steps,
         "size": " x ".join(map(str, model.config.shape)),
         "window": model.config.window,
-        "search": way.search if not way.steps else f"{way.search}, {way.steps} steps",
+        "search": search.kind if not search.steps else f"{search.kind}, {search.steps} steps",
         "precision": model.precision,
         "versions": provenance.versions(),
         "date": provenance.now(),

@@ -33,6 +33,7 @@ from anogan.data.listing import Listing
 from anogan.data.probing import find_range, probe
 from anogan.errors import UserError
 from anogan.method import suspicious
+from anogan.method.scoring import Calibration
 from anogan.runs import distributed, estimate
 from anogan.runs.files import clear_temporaries, require_writable
 
@@ -90,13 +91,13 @@ class TrainPlan(Run):
             # for the usual search, so that scoring begins at once
             held_out = len(model.images.held_out)
             calibration = model.keep_calibration(
-                begin=lambda: print_search(model.way(), held_out, model.workers)
+                begin=lambda: print_search(model.search(), held_out, model.workers)
             )
             print_outliers(calibration, model.workers)
             # the last run may have been stopped before the list
             trained = model.steps_done > before or not (self.samples / suspicious.LIST).exists()
             if trained and model.workers.chief and self.source:
-                rank(model, self.images, self.samples)
+                rank(model, calibration, self.images, self.samples)
         print_skipped(self.images)
         print_warnings(self.images)
         return model
@@ -242,7 +243,7 @@ def print_end(plan: TrainPlan, model: DCGAN, before: int) -> None:
     if not model.workers.chief:
         return
     print_line(f"trained to step {step}: model in {plan.folder}, samples in {plan.samples}")
-    if (unexplained := model.unexplained()) is None:
+    if (unexplained := model.inference.unexplained(model.images)) is None:
         return
     print_line(f"reconstructions leave {unexplained:.0%} of the variance of held-out normal images")
     if unexplained >= 1:
@@ -251,11 +252,11 @@ def print_end(plan: TrainPlan, model: DCGAN, before: int) -> None:
         )
 
 
-def rank(model: DCGAN, images: ImageSet, folder: Path) -> None:
+def rank(model: DCGAN, calibration: Calibration, images: ImageSet, folder: Path) -> None:
     """Rank the training images by outlier score; list the highest in a folder."""
-    count = min(len(images), suspicious.most(model))
+    count = min(len(images), suspicious.most(model.search()))
     print_line(f"ranking {count} training images by how odd they are")
-    indices, scores = suspicious.rank(model, images)
+    indices, scores = suspicious.rank(model.detector, model.search(), calibration, images)
     try:
         path, sheet, count = suspicious.write(folder, images, indices, scores)
     except (OSError, UserError) as error:  # a run can do without

@@ -44,7 +44,7 @@ def prepare(kind: str, config: Config, run: Path, folder: str | None) -> Path:
 
     kind: one of ENDS; run: the run's folder, to which the export goes unless `folder` is given.
     """
-    if config.is_classic:
+    if not config.recipe.encoder:
         raise UserError(
             "--export writes the encoder's way to score, and a classic run has no encoder: train "
             "one with --preset default"

@@ -93,7 +93,9 @@ class InferenceGraph(tf.Module):
         self, config: Config, detector: Detector, calibration: Calibration, threshold: float
     ):
         super().__init__()
-        self.nets = list(detector.nets.trained().values())  # SavedModel looks for variables here
+        self.nets = list(
+            detector.inference.nets.trained().values()
+        )  # SavedModel looks for variables here
 
         def score(image: tf.Tensor) -> dict[str, tf.Tensor]:
             return _scored(read_as_float(image, config), detector, calibration, threshold)
@@ -106,17 +108,15 @@ def _scored(
     x: tf.Tensor, detector: Detector, calibration: Calibration, threshold: float
 ) -> dict[str, tf.Tensor]:
     """(1, H, W, C) in [-1, 1] -> what Detector.terms and Calibration find for batches."""
-    windows, memory = detector.windows, detector.memory and detector.memory.frozen()
+    inference, windows = detector.inference, detector.inference.windows
     cut = windows.cut(x)
-    found = detector.measure_batch(cut, detector.encode_batch(cut))
+    found = inference.measure_batch(cut, inference.encode_batch(cut))
     found |= {name: windows.join(found[name])[0, ..., 0] for name in MAPS if name in found}
-    if memory:
-        new, new_map = memory.newness(x)
-    else:
-        new, new_map = tf.zeros(1), tf.zeros((1, *windows.size))
-    found |= {"memory": tf.repeat(new, len(windows)), "memory_part": new_map[0]}
+    for name, bank in detector.banks.items():
+        value, places = bank.frozen().distances(x)
+        found |= {name: tf.repeat(value, len(windows)), f"{name}_part": places[0]}
     score = tf.zeros(len(windows))
-    for name in TERMS:
+    for name in filter(found.__contains__, TERMS):  # the others' weight is 0
         weight = calibration.weights[name] / calibration.spreads[name]
         score += weight * (found[name] - calibration.means[name])
     return {
@@ -124,6 +124,8 @@ def _scored(
         # so is an image of which a window's score is not a number, which a maximum can hide;
         # not(score <= threshold) would not do: TensorFlow makes it score > threshold
         "is_anomaly": tf.reduce_any((score > threshold) | tf.math.is_nan(score)),
-        "anomaly_map": tf.add_n([calibration.maps[name] * found[name] for name in MAPS]),
+        "anomaly_map": tf.add_n(
+            [calibration.maps[name] * found[name] for name in MAPS if name in found]
+        ),
         "threshold": tf.constant(threshold, tf.float32),
     }

@@ -139,7 +139,7 @@ class Scoring:
     def _row(self, index: int, i: int, detection: Detection) -> Row:
         """Return the row of image `index`, which is the i-th of the batch."""
         name, losses = self.images.names[index], detection.losses
-        values = detection.score[i], *(getattr(detection, term)[i] for term in TERMS)
+        values = detection.score[i], *(detection.terms[term][i] for term in TERMS)
         return Row(
             name,
             self._states[index],

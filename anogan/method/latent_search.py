@@ -10,7 +10,7 @@ import tensorflow as tf
 import ops
 
 Network = Callable[[tf.Tensor], tf.Tensor]
-BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
+EPSILON = 1e-8  # of Adam
 
 
 class Weights(NamedTuple):
@@ -43,16 +43,17 @@ def search_latents(
     steps: int,
     learning_rate: float,
     weights: Weights,
+    betas: tuple[float, float],
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Adam on z, each image by itself, weights frozen (Schlegl et al. 2017, section 2.2).
 
     generator: z (b, z_dim) -> images; features: images -> (b, n); images (b, h, w, c) in
-    [-1, 1]; start (b, z_dim); steps: int; learning_rate: scalar, falls to zero by a cosine.
+    [-1, 1]; start (b, z_dim); learning_rate: scalar, falls to zero by a cosine; betas: of Adam.
     The loss is a sum over images, so no image changes another's gradient, and Adam works
     element by element with moments that start at zero: batch-mates do not meet.
     Returns the best z seen (b, z_dim) and the loss at each step and at the end (b, steps + 1).
     """
-    target = features(images)
+    target, (beta1, beta2) = features(images), betas
 
     def loss_of(z: tf.Tensor) -> tf.Tensor:
         g = generator(z)
@@ -84,9 +85,9 @@ def search_latents(
         best_z, best_loss = keep_better(z, loss, best_z, best_loss)
         t = tf.cast(i + 1, tf.float32)
         rate = learning_rate * 0.5 * (1.0 + tf.cos(3.14159265 * (t - 1.0) / steps))
-        m = BETA1 * m + (1.0 - BETA1) * gradient
-        v = BETA2 * v + (1.0 - BETA2) * tf.square(gradient)
-        z -= rate * (m / (1.0 - BETA1**t)) / (tf.sqrt(v / (1.0 - BETA2**t)) + EPSILON)
+        m = beta1 * m + (1.0 - beta1) * gradient
+        v = beta2 * v + (1.0 - beta2) * tf.square(gradient)
+        z -= rate * (m / (1.0 - beta1**t)) / (tf.sqrt(v / (1.0 - beta2**t)) + EPSILON)
         return i + 1, z, m, v, best_z, best_loss, losses.write(i, loss)
 
     zero = tf.zeros_like(start)

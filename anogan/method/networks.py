@@ -15,15 +15,12 @@ from ops import BatchNorm, Conv, ConvTranspose, Refine, conv_transpose, convolut
 
 SMALLEST = 4  # no stage makes the shorter side smaller than this, pixels
 SKIP, FIRST_MAP = "linear_skip", "first_map"
-START_LOG_VARIANCE = -3.0  # of E's latents
-TANH_REACH = 0.97  # of white and black, whose exact values tanh cannot reach
-SLOPE = 0.2  # of LeakyReLU below zero
 WIDEST = 8  # channels grow up to this many times the first stage's
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What a model is made of; E is None in the classic preset."""
+    """What a model is made of; E is None where the recipe has none."""
 
     generator: keras.Model
     discriminator: keras.Model
@@ -40,7 +37,7 @@ def build(config: Config, dtype: Any = None) -> Networks:
     return Networks(
         generator(config, dtype),
         discriminator(config, dtype),
-        None if config.is_classic else encoder(config, dtype),
+        encoder(config, dtype) if config.recipe.encoder else None,
     )
 
 
@@ -69,9 +66,8 @@ def stage_widths(first: int, stages: int) -> list[int]:
 
 
 def _batch_norm(config: Config, dtype: Any) -> keras.layers.Layer:
-    # The short runs of a laptop need moving means that follow within some hundred steps.
     return BatchNorm(
-        momentum=0.9 if config.is_classic else 0.95,
+        momentum=config.recipe.norm_momentum,
         epsilon=1.001e-5,  # the fused operation's smallest
         synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
         dtype=dtype,
@@ -79,9 +75,8 @@ def _batch_norm(config: Config, dtype: Any) -> keras.layers.Layer:
 
 
 def _initializer(config: Config, otherwise: type) -> keras.initializers.Initializer:
-    if config.is_classic:
-        return keras.initializers.RandomNormal(stddev=0.02)
-    return otherwise()
+    stddev = config.recipe.init_stddev
+    return keras.initializers.RandomNormal(stddev=stddev) if stddev else otherwise()
 
 
 def generator(config: Config, dtype: Any = None) -> keras.Model:
@@ -112,10 +107,10 @@ def generator(config: Config, dtype: Any = None) -> keras.Model:
         )(x)
     x = keras.layers.ReLU(dtype=dtype)(_batch_norm(config, dtype)(x))
     initializer = _initializer(config, keras.initializers.GlorotNormal)
-    if not config.is_classic:  # a PCA is added, which is a good start: the rest begins small
+    if config.recipe.linear_skip:  # a PCA is added, a good start: the rest begins small
         initializer = keras.initializers.RandomNormal(stddev=0.005)
     x = ConvTranspose(config.channels, sizes[0], initializer=initializer, dtype=dtype)(x)
-    if not config.is_classic:
+    if config.recipe.linear_skip:
         linear = _linear_skip(int(np.prod(config.net_shape)))(z)
         x = keras.layers.Add(dtype="float32")([x, keras.layers.Reshape(config.net_shape)(linear)])
     return keras.Model(z, keras.layers.Activation("tanh", dtype="float32")(x), name="generator")
@@ -129,7 +124,7 @@ def _linear_skip(units: int) -> keras.layers.Layer:
 
 
 def _convolutions(config: Config, x: tf.Tensor, filters: int, batch_norm: bool, dtype: Any) -> list:
-    """5x5 stride-2 convolutions with LeakyReLU 0.2 down to the smallest size; each stage's map."""
+    """5x5 stride-2 convolutions with LeakyReLU down to the smallest size; each stage's map."""
     stages = []
     count = len(stage_sizes(*config.net_shape[:2])) - 1
     for i, width in enumerate(stage_widths(filters, count)):
@@ -137,7 +132,7 @@ def _convolutions(config: Config, x: tf.Tensor, filters: int, batch_norm: bool, 
         x = Conv(width, kernel_initializer=initializer, dtype=dtype)(x)
         if batch_norm and i > 0:
             x = _batch_norm(config, dtype)(x)
-        x = keras.layers.LeakyReLU(SLOPE, dtype=dtype)(x)
+        x = keras.layers.LeakyReLU(config.recipe.slope, dtype=dtype)(x)
         stages.append(x)
     return stages
 
@@ -145,19 +140,21 @@ def _convolutions(config: Config, x: tf.Tensor, filters: int, batch_norm: bool, 
 def discriminator(config: Config, dtype: Any = None) -> keras.Model:
     """D: images (b, h, w, c) -> [logits (b, 1) float32, features f of the last convolution].
 
-    In the default preset a U-Net (Schönfeld et al. 2020, section 3.1), whose third output are the
-    pixels' logits (b, (h + 1) // 2, (w + 1) // 2, 1) float32, low where the image is abnormal.
+    With synthetic anomalies a U-Net (Schönfeld et al. 2020, section 3.1), whose third output are
+    the pixels' logits (b, (h + 1) // 2, (w + 1) // 2, 1) float32, low where the image is abnormal.
     """
     image = keras.Input(config.net_shape, name="image")
-    stages = _convolutions(config, image, config.df_dim, config.is_classic, dtype)
+    recipe = config.recipe
+    stages = _convolutions(config, image, config.df_dim, recipe.d_batch_norm, dtype)
     flat = keras.layers.Flatten(dtype=dtype)(stages[-1])
     outputs = [keras.layers.Dense(1, dtype="float32")(flat), flat]
-    if not config.is_classic:
-        outputs.append(keras.layers.Activation("linear", dtype="float32")(_pixels(stages, dtype)))
+    if recipe.synthetic_anomalies:
+        pixels = _pixels(stages, recipe.slope, dtype)
+        outputs.append(keras.layers.Activation("linear", dtype="float32")(pixels))
     return keras.Model(image, outputs, name="discriminator")
 
 
-def _pixels(stages: list, dtype: Any) -> tf.Tensor:
+def _pixels(stages: list, slope: float, dtype: Any) -> tf.Tensor:
     """The U-Net's way back up: a logit for each place of the first stage's map.
 
     The coarser map by a 1x1 convolution to the finer one's channels, enlarged, and added to it.
@@ -170,7 +167,7 @@ def _pixels(stages: list, dtype: Any) -> tf.Tensor:
         x = keras.layers.Add(dtype=dtype)([x, skip])
         if skip is not stages[0]:  # there it would take as long as all the rest
             x = Refine(skip.shape[-1], 3, dtype=dtype)(x)
-        x = keras.layers.LeakyReLU(SLOPE, dtype=dtype)(x)
+        x = keras.layers.LeakyReLU(slope, dtype=dtype)(x)
     return Refine(1, 3, dtype=dtype)(x)
 
 
@@ -180,38 +177,10 @@ def encoder(config: Config, dtype: Any = None) -> keras.Model:
     features = _convolutions(config, image, config.df_dim, True, dtype)[-1]
     x = keras.layers.Flatten(dtype=dtype)(features)
     x = keras.layers.Dense(2 * config.z_dim, kernel_initializer="zeros", dtype="float32")(x)
-    linear = _linear_skip(2 * config.z_dim)(keras.layers.Flatten(dtype="float32")(image))
-    return keras.Model(image, keras.layers.Add(dtype="float32")([x, linear]), name="encoder")
-
-
-def set_linear_skips(images: np.ndarray, config: Config, *networks: Networks) -> None:
-    """Sets the skips of networks' G and E to a PCA of images (n, h, w, c).
-
-    images: float in [-1, 1]. E's skip becomes the whitened projection, with log variances of
-    START_LOG_VARIANCE; G's the least-squares way back, before the tanh. So training starts near
-    PCA's reconstructions instead of from noise. With fewer images than latent dimensions the
-    remaining dimensions are left to the convolutions.
-    """
-    from sklearn.decomposition import PCA
-
-    x = images.reshape(len(images), -1)
-    count = min(config.z_dim, len(x) - 1, x.shape[1])
-    pca = PCA(count, svd_solver="randomized", random_state=config.seed).fit(x)
-    spread = np.maximum(np.sqrt(pca.explained_variance_), 1e-6)
-    z = pca.transform(x) / spread
-    before_tanh = np.arctanh(TANH_REACH * x)
-    middle = before_tanh.mean(axis=0)
-    back = np.zeros((config.z_dim, x.shape[1]), np.float32)
-    back[:count] = z.T @ (before_tanh - middle) / len(x)
-    forth = np.zeros((x.shape[1], 2 * config.z_dim), np.float32)
-    forth[:, :count] = pca.components_.T / spread
-    shift = np.full(2 * config.z_dim, START_LOG_VARIANCE, np.float32)
-    shift[: config.z_dim] = 0.0
-    shift[:count] = -(pca.mean_ @ pca.components_.T) / spread
-    for nets in networks:
-        if nets.encoder:
-            nets.generator.get_layer(SKIP).set_weights([back, middle])
-            nets.encoder.get_layer(SKIP).set_weights([forth, shift])
+    if config.recipe.linear_skip:
+        linear = _linear_skip(2 * config.z_dim)(keras.layers.Flatten(dtype="float32")(image))
+        x = keras.layers.Add(dtype="float32")([x, linear])
+    return keras.Model(image, x, name="encoder")
 
 
 def frozen_generator(net: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -246,11 +215,12 @@ def frozen_features(net: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """D's features in inference mode, as frozen_generator: images -> (b, n) float32."""
     encoding = (Conv, keras.layers.BatchNormalization)
     stages = _folded([layer for layer in net.layers if isinstance(layer, encoding)])
+    slope = next(n.negative_slope for n in net.layers if isinstance(n, keras.layers.LeakyReLU))
 
     def features(images: tf.Tensor) -> tf.Tensor:
         x = tf.cast(images, stages[0][1].dtype)
         for _, kernel, bias in stages:
-            x = tf.nn.leaky_relu(convolution(x, kernel) + bias, SLOPE)
+            x = tf.nn.leaky_relu(convolution(x, kernel) + bias, slope)
         return tf.cast(tf.reshape(x, (tf.shape(x)[0], -1)), tf.float32)
 
     return features

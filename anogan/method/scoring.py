@@ -1,13 +1,13 @@
 """The anomaly score: its terms, its formula, and what held-out normal images say of them.
 
-Nothing here computes a term: that is detector.py.
+Nothing here measures a term: that is inference.py, and memory_bank.py.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,37 +15,28 @@ import numpy as np
 from anogan.config import Config
 from anogan.errors import UserError
 from anogan.method.threshold import NormalScores, Tail
+from anogan.recipe import Recipe, TermWeights
 
-# Of the score, as they are named in Detection, scores.csv and metrics.json
-TERMS = (
-    *("residual", "discrimination", "peak", "realism", "reconstruction_realism"),
-    *("pixels", "memory"),
-)
-MAPS = {  # of which the anomaly map is made, and the terms that say the same of the image
-    "residual_part": ("residual", "discrimination", "peak"),
-    "pixel_part": ("pixels",),
-    "memory_part": ("memory",),
+_MAP_OF = {term.name: term.metadata["map"] for term in fields(TermWeights)}
+# Of the score, as they are named in scores.csv and metrics.json
+TERMS = tuple(_MAP_OF)
+# {part of the anomaly map: the terms that say the same of the image}
+MAPS = {
+    part: tuple(name for name in TERMS if _MAP_OF[name] == part)
+    for part in dict.fromkeys(filter(None, _MAP_OF.values()))
 }
 SEARCHES = ("gradient", "encoder", "hybrid")
-STEPS = {"gradient": 50, "encoder": 0, "hybrid": 20}  # of the latent search, if none are given
-LEARNING_RATE = 0.1  # of the latent search
 
 
 class Detection(NamedTuple):
-    """What the anomaly detector finds, one row an image; the score's terms come first.
+    """What the anomaly detector finds, one row an image.
 
     Of an image that is seen through windows, terms, z and losses are those of the window with the
     highest score.
     """
 
     score: np.ndarray  # (n,) anomaly score, higher is more anomalous
-    residual: np.ndarray  # (n,) residual loss
-    discrimination: np.ndarray  # (n,) discrimination loss
-    peak: np.ndarray  # (n,) highest value of the networks' own anomaly map
-    realism: np.ndarray  # (n,) D's logit for the image itself, higher is more normal
-    reconstruction_realism: np.ndarray  # (n,) D's logit for G(z)
-    pixels: np.ndarray  # (n,) D's most abnormal pixel: its logit, negative; 0 in the classic preset
-    memory: np.ndarray  # (n,) how far the newest parts are from all seen in training, likewise
+    terms: dict[str, np.ndarray]  # {one of TERMS: (n,)}, see TermWeights; 0 where there is none
     contributions: np.ndarray  # (n, len(TERMS)) what each term adds to the score, in TERMS' order
     z: np.ndarray  # (n, z_dim) the best latent seen
     reconstruction: np.ndarray  # (n, h, w, c) G(z) in [-1, 1]
@@ -57,32 +48,37 @@ class Detection(NamedTuple):
     p_value: np.ndarray | None = None  # (n,)
 
 
-class Way(NamedTuple):
+class Search(NamedTuple):
     """How z is found: one of SEARCHES, and the gradient search's steps and learning rate."""
 
-    search: str
+    kind: str
     steps: int
     learning_rate: float
 
     @classmethod
-    def chosen(
-        cls, search: str | None, steps: int | None, learning_rate: float, has_encoder: bool
-    ) -> Way:
-        """What was asked for, with defaults; UserError where a model has none such."""
-        search = search or ("encoder" if has_encoder else "gradient")
-        if search not in SEARCHES:
-            raise UserError(f"search must be one of {', '.join(SEARCHES)}, not {search}")
-        if search != "gradient" and not has_encoder:
+    def resolve(
+        cls, recipe: Recipe, kind: str | None, steps: int | None, learning_rate: float | None
+    ) -> Search:
+        """What was asked for, with the recipe's defaults; UserError where it has none such."""
+        kind = kind or ("encoder" if recipe.encoder else "gradient")
+        if kind not in SEARCHES:
+            raise UserError(f"search must be one of {', '.join(SEARCHES)}, not {kind}")
+        if kind != "gradient" and not recipe.encoder:
             raise UserError(
-                f"search {search} needs an encoder, and this model has none: use gradient"
+                f"search {kind} needs an encoder, and this model has none: use gradient"
             )
-        none_given = steps is None or search == "encoder"
-        return cls(search, STEPS[search] if none_given else int(steps or 0), float(learning_rate))
+        usual = {"gradient": recipe.gradient_steps, "encoder": 0, "hybrid": recipe.hybrid_steps}
+        none_given = steps is None or kind == "encoder"
+        rate = recipe.search_rate if learning_rate is None else float(learning_rate)
+        return cls(kind, usual[kind] if none_given else int(steps or 0), rate)
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.steps} steps" if self.steps else self.kind
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What held-out normal images tell about one way to find z: all that a score needs besides.
+    """What held-out normal images show of one latent search: all that a score needs besides.
 
     The formula, for terms T of an image: the sum of weights[T] * (T - means[T]) / spreads[T].
     """
@@ -142,7 +138,7 @@ class Calibration:
         found: of held-out normal images.
         """
         shares = {
-            name: sum(abs(self.weights[t]) for t in terms) / sum(abs(base[t]) for t in terms)
+            name: sum(abs(self.weights[t]) for t in terms) / (sum(abs(base[t]) for t in terms) or 1)
             for name, terms in MAPS.items()
         }
         peaks = {name: float(found[name].max(axis=(1, 2)).mean()) for name in MAPS}
@@ -196,20 +192,11 @@ def _number(value: Any) -> float:
 
 
 def base_weights(config: Config) -> dict[str, float]:
-    """Of each term in the score, before they are fitted to the images.
-
-    Schlegl et al. 2017, equation 7, and what the default preset adds.
-    """
-    lambda_, extended = config.lambda_, 0.0 if config.is_classic else 1.0
-    return {
-        "residual": 1 - lambda_,
-        "discrimination": lambda_,
-        "peak": 0.5 * extended,
-        "realism": -0.5 * extended,
-        "reconstruction_realism": -0.25 * extended,
-        "pixels": 0.5 * extended,
-        "memory": 2.0 * extended,
-    }
+    """{term: its weight before it is fitted to the images}; 0 where the recipe has none."""
+    weights = asdict(config.recipe.weights)
+    weights["residual"] *= 1 - config.lambda_
+    weights["discrimination"] *= config.lambda_
+    return weights
 
 
 def fit_weights(
@@ -219,7 +206,7 @@ def fit_weights(
 
     normal, planted: standardised terms (n, terms), and (m, terms) of each sort. A term's weight in
     base is multiplied by its merit, the mean of 2 AUROC - 1 by the term alone, or 0 where that is
-    negative, over the mean of all merits: so a term that tells nothing of these images fades.
+    negative, over the mean of all merits: so a term that does not depend on what is planted fades.
     One number a term from some hundred images; a regression of the terms on the same images fitted
     their noise (benchmarks/README.md). Without planted anomalies base stays, and the AUROC is None.
     """

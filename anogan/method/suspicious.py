@@ -9,51 +9,54 @@ import numpy as np
 
 from anogan.data.drop_list import as_line
 from anogan.data.image_set import ImageSet, permutation, thin
+from anogan.method.scoring import TERMS, Calibration, Search
+from anogan.recipe import BankRecipe
 from anogan.runs.files import read_own, unused_path, write_atomic
 from utils import save_image, tile, to_float
 
-if TYPE_CHECKING:
-    from model import DCGAN
+if TYPE_CHECKING:  # it imports TensorFlow, which is slow
+    from anogan.method.detector import Detector
 
 LIST, SHEET = "suspicious.txt", "suspicious.png"
-RANKED = 1000  # training images, evenly spaced: the memory's part grows with their square
+RANKED = 1000  # training images, evenly spaced: the banks' part grows with their square
 SEARCHED = 200  # where z is searched for each
 FOLDS = 3
 SHARE, MOST_LISTED = 0.1, 100  # of the ranked images are listed, at most so many
 BATCH = 64
 
 
-def memory_alone(images: np.ndarray, seed: int = 0) -> np.ndarray:
-    """How far each image is from the others: (n, h, w, c) uint8 -> (n,), see Memory.
+def bank_alone(images: np.ndarray, recipe: BankRecipe, seed: int = 0) -> np.ndarray:
+    """How far each image is from the others: (n, h, w, c) uint8 -> (n,), see MemoryBank.
 
-    Each is measured by a memory of the other folds, which has not seen it.
+    Each is measured by a bank of the other folds, which has not seen it.
     """
-    from anogan.method.memory import Memory
+    from anogan.method.memory_bank import MemoryBank
 
     found = np.zeros(len(images))
     folds = np.array_split(permutation(len(images), seed), min(FOLDS, len(images) // 2))
     for fold in folds:
-        memory = Memory(images[np.setdiff1d(np.arange(len(images)), fold)])
+        bank = MemoryBank(images[np.setdiff1d(np.arange(len(images)), fold)], recipe)
         for i in range(0, len(fold), BATCH):
             part = fold[i : i + BATCH]
-            found[part] = memory.maps(to_float(images[part]))[0]
+            found[part] = bank.compare(to_float(images[part]))[0]
     return found
 
 
-def outlier_scores(model: DCGAN, images: np.ndarray) -> np.ndarray:
-    """Scores of training images (n, h, w, c), uint8: (n,), higher is odder.
+def outlier_scores(
+    detector: Detector, search: Search, calibration: Calibration, images: np.ndarray
+) -> np.ndarray:
+    """Outlier scores of training images (n, h, w, c), uint8: (n,).
 
-    How far they are from the others by memories that have not seen them, and how abnormal D's most
-    abnormal pixel is, both in spreads of these images. D's part is biased: it was trained on most
-    of them, so what is odd among them may look a little less so. The weights of the score are not
-    for this: they come from what is planted, which a memory finds far more easily than what
+    How far they are from the others by memory banks that have not seen them, and how abnormal D's
+    most abnormal pixel is, both in spreads of these images. D's part is biased: it was trained on
+    most of them, so outliers among them may score a little lower. The weights of the score are not
+    for this: they come from what is planted, which a memory bank finds far more easily than what
     lies among images as one of them.
     """
-    calibration = model.keep_calibration()
-    found = model.terms(images, calibration)
-    if model.config.is_classic or len(images) < 4:  # there is no memory
+    found = detector.terms(images, search, calibration.search_weights, only=TERMS)
+    if not detector.banks or len(images) < 4:
         return calibration.scores_of(found)
-    alone = memory_alone(images, model.config.seed)
+    alone = bank_alone(images, detector.config.recipe.bank, detector.config.seed)
     return _in_spreads(alone) + _in_spreads(found["pixels"].max(axis=1))
 
 
@@ -63,16 +66,18 @@ def _in_spreads(values: np.ndarray) -> np.ndarray:
     return 2.56 * (values - middle) / max(high - low, 1e-6)
 
 
-def most(model: DCGAN) -> int:
+def most(search: Search) -> int:
     """So many training images are ranked at most."""
-    return SEARCHED if model.way().steps else RANKED
+    return SEARCHED if search.steps else RANKED
 
 
-def rank(model: DCGAN, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """(indices of the training images, the oddest first; their scores); of many `most` alone."""
-    wanted = np.array(thin(list(range(len(images))), most(model)))
+def rank(
+    detector: Detector, search: Search, calibration: Calibration, images: ImageSet
+) -> tuple[np.ndarray, np.ndarray]:
+    """(indices of training images, the likeliest outlier first; their scores), of `most` alone."""
+    wanted = np.array(thin(list(range(len(images))), most(search)))
     pixels, indices = images.read(wanted)
-    scores = outlier_scores(model, pixels)
+    scores = outlier_scores(detector, search, calibration, pixels)
     order = np.argsort(-scores, kind="stable")
     return indices[order], scores[order]
 
@@ -80,10 +85,10 @@ def rank(model: DCGAN, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
 def write(
     folder: Path, images: ImageSet, indices: np.ndarray, scores: np.ndarray
 ) -> tuple[Path, Path, int]:
-    """The list and the sheet of the oddest of ranked images, and how many they are."""
+    """The list and the sheet of the highest of ranked images, and how many they are."""
     count = min(MOST_LISTED, max(1, round(SHARE * len(indices))))
-    told = zip(indices[:count], scores[:count], strict=True)
-    text = "".join(f"{as_line(images.names[i])}\t{score:.4f}\n" for i, score in told)
+    highest = zip(indices[:count], scores[:count], strict=True)
+    text = "".join(f"{as_line(images.names[i])}\t{score:.4f}\n" for i, score in highest)
     path, sheet = unused_path(folder, LIST, _is_as_written), unused_path(folder, SHEET)
     for place in (path, _as_written(path)):
         write_atomic(place, text)

@@ -5,44 +5,18 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 import ops
-from anogan.runs.distributed import graph_of
+from anogan.runs.distributed import WHOLE, ReplicaSlice, graph_of
 
 VISIBLE = 0.08  # of [-1, 1]: a smaller change is no anomaly
 CHUNKS = 4  # parts of a batch, each filled in one way: all ways for all would take longer
 SMALLEST = 0.75  # half the width of the thinnest anomaly, pixels
 Fill = Callable[[tf.Tensor, "_Random"], tf.Tensor]
-
-
-@dataclass(frozen=True)
-class ReplicaSlice:
-    """A replica's part of a global batch: images index, index + count, index + 2 count, …
-
-    So the first half of each lies in the global batch's first half.
-    """
-
-    index: int = 0
-    count: int = 1  # replicas
-
-    def draw(
-        self, kind: Callable[..., tf.Tensor], shape: list, seed: tf.Tensor, *limits: Any
-    ) -> tf.Tensor:
-        """The replica's part of random numbers that are drawn for the global batch.
-
-        kind: of tf.random's stateless ones; shape: of its part, (b, ...); what a replica draws
-        for an image does not depend on how many replicas there are.
-        """
-        drawn = kind([shape[0] * self.count, *shape[1:]], seed, *limits)
-        return drawn if self.count == 1 else drawn[self.index :: self.count]
-
-
-WHOLE = ReplicaSlice()
 
 
 class _Random:

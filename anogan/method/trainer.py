@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import keras
@@ -15,16 +15,9 @@ from anogan.config import Config
 from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 from anogan.method.networks import Networks
-from anogan.method.synthetic import ReplicaSlice, plant_anomalies, plant_defects
+from anogan.method.synthetic import plant_anomalies, plant_defects
 from anogan.method.windows import Windows
-from anogan.runs.distributed import Workers, graph_of
-
-BETA2 = {True: 0.999, False: 0.99}  # of Adam: of the classic preset, of the default
-EMA_DECAY = 0.995  # of all networks' weights, a step
-KL_WEIGHT = 8.0  # of the latent's prior in E's loss
-PIXEL_WEIGHT = 5.0  # of D's pixels in its loss
-R1_WEIGHT = 1.0  # of the gradient penalty
-R1_EVERY = 16  # steps (lazy regularisation, Karras et al. 2020, section 3.1)
+from anogan.runs.distributed import ReplicaSlice, Workers, graph_of
 
 
 class Averages:
@@ -34,7 +27,6 @@ class Averages:
         self.ema = ema
         once = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=once)
-        self.optimisers: dict[str, keras.optimizers.Optimizer] = {}
 
     @property
     def steps_done(self) -> int:
@@ -54,10 +46,10 @@ class Trainer(Averages):
         self.config, self.nets, self.workers = config, nets, workers
         self.ema, self.step = averages.ema, averages.step
         self.windows = Windows(config.height, config.width, config.window)
-        self.optimisers = {}
+        self.optimisers: dict[str, keras.optimizers.Optimizer] = {}
         for name, net in nets.trained().items():
             self.optimisers[name] = keras.optimizers.Adam(
-                config.learning_rate, config.beta1, BETA2[config.is_classic]
+                config.learning_rate, config.beta1, config.recipe.beta2
             )
             self.optimisers[name].build(net.trainable_variables)
         self._train_step = graph_of(self._step_everywhere)
@@ -67,12 +59,18 @@ class Trainer(Averages):
         optimisers = {f"{name}_optimiser": o for name, o in self.optimisers.items()}
         return {**super().parts(), **self.nets.trained(), **optimisers}
 
+    def set_learning_rate(self) -> None:
+        """Sets config's, after a checkpoint has brought the one of before."""
+        for optimiser in self.optimisers.values():
+            optimiser.learning_rate.assign(self.config.learning_rate)
+
     def update(self, x: Any) -> dict[str, tf.Tensor]:
         """One training step on a batch (b, h, w, c) in [-1, 1]; the losses, as tensors.
 
         With several devices the batch is a tf.distribute value, see `batches`.
         """
-        if not self.config.is_classic and self.steps_done % R1_EVERY == 0:
+        recipe = self.config.recipe
+        if recipe.r1_weight and self.steps_done % recipe.r1_every == 0:
             self._penalty_step(x)
         return self._train_step(x)
 
@@ -153,73 +151,99 @@ class Trainer(Averages):
     def one_step(self, x: tf.Tensor) -> tf.Tensor:
         """One update of G, D and E from the same forward pass; x (b, h, w, c) in [-1, 1].
 
-        E and G are trained together as in VAE/GAN (Larsen et al. 2016): half of the latents
-        are E's, whose images must come close to x in pixels and in D's features (the izi_f
-        loss of Schlegl et al. 2019, section 2.2); the pixel and feature weights follow the
-        errors themselves (the optimal-variance decoder of Rybkin et al. 2021). D also learns which
-        pixels of synthetic anomalies are abnormal; small ones are for its pixels alone. The classic
-        preset has neither E nor synthetic anomalies: that is Radford et al. 2016.
+        E and G are trained together as in VAE/GAN (Larsen et al. 2016): half of the latents are
+        E's, whose images must come close to x in pixels and in D's features (the izi_f loss of
+        Schlegl et al. 2019, section 2.2). With D's loss L_D (see `_discriminate`):
+
+            L_G = -E[log sigmoid(D(G(z)))] + L_rec                 adversarial + reconstruction
+            L_E = L_rec + 2 kl_weight E[KL(N(mean, variance) || N(0, 1))] / pixels
+
+        Without E there is L_D and the adversarial loss alone: that is Radford et al. 2016.
 
         x is this device's part of the global batch. Means and random numbers are the global
         batch's, so that the step does not depend on the number of devices.
         """
-        config, nets, classic = self.config, self.nets, self.config.is_classic
-        seeds = self.seeds(5)
-        context, replica = _this_replica()
+        config, nets = self.config, self.nets
+        seeds, replica = self.seeds(5), _replica()
         x = self.windows.random(x, seeds[4], replica)
         b = tf.shape(x)[0]
         half = b // 2
         z = replica.draw(tf.random.stateless_normal, [b, config.z_dim], seeds[0])
-        if not classic:
-            planted, large = plant_anomalies(x[:half], seeds[1], replica)
-            defective, small = plant_defects(x, seeds[3], replica)
-        pixels = float(np.prod(config.net_shape))
+        planted = _plant(x, seeds, replica) if config.recipe.synthetic_anomalies else None
         with tf.GradientTape(persistent=True) as tape:
             if nets.encoder:
-                # E learns to undo synthetic anomalies, so that an anomaly is not drawn again.
-                whole = replica.draw(tf.random.stateless_uniform, [half, 1, 1, 1], seeds[2]) < 0.5
-                seen = tf.where(whole, x[:half], planted)
-                mean, log_variance = tf.split(nets.encoder(seen, training=True), 2, axis=1)
-                log_variance = tf.clip_by_value(log_variance, -8.0, 4.0)
+                mean, log_variance = self._encode(x[:half], planted, seeds[2], replica)
                 z = tf.concat([mean + tf.exp(log_variance / 2) * z[:half], z[half:]], 0)
             g = nets.generator(z, training=True)
-            first, second = tf.split(g, [half, b - half])
-            seen_by_d = x if classic else tf.concat([x, planted, defective], 0)
-            logits, features, *pixel_logits = nets.discriminator(seen_by_d, training=True)
-            real, fx = logits[:b], features[:half]
-            # Passes as small as the gradients need: only the first half has a loss of features.
-            fakes = [g] if classic else [first, second]
-            fakes = [nets.discriminator(images, training=True) for images in fakes]
-            fake, fg = tf.concat([logits for logits, *_ in fakes], 0), fakes[0][1]
-            d_loss = ops.discriminator_loss(real, fake)
-            if pixel_logits:
-                d_loss += tf.reduce_mean(tf.nn.softplus(logits[b : b + half]))
-                none = tf.zeros((b, *large.shape[1:]))
-                where = tf.concat([none, large, small], 0)
-                where = tf.nn.max_pool2d(where, 2, 2, "SAME")
-                d_loss += PIXEL_WEIGHT * ops.pixel_loss(pixel_logits[0], where)
-            g_loss = ops.generator_loss(fake)
+            # Passes through D as small as the gradients need: only the first half's has features.
+            parts = tf.split(g, [half, b - half]) if nets.encoder else [g]
+            d_loss, fake, fx, fg = self._discriminate(x, parts, planted)
+            adversarial = ops.generator_loss(fake)
             if nets.encoder:
-                r = tf.reduce_mean(ops.distance(x[:half], first, True)) / pixels
-                f = tf.reduce_mean(ops.distance(tf.stop_gradient(fx), fg[:half], True))
+                residual, reconstruction = _reconstruction(x[:half], parts[0], fx, fg)
                 kl = tf.reduce_mean(ops.kl_divergence(mean, log_variance))
-                means = tf.stop_gradient(tf.stack([r, f]))
-                if replica.count > 1:
-                    means = context.all_reduce("MEAN", means)
-                likeness = 0.5 * (r / means[0] + f / means[1])
-                prior = 2.0 * KL_WEIGHT * kl / pixels
-        # Backward through D once for each loss, and from there on through G.
-        self.apply("discriminator", tape.gradient(d_loss, self.weights_of("discriminator")))
-        towards, losses = tape.gradient(g_loss, g), [d_loss, g_loss]
+                prior = 2.0 * config.recipe.kl_weight * kl / float(np.prod(config.net_shape))
+        # Backward through D once for each loss, and from g on through G and E.
+        d_gradients = tape.gradient(d_loss, self.weights_of("discriminator"))
+        self.apply("discriminator", d_gradients)
+        g_loss_by_g = tape.gradient(adversarial, g)
+        losses = [d_loss, adversarial]
         if nets.encoder:
-            from_e = tape.gradient(likeness, g)
-            towards += from_e
-            ends, starts = [g, prior], [from_e, tf.ones_like(prior)]
-            self.apply("encoder", tape.gradient(ends, self.weights_of("encoder"), starts))
-            losses = [d_loss, g_loss + likeness + prior, r, kl]
-        self.apply("generator", tape.gradient(g, self.weights_of("generator"), towards))
+            reconstruction_by_g = tape.gradient(reconstruction, g)
+            g_loss_by_g += reconstruction_by_g
+            e_gradients = tape.gradient(
+                [g, prior],
+                self.weights_of("encoder"),
+                output_gradients=[reconstruction_by_g, tf.ones_like(prior)],
+            )
+            self.apply("encoder", e_gradients)
+            losses = [d_loss, adversarial + reconstruction + prior, residual, kl]
+        g_gradients = tape.gradient(g, self.weights_of("generator"), output_gradients=g_loss_by_g)
+        self.apply("generator", g_gradients)
         self.step.assign_add(1)
         return tf.stack(losses)
+
+    def _encode(
+        self, x: tf.Tensor, planted: Planted | None, seed: tf.Tensor, replica: ReplicaSlice
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """E's means and log variances (b, z_dim) of x (b, h, w, c).
+
+        It learns to undo synthetic anomalies, which half of x have, so that none is drawn again.
+        """
+        assert self.nets.encoder
+        if planted:
+            whole = replica.draw(tf.random.stateless_uniform, [tf.shape(x)[0], 1, 1, 1], seed) < 0.5
+            x = tf.where(whole, x, planted.damaged)
+        mean, log_variance = tf.split(self.nets.encoder(x, training=True), 2, axis=1)
+        return mean, tf.clip_by_value(log_variance, *self.config.recipe.log_variance)
+
+    def _discriminate(
+        self, x: tf.Tensor, g: list[tf.Tensor], planted: Planted | None
+    ) -> tuple[tf.Tensor, ...]:
+        """D's loss, its logits (b, 1) of G(z), its features of x's first half and of g's first.
+
+            L_D = -E[log sigmoid(D(x))] - E[log(1 - sigmoid(D(G(z))))]
+                  - E[log(1 - sigmoid(D(damaged)))] + pixel_weight BCE(pixels, normal)
+
+        D also learns which pixels of synthetic anomalies are abnormal; small ones (defects) are
+        for its pixels alone.
+        """
+        recipe, discriminator = self.config.recipe, self.nets.discriminator
+        b = tf.shape(x)[0]
+        half = b // 2
+        seen = tf.concat([x, planted.damaged, planted.defective], 0) if planted else x
+        logits, features, *pixels = discriminator(seen, training=True)
+        fakes = [discriminator(part, training=True) for part in g]
+        fake, fg = tf.concat([logits for logits, *_ in fakes], 0), fakes[0][1]
+        d_loss = ops.discriminator_loss(logits[:b], fake)
+        if planted:
+            d_loss += ops.fake_loss(logits[b : b + half])
+            nowhere = tf.zeros((b, *planted.damage.shape[1:]))
+            where = tf.concat([nowhere, planted.damage, planted.defects], 0)
+            where = tf.nn.max_pool2d(where, 2, 2, "SAME")  # of the size of D's pixels
+            pixel_loss = ops.pixel_loss(pixels[0], where, recipe.anomalous_pixel_weight)
+            d_loss += recipe.pixel_weight * pixel_loss
+        return d_loss, fake, features[:half], fg
 
     def weights_of(self, name: str) -> list:
         """The variables of a network that its optimiser moves."""
@@ -239,7 +263,7 @@ class Trainer(Averages):
         """Moves the EMA towards the trained weights."""
         step = tf.cast(self.step, tf.float32)
         # at first faster: the weights of the start should be forgotten soon
-        rate = 1.0 - tf.minimum(EMA_DECAY, (1.0 + step) / (10.0 + step))
+        rate = 1.0 - tf.minimum(self.config.recipe.ema_decay, (1.0 + step) / (10.0 + step))
         ema = self.ema.trained()
         for name, net in self.nets.trained().items():
             for mine, theirs in zip(ema[name].weights, net.weights, strict=True):
@@ -251,16 +275,54 @@ class Trainer(Averages):
                 )
 
     def _one_penalty_step(self, x: tf.Tensor) -> tf.Tensor:
-        """The gradient penalty's own update of D, every R1_EVERY steps."""
-        x = self.windows.random(x, self.seeds(5)[4], _this_replica()[1])
+        """The gradient penalty's own update of D, every r1_every steps.
+
+        1/2 r1_weight E[||dD(x)/dx||^2], as many times as steps go without it (lazy regularisation,
+        Karras et al. 2020, section 3.1).
+        """
+        recipe = self.config.recipe
+        x = self.windows.random(x, self.seeds(5)[4], _replica())
         with tf.GradientTape() as tape:
             penalty = ops.gradient_penalty(self.nets.discriminator, x)
-            loss = 0.5 * R1_EVERY * R1_WEIGHT * penalty
+            loss = 0.5 * recipe.r1_every * recipe.r1_weight * penalty
         self.apply("discriminator", tape.gradient(loss, self.weights_of("discriminator")))
         return penalty
 
 
-def _this_replica() -> tuple[Any, ReplicaSlice]:
-    """The context of tf.distribute, and which images of the global batch are this replica's."""
+class Planted(NamedTuple):
+    """Synthetic anomalies in a batch x (b, h, w, c), and masks (…, h, w, 1) of where they are."""
+
+    damaged: tf.Tensor  # (b / 2, h, w, c), large ones in the first half of x
+    damage: tf.Tensor
+    defective: tf.Tensor  # (b, h, w, c), mostly small ones in x
+    defects: tf.Tensor
+
+
+def _plant(x: tf.Tensor, seeds: list, replica: ReplicaSlice) -> Planted:
+    large = plant_anomalies(x[: tf.shape(x)[0] // 2], seeds[1], replica)
+    return Planted(*large, *plant_defects(x, seeds[3], replica))
+
+
+def _reconstruction(
+    x: tf.Tensor, g: tf.Tensor, fx: tf.Tensor, fg: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """(R, L_rec) of images (b, h, w, c), their reconstructions, and D's features of both.
+
+        R = E[||x - g||^2] / pixels,  F = E[||f(x) - f(g)||^2],  L_rec = 1/2 (R / |R| + F / |F|)
+
+    |.| is a number, without a gradient: the weights follow the errors themselves, which is the
+    optimal-variance decoder of Rybkin et al. 2021.
+    """
+    residual = tf.reduce_mean(ops.distance(x, g, True)) / float(np.prod(x.shape[1:]))
+    features = tf.reduce_mean(ops.distance(tf.stop_gradient(fx), fg, True))
+    means = tf.stop_gradient(tf.stack([residual, features]))
     context = tf.distribute.get_replica_context()
-    return context, ReplicaSlice(context.replica_id_in_sync_group, context.num_replicas_in_sync)
+    if context.num_replicas_in_sync > 1:
+        means = context.all_reduce("MEAN", means)
+    return residual, 0.5 * (residual / means[0] + features / means[1])
+
+
+def _replica() -> ReplicaSlice:
+    """Which images of the global batch are this replica's."""
+    context = tf.distribute.get_replica_context()
+    return ReplicaSlice(context.replica_id_in_sync_group, context.num_replicas_in_sync)

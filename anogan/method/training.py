@@ -17,6 +17,7 @@ from tqdm import tqdm
 from anogan.config import Config
 from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
+from anogan.method.inference import ONE_LEVEL
 from anogan.method.trainer import Trainer
 from anogan.runs.distributed import handled, interrupts
 from anogan.runs.estimate import duration
@@ -30,7 +31,6 @@ SAVE_SECONDS = 30.0  # between checkpoints
 COLLAPSED = 0.05  # diversity of samples as a fraction of the training images'
 LOOKED_AT = 256  # training images whose diversity stands for that of all
 TIMED = 17  # the first steps, but for the very first: one of them has D's gradient penalty
-ONE_LEVEL = 1 / 127.5  # a grey level's width in [-1, 1]
 
 
 class TrainingFailed(UserError):
@@ -91,7 +91,7 @@ class TrainingRun:
             with self._optional("curves", self.log_dir):
                 self.writer = tf.summary.create_file_writer(os.fsencode(self.log_dir))
                 with self.writer.as_default(step=step):
-                    tf.summary.text("settings", told_settings(trainer.config))
+                    tf.summary.text("settings", settings_table(trainer.config))
             self.judged = self.judge()
         if step == 0:
             self._save()
@@ -111,7 +111,7 @@ class TrainingRun:
                     if step == first + 1:  # which has traced
                         traced = time.monotonic()
                     elif step == first + TIMED:
-                        self._tell_time(bar, step, total, time.monotonic() - traced)
+                        self._show_time_left(bar, step, total, time.monotonic() - traced)
                     if last or step % CHECK_EVERY == 0:
                         losses = {k: float(v) for k, v in losses.items()}
                         self._check_health(step, losses)
@@ -150,7 +150,7 @@ class TrainingRun:
         if self.save:
             self.save()
 
-    def _tell_time(self, bar: tqdm, step: int, total: int, seconds: float) -> None:
+    def _show_time_left(self, bar: tqdm, step: int, total: int, seconds: float) -> None:
         """What is left, by the steps after the first; a line of its own."""
         each, left = seconds / (TIMED - 1), total - step
         if self.progress and left:
@@ -200,10 +200,11 @@ class TrainingRun:
             )
 
 
-def told_settings(config: Config) -> str:
-    """A Markdown table."""
-    settings = asdict(config).items()
-    rows = [f"| {name.rstrip('_')} | {printable(value)} |" for name, value in settings]
+def settings_table(config: Config) -> str:
+    """A Markdown table of all settings, those of the recipe last."""
+    settings = asdict(config)
+    settings |= settings.pop("recipe")
+    rows = [f"| {name.rstrip('_')} | {printable(value)} |" for name, value in settings.items()]
     return "\n".join(["| setting | value |", "|-|-|", *rows])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from anogan.method.synthetic import WHOLE, ReplicaSlice
+from anogan.runs.distributed import WHOLE, ReplicaSlice
 from utils import to_float
 
 

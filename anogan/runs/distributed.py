@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,31 @@ def graph_of(function: Callable[..., Any], **options: Any) -> Any:
     import tensorflow as tf
 
     return tf.function(function, autograph=False, **options)
+
+
+@dataclass(frozen=True)
+class ReplicaSlice:
+    """A replica's part of a global batch: images index, index + count, index + 2 count, …
+
+    So the first half of each lies in the global batch's first half.
+    """
+
+    index: int = 0
+    count: int = 1  # replicas
+
+    def draw(
+        self, kind: Callable[..., tf.Tensor], shape: list, seed: tf.Tensor, *limits: Any
+    ) -> tf.Tensor:
+        """The replica's part of random numbers that are drawn for the global batch.
+
+        kind: of tf.random's stateless ones; shape: of its part, (b, ...); what a replica draws
+        for an image does not depend on how many replicas there are.
+        """
+        drawn = kind([shape[0] * self.count, *shape[1:]], seed, *limits)
+        return drawn if self.count == 1 else drawn[self.index :: self.count]
+
+
+WHOLE = ReplicaSlice()
 
 
 class Workers:

@@ -1,4 +1,4 @@
-"""A memory of normal images, place by place: how far is a part from all that was seen there?
+"""A memory bank of normal images: how far is each place from all that was seen there?
 
 PatchCore's nearest neighbours (Roth et al. 2022, section 3) with histograms of gradient
 orientations (Dalal and Triggs 2005) and the sharpness of the place, in place of a pretrained
@@ -8,25 +8,15 @@ network's features.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from anogan.recipe import BankRecipe
 from anogan.runs.distributed import graph_of
 from utils import to_float
 
-BINS = 8  # of orientations
-CELLS = 16, 8  # along the shorter side, of the fine and the coarse descriptors
-SMALLEST_CELL = 4, 6  # pixels
-OVERLAP = 1, 2  # so many cells cover each pixel along a side: the coarse ones lie half over another
-NO_GRADIENT = 0.05  # in [-1, 1] a pixel: of what is flatter the direction is noise
-SHARPNESS = 0.5  # of the length of its part in a descriptor, whose orientations have length 1
-BLURRED = 0.05  # what is less sharp than this, in [-1, 1], is all alike
-TWO_SHADES = 0.65  # spread of the sharpness from which on it only tells where edges are
-HIGHEST = 0.05  # fraction of the places whose mean makes an image's value
-USUAL = 0.5  # of a place's usual distance is taken off: some places are always new
 BATCH = 64  # images
 
 
@@ -57,19 +47,20 @@ class Grid(NamedTuple):
         )
 
 
-class Memory:
+class MemoryBank:
     """Descriptors of normal images at each place, and distances to the nearest."""
 
-    def __init__(self, images: np.ndarray):
+    def __init__(self, images: np.ndarray, recipe: BankRecipe):
         """images: normal ones, (n, h, w, c), uint8 or float in [-1, 1], n at least 2."""
-        side, self.size = min(images.shape[1:3]), images.shape[1:3]
-        cells = [
-            max(least, round(side / count))
-            for count, least in zip(CELLS, SMALLEST_CELL, strict=True)
+        self.recipe, self.size = recipe, images.shape[1:3]
+        self.grids = [
+            Grid(max(smallest, round(min(self.size) / count)), overlap)
+            for count, smallest, overlap in zip(
+                recipe.cells, recipe.smallest_cells, recipe.overlaps, strict=True
+            )
         ]
-        self.grids = [Grid(cell, n) for cell, n in zip(cells, OVERLAP, strict=True)]
         self.known, self.usual, self.spread, self.sharpness = [], [], [], []
-        for found, weight in _described(images, self.grids):
+        for found, weight in self._described(images):
             half = max(len(images) // 2, 1)
             first = _ready(found[:half])
             apart = [
@@ -78,23 +69,30 @@ class Memory:
             usual = tf.reduce_mean(tf.concat(apart, 0), axis=0)
             self.sharpness.append(weight)
             self.known.append(_ready(found))
-            self.usual.append(USUAL * usual)
+            self.usual.append(recipe.usual * usual)
             self.spread.append(tf.maximum(tf.reduce_mean(usual), 1e-3))
-        self.maps = graph_of(self.newness, reduce_retracing=True)
+        self.compare = graph_of(self.distances, reduce_retracing=True)
 
-    def newness(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(b, h, w, c) in [-1, 1] -> how new images are (b,), and their places (b, h, w), 0 and up.
+    def numbers(self) -> int:
+        """How many the bank holds."""
+        return sum(int(np.prod(placed.shape)) for placed, _ in self.known)
 
-        1 is about as far as normal images are from each other.
+    def distances(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(b, h, w, c) in [-1, 1] -> distances of the images (b,) and of their places (b, h, w).
+
+        1 is about as far as normal images are from each other; those of places are 0 and up.
+        `compare` is the same as a graph.
         """
-        value, whole, lines, fine = 0.0, 0.0, strokes(images), detail(images)
+        recipe = self.recipe
+        value, whole, lines, fine = 0.0, 0.0, strokes(images, recipe.bins), detail(images)
         for grid, weight, known, usual, spread in zip(
             self.grids, self.sharpness, self.known, self.usual, self.spread, strict=True
         ):
-            found = tf.concat([orientations(lines, grid), weight * sharpness(fine, grid)], -1)
+            shapes = orientations(lines, grid, recipe.no_gradient)
+            found = tf.concat([shapes, weight * sharpness(fine, grid, recipe.blurred)], -1)
             far = (_distances(found, *known) - usual) / spread
             flat = tf.reshape(far, (-1, far.shape[1] * far.shape[2]))
-            count = max(1, round(HIGHEST * flat.shape[1]))
+            count = max(1, round(recipe.highest * flat.shape[1]))
             value += tf.reduce_mean(tf.math.top_k(flat, count).values, axis=1)
             covered = [grid.step * n for n in far.shape[1:]]
             enlarged = tf.image.resize(tf.nn.relu(far)[..., None], covered)
@@ -104,29 +102,54 @@ class Memory:
             whole += tf.pad(enlarged, around, "SYMMETRIC")[..., 0]
         return value / len(self.grids), whole / len(self.grids)
 
-    def frozen(self) -> Memory:
+    def frozen(self) -> MemoryBank:
         """A copy whose numbers become part of the graphs in which it is used."""
         copied = copy.copy(self)
         for name in ("known", "usual", "spread", "sharpness"):
             setattr(copied, name, tf.nest.map_structure(np.asarray, getattr(self, name)))
         return copied
 
+    def _described(self, images: np.ndarray) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """For each grid (descriptors of normal images, the weight of the sharpness in them)."""
+        recipe = self.recipe
+        parts: list[list[tuple[tf.Tensor, tf.Tensor]]] = [[] for _ in self.grids]
+        for start in range(0, len(images), BATCH):
+            batch = to_float(images[start : start + BATCH])
+            lines, fine = strokes(batch, recipe.bins), detail(batch)
+            for grid, part in zip(self.grids, parts, strict=True):
+                shapes = orientations(lines, grid, recipe.no_gradient)
+                part.append((shapes, sharpness(fine, grid, recipe.blurred)))
+        return [
+            self._weighted(*(tf.concat(each, 0) for each in zip(*part, strict=True)))
+            for part in parts
+        ]
 
-def strokes(images: tf.Tensor) -> tf.Tensor:
-    """The gradient's strength by its orientation: (b, h, w, c) in [-1, 1] -> (b, h, w, BINS)."""
+    def _weighted(self, shapes: tf.Tensor, sharp: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(descriptors, the weight of the sharpness in them).
+
+        Where the sharpness of a place is by turns none and the utmost, as in images of two shades
+        (digits, circuit boards), it shows the shape, as orientations do better: weight 0.
+        """
+        spread = tf.reduce_mean(tf.math.reduce_std(sharp, axis=0))
+        weight = self.recipe.sharpness / (1.0 + (spread / self.recipe.two_shades) ** 8)
+        return tf.concat([shapes, weight * sharp], -1), weight
+
+
+def strokes(images: tf.Tensor, bins: int) -> tf.Tensor:
+    """The gradient's strength by its orientation: (b, h, w, c) in [-1, 1] -> (b, h, w, bins)."""
     grey = tf.pad(tf.reduce_mean(images, -1), [[0, 0], [1, 1], [1, 1]], "SYMMETRIC")
     down = (grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]) / 2.0
     across = (grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]) / 2.0
     strength = tf.sqrt(down**2 + across**2 + 1e-12)
-    angle = tf.math.floormod(tf.atan2(down, across), np.pi) * (BINS / np.pi)
-    off = tf.abs(angle[..., None] - tf.range(BINS, dtype=tf.float32))
-    return strength[..., None] * tf.maximum(1.0 - tf.minimum(off, BINS - off), 0.0)
+    angle = tf.math.floormod(tf.atan2(down, across), np.pi) * (bins / np.pi)
+    off = tf.abs(angle[..., None] - tf.range(bins, dtype=tf.float32))
+    return strength[..., None] * tf.maximum(1.0 - tf.minimum(off, bins - off), 0.0)
 
 
-def orientations(lines: tf.Tensor, grid: Grid) -> tf.Tensor:
-    """`strokes` of cells and their eight neighbours, of length 1: (b, y, x, 9 BINS)."""
+def orientations(lines: tf.Tensor, grid: Grid, no_gradient: float) -> tf.Tensor:
+    """`strokes` of cells and their eight neighbours, of length 1: (b, y, x, 9 bins)."""
     found = grid.with_neighbours(grid.mean(lines), "CONSTANT")
-    return found / tf.sqrt(tf.reduce_sum(found**2, -1, keepdims=True) + NO_GRADIENT**2)
+    return found / tf.sqrt(tf.reduce_sum(found**2, -1, keepdims=True) + no_gradient**2)
 
 
 def detail(images: tf.Tensor) -> tf.Tensor:
@@ -136,34 +159,13 @@ def detail(images: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(tf.abs(laplacian), axis=-1, keepdims=True)
 
 
-def sharpness(fine: tf.Tensor, grid: Grid) -> tf.Tensor:
+def sharpness(fine: tf.Tensor, grid: Grid, blurred: float) -> tf.Tensor:
     """Logarithm of the sharpest `detail` in cells and their eight neighbours: (b, y, x, 9).
 
     What is pasted, erased, scratched or noisy has an edge or a grain that its place never has, and
     what is blurred has too little.
     """
-    return grid.with_neighbours(tf.math.log(grid.highest(fine) + BLURRED), "SYMMETRIC")
-
-
-def _described(images: np.ndarray, grids: Sequence[Grid]) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """For each grid (descriptors of normal images, the weight of the sharpness in them).
-
-    Where the sharpness of a place is by turns none and the utmost, as in images of two shades
-    (digits, circuit boards), it tells the shape, which the orientations tell better: weight 0.
-    """
-    parts: list[list[tuple[tf.Tensor, tf.Tensor]]] = [[] for _ in grids]
-    for start in range(0, len(images), BATCH):
-        batch = to_float(images[start : start + BATCH])
-        lines, fine = strokes(batch), detail(batch)
-        for grid, part in zip(grids, parts, strict=True):
-            part.append((orientations(lines, grid), sharpness(fine, grid)))
-    return [_weighted(*(tf.concat(each, 0) for each in zip(*part, strict=True))) for part in parts]
-
-
-def _weighted(shapes: tf.Tensor, sharp: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    spread = tf.reduce_mean(tf.math.reduce_std(sharp, axis=0))
-    weight = SHARPNESS / (1.0 + (spread / TWO_SHADES) ** 8)
-    return tf.concat([shapes, weight * sharp], -1), weight
+    return grid.with_neighbours(tf.math.log(grid.highest(fine) + blurred), "SYMMETRIC")
 
 
 def _ready(known: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,13 +1,24 @@
-"""The memory of normal images, against scikit-learn's nearest neighbours place by place."""
+"""The memory bank of normal images, against scikit-learn's nearest neighbours place by place."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from anogan.method.memory import Grid, Memory, detail, orientations, sharpness, strokes
+from anogan.method.memory_bank import Grid, MemoryBank, detail, orientations, sharpness, strokes
+from anogan.recipe import BankRecipe
 
 pytestmark = pytest.mark.unit
+RECIPE = BankRecipe()
+
+
+def bank_of(images):
+    return MemoryBank(images, RECIPE)
+
+
+def described(x, grid, weight):
+    shapes = orientations(strokes(x, RECIPE.bins), grid, RECIPE.no_gradient)
+    return np.concatenate([shapes, weight * sharpness(detail(x), grid, RECIPE.blurred)], -1)
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +31,11 @@ def images(digits):
 
 def test_distances_are_those_to_the_nearest_at_the_same_place(images):
     zeros, others = images
-    memory = Memory(zeros[:60])
+    bank = bank_of(zeros[:60])
     for grid, weight, known, usual, spread in zip(
-        memory.grids, memory.sharpness, memory.known, memory.usual, memory.spread, strict=True
+        bank.grids, bank.sharpness, bank.known, bank.usual, bank.spread, strict=True
     ):
-        found, asked = (
-            np.concatenate(
-                [orientations(strokes(x), grid), weight * sharpness(detail(x), grid)], -1
-            )
-            for x in (zeros[:60], others[:5])
-        )
+        found, asked = (described(x, grid, weight) for x in (zeros[:60], others[:5]))
         for place in np.ndindex(found.shape[1:3]):
             here = (slice(None), *place)
             near = NearestNeighbors(n_neighbors=1).fit(found[here])
@@ -44,24 +50,24 @@ def squared_distances(asked, placed, lengths, place):
     return (lengths.numpy()[place][None] - 2 * asked @ known).min(1) + (asked**2).sum(1)
 
 
-def test_other_digits_are_newer_than_unseen_zeros(images):
+def test_other_digits_are_farther_than_unseen_zeros(images):
     zeros, others = images
-    memory = Memory(zeros[:100])
-    values = [memory.maps(x)[0].numpy() for x in (zeros[100:150], others[:50])]
+    bank = bank_of(zeros[:100])
+    values = [bank.compare(x)[0].numpy() for x in (zeros[100:150], others[:50])]
     assert roc_auc_score(np.repeat([0, 1], 50), np.concatenate(values)) > 0.95
 
 
-def test_the_map_is_high_where_the_image_is_new(images):
+def test_the_map_is_high_where_the_image_differs(images):
     zeros, _ = images
-    memory, x = Memory(zeros[:100]), zeros[100:120].copy()
-    before = memory.maps(x)[1].numpy()
+    bank, x = bank_of(zeros[:100]), zeros[100:120].copy()
+    before = bank.compare(x)[1].numpy()
     x[:, 10:18, 10:18] = np.tile([[1.0], [-1.0]], (4, 8))[None, ..., None]  # stripes
-    value, after = memory.maps(x)
+    value, after = bank.compare(x)
     after = after.numpy()
     assert after.shape == x.shape[:3] and (after >= 0).all()
     change = after - before
     assert change[:, 8:20, 8:20].mean() > 5 * np.abs(change[:, 24:, 24:]).mean() + 0.1
-    np.testing.assert_allclose(memory.maps(x[:3])[0], value[:3], rtol=1e-5)
+    np.testing.assert_allclose(bank.compare(x[:3])[0], value[:3], rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -77,30 +83,30 @@ def photographs():
     return (parts * light + rng.normal(0, 0.02, parts.shape)).astype(np.float32)
 
 
-def test_what_is_blurred_or_has_an_edge_too_many_is_new_in_photographs(photographs):
+def test_what_is_blurred_or_has_an_edge_too_many_is_far_in_photographs(photographs):
     from scipy.ndimage import gaussian_filter
 
-    memory, sharp = Memory(photographs[:150]), photographs[150:]
+    bank, sharp = bank_of(photographs[:150]), photographs[150:]
     blurred, patched = sharp.copy(), sharp.copy()
     blurred[:, 8:24, 8:24] = gaussian_filter(sharp, (0, 3, 3, 0))[:, 8:24, 8:24]
     patched[:, 12:20, 12:20] = np.clip(sharp.mean(axis=(1, 2), keepdims=True) + 0.8, -1, 1)
-    value, *of_damaged = (memory.maps(x)[0].numpy() for x in (sharp, blurred, patched))
+    value, *of_damaged = (bank.compare(x)[0].numpy() for x in (sharp, blurred, patched))
     for damaged in of_damaged:
         assert (damaged > value).mean() > 0.95
 
 
 def test_sharpness_counts_in_photographs_and_hardly_in_drawings_of_two_shades(photographs, images):
-    assert min(Memory(photographs[:100]).sharpness) > 0.2
-    assert max(Memory(np.sign(images[1][:100])).sharpness) < 0.1
+    assert min(bank_of(photographs[:100]).sharpness) > 0.2
+    assert max(bank_of(np.sign(images[1][:100])).sharpness) < 0.1
 
 
 def test_a_map_of_overlapping_cells_is_not_shifted():
     x = np.random.default_rng(0).uniform(-0.1, 0.1, (40, 64, 64, 1)).astype(np.float32)
-    memory, middles = Memory(x), []
+    bank, middles = bank_of(x), []
     for place in (16, 32, 48):
         spot = x[:1].copy()
         spot[:, place - 2 : place + 2, place - 2 : place + 2] = 1.0
-        found = memory.maps(spot)[1].numpy()[0]
+        found = bank.compare(spot)[1].numpy()[0]
         above = found * (found > 0.5 * found.max())
         middles.append((above * np.arange(64)).sum() / above.sum() + 0.5)
     np.testing.assert_allclose(middles, [16, 32, 48], atol=0.5)
@@ -116,17 +122,17 @@ def test_neighbours_of_overlapping_cells_are_a_cell_away():
     assert around[3, 5, 3] == 1.0  # the left neighbour of two steps to the right
 
 
-def test_seen_images_are_not_new(images):
+def test_seen_images_are_near(images):
     zeros, _ = images
-    memory = Memory(zeros[:50])
-    seen, unseen = (memory.maps(x)[0].numpy() for x in (zeros[:50], zeros[50:100]))
+    bank = bank_of(zeros[:50])
+    seen, unseen = (bank.compare(x)[0].numpy() for x in (zeros[:50], zeros[50:100]))
     assert seen.max() < unseen.min() + 0.3 and seen.mean() < unseen.mean()
 
 
 @pytest.mark.parametrize("size", [(16, 16, 1), (17, 60, 3), (50, 33, 1)])
-def test_any_size_has_a_memory(size):
+def test_any_size_has_a_memory_bank(size):
     x = np.random.default_rng(0).uniform(-1, 1, (6, *size)).astype(np.float32)
-    value, places = Memory(x).maps(x[:2])
+    value, places = bank_of(x).compare(x[:2])
     assert value.shape == (2,) and places.shape == (2, *size[:2])
     flat = np.zeros_like(x)
-    assert np.isfinite(Memory(flat).maps(x)[0]).all()
+    assert np.isfinite(bank_of(flat).compare(x)[0]).all()

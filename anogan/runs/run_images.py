@@ -1,0 +1,110 @@
+"""What a run keeps of its training images, and how it is written and read.
+
+images.npz   uint8: held_out and seen, some images (n, h, w, c) that were and were not kept
+             from training; first, G's samples before it
+images.json  held_out: names of all images kept from training; images: {name: [size, time]} of
+             all training images
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+
+from anogan.config import Config
+from anogan.errors import UserError, first_line
+from anogan.runs.files import read_own, write_atomic
+
+ARRAYS, IMAGES = "images.npz", "images.json"
+MOST_IMAGES = 4096  # in each of the arrays, far more than are ever kept
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """What a run keeps of its training images."""
+
+    held_out: np.ndarray  # (n, h, w, c) uint8, some of those kept from training
+    seen: np.ndarray  # some of those trained on
+    first: np.ndarray | None = None  # what G drew for the fixed latents before training
+    states: dict[str, list[int]] = field(default_factory=dict)  # see ImageSet.dated
+    held_out_names: tuple[str, ...] = ()
+
+    def decided(self) -> dict[str, bool]:
+        """{name: is held out} of all images that the run knows."""
+        held_out = set(self.held_out_names)
+        return {name: name in held_out for name in self.states}
+
+    def changes(self, states: dict[str, list[int]]) -> list[str]:
+        """What is other in these states than when the run saw the images, for the user."""
+        if not self.states:
+            return []
+        both = states.keys() & self.states.keys()
+        counts = {
+            "new": len(states) - len(both),
+            "missing": len(self.states) - len(both),
+            "changed (size or date)": sum(states[name] != self.states[name] for name in both),
+        }
+        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        line = f"images since the run last saw them: {told}; a larger --epoch goes on with them"
+        return [line] if told else []
+
+    def save(self, folder: Path) -> None:
+        packed = io.BytesIO()
+        arrays = {"held_out": self.held_out, "seen": self.seen}
+        arrays |= {} if self.first is None else {"first": self.first}
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+        write_atomic(folder / ARRAYS, packed.getvalue())
+        listed = {"held_out": list(self.held_out_names), "images": self.states}
+        write_atomic(folder / IMAGES, json.dumps(listed) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, config: Config) -> RunImages:
+        """UserError where a file is damaged or not of a run of this configuration."""
+        path = folder / ARRAYS
+        try:
+            # what G draws are windows, where the images are seen through them
+            shapes = {"held_out": config.shape, "seen": config.shape, "first": config.net_shape}
+            found = _arrays(read_own(path), shapes)
+            path = folder / IMAGES
+            listed = json.loads(read_own(path))
+            names, states = listed["held_out"], listed["images"]
+            numbers = [number for state in states.values() for number in state]
+            if not all(type(n) is int for n in numbers) or type(names) is not list:
+                raise ValueError("no list of images")
+            if not all(type(name) is str for name in names):
+                raise ValueError("no list of names")
+            return cls(**found, states=states, held_out_names=tuple(names))
+        except Exception as error:
+            raise UserError(
+                f"{path} cannot be restored ({first_line(error)}): put it back from a copy, or "
+                "train again under another --checkpoint_dir"
+            ) from None
+
+
+def _arrays(packed: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The arrays of images in an archive, {name: (n, *shape) uint8}; in no more memory than that.
+
+    shapes: {name: of one image}.
+    """
+    found = {}
+    with ZipFile(io.BytesIO(packed)) as archive:
+        for name, shape in shapes.items():
+            if f"{name}.npy" not in archive.namelist() and name == "first":
+                continue
+            with archive.open(f"{name}.npy") as file:
+                if np.lib.format.read_magic(file) != (1, 0):
+                    raise ValueError(f"{name} is of another format")
+                held, _, kind = np.lib.format.read_array_header_1_0(file)
+                if kind != np.uint8 or held[1:] != shape or not 0 <= held[0] <= MOST_IMAGES:
+                    raise ValueError(f"{name} is {held} of {kind}, not images of {shape}")
+            with archive.open(f"{name}.npy") as file:
+                found[name] = np.lib.format.read_array(file, allow_pickle=False)
+                if file.read(1):  # the end, where the checksum is looked at
+                    raise ValueError(f"{name} is too long")
+    return found
