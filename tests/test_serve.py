@@ -22,7 +22,9 @@ import pytest
 import requests
 from PIL import Image
 
+import anogan
 import main
+from anogan.config import Config
 from anogan.errors import UserError
 from anogan.method.threshold import Threshold
 
@@ -62,6 +64,23 @@ def served(service, host, ends_within=10):
 @pytest.fixture(scope="module")
 def address(service):
     with served(service, "127.0.0.1") as (address, _):
+        yield address
+
+
+class Stub:
+    """In the place of a Service: it reads what is sent, and finds nothing in it."""
+
+    config = Config(dataset="parts")
+    threshold, threshold_is = 1.0, "as it was given"
+
+    def score(self, content):
+        serve.require_image(content)
+        return {"score": 0.5, "bytes": len(content)}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    with served(Stub(), "127.0.0.1") as (address, _):
         yield address
 
 
@@ -198,6 +217,37 @@ def test_pages_from_elsewhere_have_no_way_in(service, queries, host):
             assert status in (400, 403) and "score" not in found, origin
         assert ask(address, content, Origin=address)[0] == 200
         assert ask(address, content, Host=f"localhost:{port}")[0] == 200
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_head_answers_as_get_does_without_a_body(plain, path):
+    got, asked = requests.get(plain + path, timeout=9), requests.head(plain + path, timeout=9)
+    assert got.status_code == asked.status_code == 200
+    assert got.content and not asked.content
+    for name in ("Content-Length", "Content-Type", "Content-Security-Policy", "Cache-Control"):
+        assert asked.headers.get(name) == got.headers.get(name), name
+
+
+@pytest.mark.unit
+def test_health_answers_while_an_image_is_scored(plain, monkeypatch):
+    begun, over = threading.Event(), threading.Event()
+
+    def score(*_):
+        begun.set()
+        over.wait(30)
+        return {}
+
+    monkeypatch.setattr(Stub, "score", score)
+    client = threading.Thread(target=ask, args=(plain, b"x"))
+    client.start()
+    assert begun.wait(10)
+    answer = requests.get(f"{plain}/health", timeout=9)
+    over.set()
+    client.join(10)
+    assert answer.json() == {"status": "ok", "version": anogan.__version__}
+    evil = requests.get(f"{plain}/health", headers={"Host": "evil.example"}, timeout=9)
+    assert evil.status_code == 400
 
 
 @pytest.mark.unit

@@ -1,6 +1,7 @@
 """A page and an HTTP endpoint that score one image at a time; nothing that is sent is kept.
 
 GET /           the page, on which images are dropped
+GET /health     {"status": "ok", "version": that of this tool}, for probes
 POST /score     an image file as the body -> JSON, see Service.score; {"error": text} with a status
                 of 4xx where it cannot be scored
 """
@@ -22,6 +23,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
+from anogan import __version__
 from anogan.config import Config
 from anogan.errors import UserError
 from anogan.method.scoring import Calibration, Detection
@@ -216,9 +218,13 @@ def application(service: Service, host: str) -> FastAPI:
     async def refuse(_: Request, refused: Refused) -> JSONResponse:
         return JSONResponse({"error": refused.text}, refused.status)
 
-    @app.get("/")
+    @app.api_route("/", methods=["GET", "HEAD"])
     async def show() -> HTMLResponse:
         return HTMLResponse(page, headers=WITHOUT)
+
+    @app.api_route("/health", methods=["GET", "HEAD"])
+    async def health() -> JSONResponse:
+        return JSONResponse({"status": "ok", "version": __version__}, headers=WITHOUT)
 
     @app.post("/score")
     async def score(request: Request) -> Response:
