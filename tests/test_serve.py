@@ -24,6 +24,7 @@ from PIL import Image
 
 import anogan
 import main
+from anogan.cli.parser import parse
 from anogan.config import Config
 from anogan.errors import UserError
 from anogan.method.threshold import Threshold
@@ -47,10 +48,10 @@ def service(trained):
 
 
 @contextlib.contextmanager
-def served(service, host, ends_within=10):
+def served(service, host, ends_within=10, allowed=()):
     """(address of a real server at a host, that server)."""
     listener = serve.listen(host, 0)
-    server = uvicorn.Server(serve.settings(service, host))
+    server = uvicorn.Server(serve.settings(service, host, allowed))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     named = f"[{host}]" if ":" in host else host
@@ -251,6 +252,48 @@ def test_health_answers_while_an_image_is_scored(plain, monkeypatch):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("query", ["host=0.0.0.0", "host=", "allowed=evil.example"])
+def test_a_query_does_not_change_who_is_answered(plain, query):
+    answer = requests.get(f"{plain}/?{query}", headers={"Host": "evil.example"}, timeout=9)
+    assert answer.status_code == 400
+
+
+@pytest.mark.unit
+def test_hosts_that_are_allowed_are_answered_and_no_others(queries):
+    content = packed(queries[0][0])
+    with served(Stub(), "127.0.0.1", allowed=("Parts.example", "fd00::7")) as (address, _):
+        own = address.removeprefix("http://")
+        for host, origin, status in (
+            ("parts.example", "https://parts.example", 200),
+            ("PARTS.example:8443", "https://parts.EXAMPLE:8443", 200),
+            ("parts.example", "https://parts.example:8443", 200),  # as nginx's $host has it
+            ("[fd00::7]:80", "http://[fd00::7]:80", 200),
+            (own, "https://parts.example", 200),  # through a forwarded port
+            (own, None, 200),
+            ("parts.example", None, 200),
+            ("evil.example", None, 400),
+            ("evil.example", "https://parts.example", 400),
+            ("parts.example.evil.example", None, 400),
+            ("evil.parts.example", None, 400),
+            ("evil.example:parts.example", None, 400),
+            ("", None, 400),
+            (own, "https://evil.example", 403),
+            ("parts.example", "https://evil.example", 403),
+            ("parts.example", "https://parts.example.evil.example", 403),
+            ("parts.example", "null", 403),
+            ("parts.example", "", 403),
+            ("parts.example", "http://[", 400),
+        ):
+            headers = {"Host": host} | ({"Origin": origin} if origin is not None else {})
+            found = ask(address, content, **headers)
+            assert found[0] == status, (host, origin, found)
+            assert status == 200 or "[" in str(origin) or "--serve_allow" in found[1]["error"]
+            # what a proxy adds changes nothing
+            forwarded = {"X-Forwarded-Host": "parts.example", "X-Forwarded-Proto": "https"}
+            assert ask(address, content, **headers, **forwarded)[0] == status
+
+
+@pytest.mark.unit
 def test_which_addresses_are_this_machines_alone():
     own = ("127.0.0.1", "127.8.0.2", "::1", "::ffff:127.0.0.1", "localhost")
     assert all(map(serve.is_loopback, own))
@@ -370,11 +413,24 @@ def test_flags_of_serving_are_checked(capsys):
     for flags, told in (
         (["--serve_host=0.0.0.0"], "leave it out, or add --serve"),
         (["--serve=70000"], "at most 65535"),
+        (["--serve_allow=parts.example"], "leave it out, or add --serve"),
+        (["--serve", "--serve_allow=https://parts.example"], "name or address alone"),
+        (["--serve", "--serve_allow=parts.example:8000"], "name or address alone"),
+        (["--serve", "--serve_allow=a", "--serve_allow=*"], "name or address alone"),
+        (["--serve", "--serve_allow="], "name or address alone"),
         (["--serve", "--strategy=mirrored"], "leave --strategy out"),
     ):
         with pytest.raises(SystemExit):
             main.main(flags)
         assert told in capsys.readouterr().err
+
+
+@pytest.mark.cli
+def test_several_hosts_may_be_allowed():
+    words = ["--serve", "--serve_allow=parts.example", "--serve_allow", "10.0.0.7"]
+    assert list(parse([*words, "--serve_allow=[::1]"]).serve_allow) == [
+        *("parts.example", "10.0.0.7", "[::1]")
+    ]
 
 
 def wait_for(browser, name, text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ class ServePlan:
 
     listener: socket.socket
     host: str
+    allowed: Sequence[str]  # other hosts by which it may be asked for
     threshold: Threshold
     search: tuple[str | None, int | None, float]
 
@@ -70,7 +72,7 @@ class ServePlan:
             lambda images: model.anomaly_detector(images, search, 1, calibration),
             self.threshold,
         )
-        serve.serve(service, self.listener, self.host)
+        serve.serve(service, self.listener, self.host, self.allowed)
         return 0
 
 
@@ -81,4 +83,5 @@ def prepare_serving(options: Options) -> ServePlan | None:
     from anogan.deploy import serve  # its library may be missing
 
     listener = serve.listen(options.serve_host, options.serve)
-    return ServePlan(listener, options.serve_host, threshold_of(options), search_of(options))
+    hosts = options.serve_host, options.serve_allow or ()
+    return ServePlan(listener, *hosts, threshold_of(options), search_of(options))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ipaddress
 import os
+import re
 
 from anogan.cli.options import spelt
 from anogan.config import LARGEST_WINDOW
@@ -26,7 +29,7 @@ USED_BY = (
     (("search", "target_fpr", "threshold"), ("anomaly_test", "export", "serve")),
     (("test_epoch", "test_learning_rate"), ("anomaly_test", "serve")),
     (("export_dir",), ("export",)),
-    (("serve_host",), ("serve",)),
+    (("serve_host", "serve_allow"), ("serve",)),
     (("generate_test_images",), ("draw", "visualize")),
     (("sample_dir", "seed"), ("draw", "train", "visualize")),
 )
@@ -83,6 +86,12 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         )
     if args.serve is not None and args.strategy != "none":
         p.error("--serve scores one image at a time: leave --strategy out")
+    for name in args.serve_allow or ():
+        if not is_host(name):
+            p.error(
+                f"--serve_allow {printable(name)}: give a host's name or address alone, such as "
+                "parts.example, without http://, port and path"
+            )
     for flag in ("test_epoch", "test_learning_rate"):
         if args.search == "encoder" and given(p, args, flag):
             p.error(f"--search encoder takes no steps: leave --{flag} out, or use --search hybrid")
@@ -106,6 +115,14 @@ def given(p: argparse.ArgumentParser, args: argparse.Namespace, name: str) -> bo
     """Return whether a flag says other than its default; a port or a number of 0 may."""
     value = getattr(args, name)
     return value is not None and value != p.get_default(name)
+
+
+def is_host(text: str) -> bool:
+    """Return whether a text is a host's address, IPv6 in brackets or not, or may be its name."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+        return True
+    return re.fullmatch(r"[\w-]+(\.[\w-]+)*", text, re.ASCII) is not None
 
 
 def is_utf8(text: str) -> bool:

@@ -212,6 +212,13 @@ class Options:
         "can send images (default {default}: only programs on this machine).",
         metavar="ADDRESS",
     )
+    serve_allow: Sequence[str] | None = setting(
+        None,
+        "Answer under this host's name or address, too, and let its pages send images: for a "
+        "proxy or a forwarded port. May be given more than once.",
+        metavar="HOST",
+        action="append",
+    )
 
 
 def spelt(name: str) -> str:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import io
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -182,27 +181,44 @@ def is_loopback(address: str) -> bool:
     return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
-async def _require_own(request: Request, host: str) -> None:
+def _require_own(request: Request, host: str, allowed: frozenset[str]) -> None:
     """Refused for what a page from elsewhere, open in the user's browser, may have asked.
 
     One that got itself this machine's address gives its own name as the host; any other gives
-    itself as the origin.
+    itself as the origin. What a proxy says in X-Forwarded-Host, as anybody can, is not believed.
     """
     named, origin = request.headers.get("host", ""), request.headers.get("origin")
     try:
-        is_own = not is_loopback(host) or is_loopback(urlsplit(f"//{named}").hostname or "")
-        is_foreign = origin is not None and urlsplit(origin).netloc.lower() != named.lower()
+        name, source = urlsplit(f"//{named}").hostname or "", urlsplit(origin or "")
+        is_own = not is_loopback(host) or is_loopback(name) or name in allowed
+        is_foreign = source.netloc.lower() != named.lower() and source.hostname not in allowed
     except ValueError:  # nonsense
         raise Refused(400, "no host is named so") from None
     if not is_own:
-        raise Refused(400, "this server has another name: ask for it by its address")
-    if request.method == "POST" and is_foreign:
-        raise Refused(403, "only this server's own page may send images from a browser")
+        raise Refused(
+            400,
+            "this server has another name: ask for it by its address, or start it with "
+            "--serve_allow and the name that it has here",
+        )
+    if request.method == "POST" and origin is not None and is_foreign:
+        raise Refused(
+            403,
+            "only this server's own page may send images from a browser: where its address is "
+            "another there, as behind a proxy, start it with --serve_allow and the host's name",
+        )
 
 
-def application(service: Service, host: str) -> FastAPI:
-    """The page and the endpoint; host: the address at which it listens."""
-    checks = [Depends(functools.partial(_require_own, host=host))]
+def application(service: Service, host: str, allowed: Sequence[str] = ()) -> FastAPI:
+    """The page and the endpoint; host: the address at which it listens.
+
+    allowed: names and addresses of other hosts by which it may be asked for.
+    """
+    names = frozenset(name.strip("[]").lower() for name in allowed)
+
+    async def check(request: Request) -> None:  # of more parameters a query could set the values
+        _require_own(request, host, names)
+
+    checks = [Depends(check)]
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, dependencies=checks)
     one_at_a_time = asyncio.Lock()
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
@@ -279,9 +295,9 @@ class Connection(H11Protocol):
             self.transport.abort()
 
 
-def settings(service: Service, host: str) -> uvicorn.Config:
+def settings(service: Service, host: str, allowed: Sequence[str] = ()) -> uvicorn.Config:
     return uvicorn.Config(
-        application(service, host),
+        application(service, host, allowed),
         http=Connection,
         ws="none",
         log_level="warning",
@@ -302,7 +318,9 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def serve(service: Service, listener: socket.socket, host: str) -> None:
+def serve(
+    service: Service, listener: socket.socket, host: str, allowed: Sequence[str] = ()
+) -> None:
     """Answers until Ctrl-C."""
     address, port = listener.getsockname()[:2]
     if not is_loopback(address):
@@ -312,5 +330,5 @@ def serve(service: Service, listener: socket.socket, host: str) -> None:
     named = f"[{host}]" if ":" in host else host
     print(f"serving at http://{named}:{port} (Ctrl-C ends it)", flush=True)
     with contextlib.suppress(KeyboardInterrupt), listener:
-        uvicorn.Server(settings(service, address)).run(sockets=[listener])
+        uvicorn.Server(settings(service, address, allowed)).run(sockets=[listener])
     print("serving ended", flush=True)
