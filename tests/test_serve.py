@@ -151,6 +151,66 @@ def test_what_cannot_be_scored_is_told_why(address, monkeypatch, queries):
     assert ask(address, good)[0] == 200
 
 
+HOW = 'curl --data-binary @photo.jpg -H "Content-Type: image/jpeg"'
+
+
+@pytest.mark.unit
+def test_forms_of_one_file_are_understood(plain, queries):
+    content = packed(queries[0][0]) + b"\r\n--\r\n\n"  # what a PNG may end with
+    for files, fields in (
+        ({"file": ("part.png", content)}, {}),
+        ({"anything": ("tëil.png", content, "image/png")}, {"note": "a", "other": "b"}),
+    ):
+        answer = requests.post(f"{plain}/score", files=files, data=fields, timeout=9)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["bytes"] == len(content)
+    quoted = b'--a b\r\ncontent-disposition: form-data; name=f; filename="x"\r\n\r\n%s\r\n--a b--'
+    kind = {"Content-Type": 'Multipart/Form-Data; charset=x; boundary="a b"'}
+    assert ask(plain, quoted % content, **kind) == (200, {"score": 0.5, "bytes": len(content)})
+
+
+@pytest.mark.unit
+def test_forms_that_cannot_be_understood_are_told_how(plain, queries, monkeypatch):
+    content = packed(queries[0][0])
+    file = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n%s\r\n' % content
+    text = b'--x\r\nContent-Disposition: form-data; name="t"\r\n\r\nt\r\n'
+    kind = "multipart/form-data; boundary=x"
+    for body, named, told in (
+        (file + b"--x--", "multipart/form-data", "no boundary"),
+        (file + b"--x--", "multipart/form-data; boundary=" + "x" * 71, "no boundary"),
+        (file + b"--x--", "multipart/mixed; boundary=x", HOW),
+        (file, kind, "ends before"),
+        (file[:-20], kind, "ends before"),
+        (b"", kind, "ends before"),
+        (file * 2 + b"--x--", kind, "2 files"),
+        (text + b"--x--", kind, "0 files"),
+        (b"--x--", kind, "0 files"),
+        (b"--x\r\n\r\n" + content + b"\r\n--x--", kind, "0 files"),
+        (b"--x\r\n" + b"a" * 99_999 + b"\r\n\r\n\r\n--x--", kind, "0 files"),
+        (text * 5000 + b"--x--", kind, "more than"),
+        (file.replace(content, b"text") + b"--x--", kind, "no image that can be read"),
+        (b"a=1&b=2", "application/x-www-form-urlencoded", HOW),
+        (content.translate(None, b"\r\n\0"), "application/x-www-form-urlencoded", HOW),
+        (b'{"image": "iVBORw0KGgo"}', "application/json", HOW),
+        (b"iVBORw0KGgo", "text/plain", HOW),
+    ):
+        status, found = ask(plain, body, **{"Content-Type": named})
+        assert status == 415 and told in found["error"], (named, found)
+        assert HOW in found["error"] and "\n" not in found["error"]
+    monkeypatch.setattr(serve, "MOST_BYTES", 2000)
+    assert ask(plain, file * 20 + b"--x--", **{"Content-Type": kind})[0] == 413
+
+
+@pytest.mark.unit
+def test_a_form_of_lines_takes_no_more_memory_than_its_size():
+    body = b"--x" + b"\r\n" * 2**20 + b"\r\n--x" * 2**18
+    tracemalloc.start()
+    with pytest.raises(serve.Refused, match="more than"):
+        serve.image_in(body, "multipart/form-data; boundary=x")
+    assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
+    tracemalloc.stop()
+
+
 @pytest.mark.unit
 def test_what_is_too_large_does_not_stay_in_memory():
     class Endless:

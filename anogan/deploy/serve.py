@@ -2,8 +2,8 @@
 
 GET /           the page, on which images are dropped
 GET /health     {"status": "ok", "version": that of this tool}, for probes
-POST /score     an image file as the body -> JSON, see Service.score; {"error": text} with a status
-                of 4xx where it cannot be scored
+POST /score     an image file as the body, or as the one file of a form -> JSON, see Service.score;
+                {"error": text} with a status of 4xx where it cannot be scored
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import asyncio
 import contextlib
 import io
 import ipaddress
+import itertools
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from email.message import Message
+from email.parser import HeaderParser
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,6 +54,10 @@ MOST_READ = 2**30
 AT_ONCE = 32  # connections, each of which can hold a file in memory while others are scored
 PATIENCE = 30  # seconds for a request's headers to arrive, and for an answer to be taken
 UPLOAD = 120  # seconds for a file to arrive
+MOST_FIELDS = 64  # of a form
+MOST_HEADERS = 4096  # bytes before a field's content
+PLAIN = "image/", "application/octet-stream"  # types of those who know to send the file itself
+HOW = 'send the file itself: curl --data-binary @photo.jpg -H "Content-Type: image/jpeg" .../score'
 WITHOUT = {  # what the page may do: nothing from elsewhere
     "Content-Security-Policy": "default-src 'none'; img-src data: blob:; connect-src 'self'; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
@@ -154,10 +161,6 @@ async def _body_of(request: Request) -> bytes:
 
 
 async def _received(request: Request) -> bytes:
-    if request.headers.get("content-type", "").startswith("multipart/"):
-        raise Refused(
-            415, "send the file itself as the body, as curl --data-binary @FILE does, not a form"
-        )
     content, size = bytearray(), 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -170,6 +173,41 @@ async def _received(request: Request) -> bytes:
     if size > MOST_BYTES:
         raise Refused(413, f"the file is larger than {MOST_BYTES // 2**20} MB: shrink the image")
     return bytes(content)
+
+
+def image_in(content: bytes, kind: str) -> bytes:
+    """Return the image file in a body of this Content-Type: the body, or a form's one file.
+
+    The body is not for the email package, which makes a text of every line.
+    """
+    header = Message()
+    header["Content-Type"] = kind
+    if header.get_content_maintype() != "multipart":
+        return content
+    boundary = str(header.get_boundary(""))
+    if header.get_content_subtype() != "form-data":
+        raise Refused(415, f"{header.get_content_type()} is not understood")
+    if not (boundary.isascii() and 0 < len(boundary) <= 70):
+        raise Refused(415, "the form has no boundary in its Content-Type")
+    _, *parts = (b"\r\n" + content).split(b"\r\n--" + boundary.encode(), MOST_FIELDS + 1)
+    fields = list(itertools.takewhile(lambda part: not part.startswith(b"--"), parts))
+    if len(fields) > MOST_FIELDS:
+        raise Refused(415, f"the form has more than {MOST_FIELDS} fields")
+    if len(fields) == len(parts):
+        raise Refused(415, "the form ends before its last boundary")
+    files = [file for file in map(_file_of, fields) if file is not None]
+    if len(files) != 1:
+        raise Refused(415, f"the form has {len(files)} files, not one")
+    return files[0]
+
+
+def _file_of(field: bytes) -> bytes | None:
+    """Return the content of a form's field; None where it has no name of a file."""
+    headers, _, content = field.partition(b"\r\n\r\n")
+    if len(headers) > MOST_HEADERS:
+        return None
+    found = HeaderParser().parsestr(headers.decode("latin-1").lstrip())
+    return None if found.get_param("filename", header="Content-Disposition") is None else content
 
 
 def is_loopback(address: str) -> bool:
@@ -244,12 +282,17 @@ def application(service: Service, host: str, allowed: Sequence[str] = ()) -> Fas
 
     @app.post("/score")
     async def score(request: Request) -> Response:
+        kind = request.headers.get("content-type", "")
         try:
             content = await _body_of(request)
             async with one_at_a_time:
                 if await request.is_disconnected():
                     raise ClientDisconnect
-                found = await run_in_threadpool(service.score, content)
+                found = await run_in_threadpool(lambda: service.score(image_in(content, kind)))
+        except Refused as refused:
+            if refused.status != 415 or kind.lower().startswith(PLAIN):
+                raise
+            raise Refused(415, f"{refused.text}; {HOW}") from None
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody hears
         except asyncio.CancelledError:  # by Ctrl-C; what the thread does is left alone
