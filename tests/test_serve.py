@@ -545,7 +545,7 @@ def test_page_shows_decision_and_pictures_and_says_what_is_wrong(
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_it_cleanly(trained_folder, queries, sign):
     command = [sys.executable, ROOT / "main.py", "--serve=0", "--dataset=zeros"]
-    command.append(f"--checkpoint_dir={trained_folder.parent}")
+    command += [f"--checkpoint_dir={trained_folder.parent}", "--serve_allow=parts.example"]
     before = sorted(trained_folder.parent.rglob("*"))
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
@@ -553,7 +553,9 @@ def test_ctrl_c_ends_it_cleanly(trained_folder, queries, sign):
         assert process.stdout.readline().startswith("the model in ")
         line = process.stdout.readline()
         assert re.match(r"serving at http://127\.0\.0\.1:\d+ ", line)
-        assert ask(line.split()[2], packed(queries[0][0]))[0] == 200
+        content, address = packed(queries[0][0]), line.split()[2]
+        for host, status in (("localhost", 200), ("parts.example", 200), ("evil.example", 400)):
+            assert ask(address, content, Host=host)[0] == status
         process.send_signal(sign)
         out, errors = process.communicate(timeout=20)
     assert process.returncode == 0 and out == "serving ended\n" and "Traceback" not in errors
