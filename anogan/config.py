@@ -16,6 +16,7 @@ from anogan.errors import UserError, first_line
 from anogan.image_form import ImageForm
 from anogan.recipe import RECIPES, Recipe
 from anogan.runs.files import read_own, write_atomic
+from anogan.settings import described, setting
 
 FILE_NAME = "config.json"
 
@@ -33,7 +34,10 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {}, "classic": CLASSIC}
 
 MOST_WINDOWS = 1024  # on an image
 LARGEST = 4096  # side of an image that is seen through windows, pixels
-LARGEST_CROP = 2**20  # pixels
+LARGEST_WINDOW = 256  # side of the networks' images or windows, pixels
+CROP, LARGEST_CROP = 108, 2**20  # side of the centre crop, pixels: of celebA, and at most
+LARGEST_SET = 10**9  # of more nobody can mean it
+STEPS, CLASSIC_EPOCHS = 600, 25  # how long the presets train
 SMALL, LARGE_BATCH = 32, 32  # images of more pixels a side are trained on in batches of so many
 VERSION = 1  # of the format of a run's folder, see runs/checkpoint.py
 
@@ -47,36 +51,130 @@ class Config:
 
     # data
     dataset: str = "images"  # the data set's name
-    height: int = 64  # of the images as they are scored, pixels
-    width: int = 64
-    channels: int = 3  # 1 grey, 3 colour
-    window: int = 0  # side of the networks' windows on the images, pixels; 0: the whole image
-    crop_height: int = 0  # centre crop before the resize, pixels; 0: the whole image
-    crop_width: int = 0
+    height: int = setting(  # of the images as they are scored
+        64,
+        f"Resize images to this height, 16 to {LARGEST_WINDOW}, with --window up to {LARGEST} "
+        "(default {default}; mnist 28).",
+        (16, LARGEST),
+        "PIXELS",
+        flag="output_height",
+    )
+    width: int = setting(
+        64,
+        "Resize images to this width (default: their height).",
+        (16, LARGEST),
+        "PIXELS",
+        flag="output_width",
+    )
+    channels: int = setting(
+        3, "Use grey (1) or colour (3) images (default: as they are).", choices=(1, 3)
+    )
+    window: int = setting(
+        0,
+        f"Look at images through overlapping windows of this side, 16 to {LARGEST_WINDOW}; 0: at "
+        "whole images (default: windows of 64 on images that would lose small defects at 64).",
+        (0, LARGEST_WINDOW),
+        "PIXELS",
+    )
+    crop_height: int = setting(  # before the resize; 0: the whole image
+        0,
+        f"Cut out a centre of this height (default {CROP}).",
+        (1, LARGEST_CROP),
+        "PIXELS",
+        flag="input_height",
+    )
+    crop_width: int = setting(
+        0,
+        "Cut out a centre of this width (default: its height).",
+        (1, LARGEST_CROP),
+        "PIXELS",
+        flag="input_width",
+    )
     min_value: float = 0.0  # becomes black in files of other values than 0 to 255
     max_value: float | None = None  # becomes white; None: the training images have 8 bits
     pattern: str = ""  # file names of the training images; "": any image
-    normal_class: int | None = None  # mnist: the digit that is normal
-    anomaly_class: int | None = None  # mnist: the digit that is not
-    train_size: int = 0  # at most so many training images; 0: all
-    validation_fraction: float = 0.1  # of the training images, held out to scale the scores
+    normal_class: int | None = setting(
+        None,
+        "With mnist, take this digit for normal and all others for anomalous.",
+        (0, 9),
+        "DIGIT",
+    )
+    anomaly_class: int | None = setting(
+        None,
+        "With mnist, take this digit for anomalous and all others for normal.",
+        (0, 9),
+        "DIGIT",
+    )
+    train_size: int = setting(0, "Train on at most N images (default: all).", (1, LARGEST_SET), "N")
+    validation_fraction: float = setting(
+        0.1,
+        "Hold out this fraction of the training images, to scale the scores and find the threshold "
+        "(default {default}).",
+        (0, 0.9),
+        "FRACTION",
+    )
 
     # networks
-    preset: str = "default"  # of PRESETS: which method
-    z_dim: int = 64  # dimensions of the latent
-    gf_dim: int = 16  # channels of G's stage next to the image
-    df_dim: int = 16  # of D's and E's
+    preset: str = setting(
+        "default",
+        "Use the default method, or the classic one of the 2017 paper.",
+        choices=tuple(PRESETS),
+    )
+    z_dim: int = setting(
+        64, "Give z so many dimensions (default {default}; classic {classic}).", (1, 4096), "N"
+    )
+    gf_dim: int = setting(
+        16,
+        "Give G's last stage so many channels (default {default}; classic {classic}).",
+        (1, 1024),
+        "N",
+    )
+    df_dim: int = setting(
+        16,
+        "Give D's first stage so many channels (default {default}; classic {classic}).",
+        (1, 1024),
+        "N",
+    )
 
     # training
-    epochs: float = 0.0  # passes over the training images; 0: as many as `steps` take
-    steps: int = 600  # batches, where epochs is 0
-    batch_size: int = 64
-    learning_rate: float = 5e-4  # of Adam, for all networks
-    beta1: float = 0.5  # of Adam
-    seed: int = 0
+    epochs: float = setting(
+        0.0,  # as many as `steps` take
+        f"Train for N passes over the images (default: {STEPS} batches; classic {CLASSIC_EPOCHS}).",
+        (0.001, 10**6),
+        "N",
+        flag="epoch",
+    )
+    steps: int = setting(STEPS, "Batches, where epochs is 0.", (0, 10**12))
+    batch_size: int = setting(
+        64,
+        "Train on batches of N images (default {default}; of more than "
+        f"{SMALL} x {SMALL} pixels {LARGE_BATCH}).",
+        (2, 65536),
+        "N",
+    )
+    learning_rate: float = setting(
+        5e-4,
+        "Use this learning rate of Adam (default {default}; classic {classic}).",
+        (1e-8, 1),
+        "RATE",
+    )
+    beta1: float = setting(0.5, "Use this beta1 of Adam (default {default}).", (0, 0.9999), "B")
+    seed: int = setting(
+        0,
+        "Draw all random numbers from this seed (default {default}).",
+        (0, 2**28 - 1),  # a step's seed holds it eight times over, and is an int32
+        "N",
+    )
 
     # score
-    lambda_: float = 0.5  # fraction of the discrimination loss beside the residual loss
+    lambda_: float = setting(
+        0.5,
+        "Weigh the discrimination loss so in the score, beside the residual loss "
+        "(default {default}; classic {classic}).",
+        (0, 1),
+        "FRACTION",
+        flag="lambda",
+    )
 
     # all else that decides a model and its scores; None: the preset's
     recipe: Recipe = None  # type: ignore[assignment]
@@ -84,39 +182,22 @@ class Config:
     def __post_init__(self) -> None:
         for name, kinds in _kinds().items():
             object.__setattr__(self, name, _typed(name, getattr(self, name), kinds))
-        for name, low, high in (
-            ("height", 16, LARGEST if self.window else 256),
-            ("width", 16, LARGEST if self.window else 256),
-            ("z_dim", 1, 4096),
-            ("gf_dim", 1, 1024),
-            ("df_dim", 1, 1024),
-            ("crop_height", 0, LARGEST_CROP),
-            ("crop_width", 0, LARGEST_CROP),
-            ("train_size", 0, math.inf),
-            ("epochs", 0, 1e9),
-            ("steps", 0, 10**12),
-            ("batch_size", 2, 65536),
-            ("learning_rate", 1e-8, 1),
-            ("seed", 0, 2**28 - 1),  # eight times as much is an int32
-            ("lambda_", 0, 1),
-            ("beta1", 0, 0.9999),
-            ("validation_fraction", 0, 0.9),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UserError(f"{name.rstrip('_')} must be from {low} to {high}, not {value}")
-        if self.preset not in PRESETS:
-            raise UserError(f"preset must be one of {', '.join(PRESETS)}, not {self.preset}")
+        for name, one in described(Config).items():
+            if (value := getattr(self, name)) != getattr(Config, name):
+                one.require(name.rstrip("_"), value)
         if self.recipe is None:
             object.__setattr__(self, "recipe", RECIPES[self.preset])
         if not isinstance(self.recipe, Recipe):
             raise UserError(f"recipe must be a Recipe, not {self.recipe!r:.40}")
-        if self.channels not in (1, 3):
-            raise UserError(f"channels must be 1 or 3, not {self.channels}")
+        for name in ("height", "width"):
+            if getattr(self, name) > LARGEST_WINDOW and not self.window:
+                raise UserError(
+                    f"{name} must be from 16 to {LARGEST_WINDOW}, not {getattr(self, name)}"
+                )
         if self.value_range and not self.value_range[0] < self.value_range[1]:
             black, white = self.value_range
             raise UserError(f"max_value must be above min_value, not {white} and {black}")
-        if self.window and not 16 <= self.window <= min(self.height, self.width, 256):
+        if self.window and not 16 <= self.window <= min(self.height, self.width):
             raise UserError(
                 f"window must be from 16 to 256 and no larger than the images, {self.height} x "
                 f"{self.width} pixels, not {self.window}"
@@ -126,9 +207,6 @@ class Config:
                 f"{self.height} x {self.width} pixels are more than {MOST_WINDOWS} windows of "
                 f"{self.window}: give a larger --window, or a smaller --output_height"
             )
-        for name in ("normal_class", "anomaly_class"):
-            if getattr(self, name) not in (None, *range(10)):
-                raise UserError(f"{name} must be from 0 to 9, not {getattr(self, name)}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -157,7 +235,7 @@ class Config:
     def total_steps(self, images: int) -> int:
         """Batches of the whole training on so many images; the classic's 25 epochs if unset."""
         if self.epochs or not self.steps:
-            return max(1, round((self.epochs or 25) * images / self.batch_size))
+            return max(1, round((self.epochs or CLASSIC_EPOCHS) * images / self.batch_size))
         return self.steps
 
     def save(self, folder: Path) -> None:

@@ -19,6 +19,7 @@ are those of their categories that are there; mvtec's figures stand beside publi
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import sys
@@ -39,9 +40,9 @@ from sklearn.decomposition import PCA  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
 
+from anogan.cli import score  # noqa: E402
 from anogan.cli.options import Options  # noqa: E402
-from anogan.cli.score import prepare_test  # noqa: E402
-from anogan.cli.train import new_config, run_config, training_images  # noqa: E402
+from anogan.cli.train import prepare  # noqa: E402
 from anogan.config import Config  # noqa: E402
 from anogan.data import mnist  # noqa: E402
 from anogan.data.image_set import ImageSet  # noqa: E402
@@ -82,18 +83,15 @@ class Data:
 def folder(data_dir: str, name: str, part: str, seed: int, **settings) -> Data:
     """A data set in a folder, as main.py takes it."""
     options = Options(dataset=name, data_dir=data_dir, seed=seed, train=True, **settings)
-    config, _ = run_config(options)
-    train = training_images(options, config)
-    test = prepare_test(
-        Options(dataset=name, data_dir=data_dir, test_result_dir=str(HERE / "results"), **settings),
-        config,
-    )
+    training = prepare(options)
+    results = {"anomaly_test": True, "test_result_dir": str(HERE / "results")}
+    test = score.prepare(dataclasses.replace(options, **results), training, sys.stdout)
     chosen = _half(test.images, part)
     images = test.images.subset(chosen)
     masks = test.masks
     return Data(
-        config,
-        train,
+        training.config,
+        training.images,
         read_all(images),
         images.labels,
         (lambda i: masks.read(chosen[i])) if masks else None,
@@ -118,17 +116,17 @@ def digits(data_dir: str, digit: str, part: str, seed: int) -> Data:
     options = Options(
         dataset="mnist", data_dir=data_dir, normal_class=int(digit), seed=seed, train=True
     )
-    config = new_config(options)
+    training = prepare(options)
     test = mnist.mnist(data_dir, "test", normal_class=int(digit))
-    return Data(config, training_images(options, config), read_all(test), test.labels)
+    return Data(training.config, training.images, read_all(test), test.labels)
 
 
 def faces(data_dir: str, name: str, part: str, seed: int) -> Data:
     """Half of the unseen faces have a patch that is pasted, blurred, erased, or a scratch."""
     settings = {"crop": True, "input_height": 108}
     options = Options(dataset=name, data_dir=data_dir, seed=seed, train=True, **settings)
-    config = new_config(options)
-    everything = training_images(options, config)
+    training = prepare(options)
+    config, everything = training.config, training.images
     cut = len(everything) * 9 // 10
     train = everything.subset(np.arange(cut))
     unseen = read_all(everything.subset(np.arange(cut, len(everything))))

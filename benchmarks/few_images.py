@@ -36,7 +36,7 @@ def one_run(data_dir: str, name: str, count: int, seed: int) -> dict:
     data = SETS[name][0](data_dir, CLASSES[name], SETS[name][2], seed)
     places = np.linspace(0, len(data.train) - 1, count).astype(int)
     train = data.train.subset(places)
-    config, _ = fit_batch(data.config, {}, train)
+    config = fit_batch(data.config, train)
     model = DCGAN(config).train(train, progress=False)
     calibration = model.calibrate()
     scores = model.anomaly_detector(data.images, batch_size=256, calibration=calibration).score

@@ -87,20 +87,19 @@ def split(arguments: list[str]) -> dict[str, float]:
         return call
 
     import main
-    from anogan.cli import run as command_line
-    from anogan.cli import score
-    from anogan.cli.options import Options
+    from anogan.cli import load, score
+    from anogan.cli.parser import parse
     from anogan.runs.start_up import UNUSED, import_tensorflow
 
     import_tensorflow(*UNUSED)
     from model import DCGAN
 
     seconds["import"] = time.process_time()
-    command_line.load = timed("load", command_line.load)
+    load.LoadPlan.execute = timed("load", load.LoadPlan.execute)
     DCGAN.keep_calibration = timed("calibration", DCGAN.keep_calibration)
-    score.Results.finish = timed("pictures", score.Results.finish)
+    score.draw_report = timed("pictures", score.draw_report)
     with contextlib.redirect_stdout(io.StringIO()):
-        command_line.run(Options(**vars(main.parser().parse_args(arguments))))
+        main.run(parse(arguments))
     seconds["scoring"] = time.process_time() - sum(seconds.values())
     return seconds
 

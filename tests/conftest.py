@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -10,6 +11,7 @@ os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # as anogan sets it, here before Tens
 
 import numpy as np
 import pytest
+from commands import NETS, save
 from PIL import Image
 
 SIDE = 16
@@ -74,6 +76,58 @@ def queries(digits, zeros):
     images, labels = digits
     others = images[labels != 0][::40][:40]
     return np.concatenate([zeros[-40:], others]), np.repeat([0, 1], 40)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, zeros, digits):
+    """A working folder with data/zeros and labelled images in test_data."""
+    monkeypatch.chdir(tmp_path)
+    for i, image in enumerate(zeros[:60]):
+        save(tmp_path / "data" / "zeros" / f"{i:03d}.png", image)
+    others = digits[0][digits[1] == 1]
+    for i in range(6):
+        save(tmp_path / "test_data" / "normal" / f"{i}.png", zeros[-1 - i])
+        save(tmp_path / "test_data" / "ones" / f"{i}.png", others[i])
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory, zeros):
+    """A folder in which a run was trained by command, for a few steps."""
+    import main
+
+    folder, before = tmp_path_factory.mktemp("first_run"), Path.cwd()
+    for i, image in enumerate(zeros[:60]):
+        save(folder / "data" / "zeros" / f"{i:03d}.png", image)
+    os.chdir(folder)
+    try:
+        assert main.main(["--dataset", "zeros", "--train", "--epoch", "2", *NETS]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def run(here, first_run):
+    """The trained run, copied to `here`."""
+    for name in ("checkpoints", "samples", "logs"):
+        shutil.copytree(first_run / name, here / name)
+    return here
+
+
+@pytest.fixture
+def bottle(run, zeros, digits):
+    """data/bottle in the layout of MVTec AD; its run is that of the zeros."""
+    others, root = digits[0][digits[1] == 1], run / "data" / "bottle"
+    for i, image in enumerate(zeros[:60]):
+        save(root / "train" / "good" / f"{i:03d}.png", image)
+    for i in range(5):
+        save(root / "test" / "good" / f"{i:03d}.png", zeros[-1 - i])
+        save(root / "test" / "crack" / f"{i:03d}.png", others[i])
+        mask = np.zeros((16, 16), np.uint8)
+        mask[4:12, 6:10] = 255
+        save(root / "ground_truth" / "crack" / f"{i:03d}_mask.png", mask)
+    return root
 
 
 @pytest.fixture

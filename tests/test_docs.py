@@ -11,6 +11,7 @@ import pytest
 
 import download
 import main
+from anogan.cli.parser import EXAMPLES, parse, parser
 
 ROOT = Path(main.__file__).parent
 MANUAL = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.unit
 
 def commands(script):
     """The words after `python SCRIPT` wherever the manual or --help gives such a command."""
-    text = "\n".join(path.read_text() for path in MANUAL) + main.EXAMPLES
+    text = "\n".join(path.read_text() for path in MANUAL) + EXAMPLES
     for line in re.findall(rf"python\S* {re.escape(script)} (.*)", text):
         yield shlex.split(re.split(r" \||   |`", line)[0], comments=True)
 
@@ -47,9 +48,8 @@ def test_every_command_of_main_is_valid():
     found = list(commands("main.py"))
     assert len(found) > 30
     for words in found:
-        p = main.parser()
         if words != ["--help"]:
-            main.check(p, p.parse_args(words))
+            parse(words)
 
 
 def test_every_command_of_download_is_valid():
@@ -61,7 +61,7 @@ def test_every_command_of_download_is_valid():
 
 
 def test_every_flag_is_one_of_a_script():
-    known = set(main.parser()._option_string_actions) | OTHERS
+    known = set(parser()._option_string_actions) | OTHERS
     for script in (ROOT / "download.py", *(ROOT / "benchmarks").glob("*.py")):
         known |= set(re.findall(r'"(--[\w-]+)"', script.read_text()))
     for page in MANUAL:

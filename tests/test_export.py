@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import main
+from anogan.cli.deploy import ExportPlan
 from anogan.config import Config, preset
 from anogan.deploy import export
 from anogan.errors import UserError
@@ -63,7 +64,7 @@ def saved(path, image):
 
 def exported(model, kind, folder, threshold=None):
     path = folder / f"it{export.ENDS[kind]}"
-    export.export(model, kind, path, threshold or Threshold())
+    ExportPlan(kind, path, threshold or Threshold()).execute(model)
     if kind == "saved_model":
         import tensorflow as tf
 
@@ -180,7 +181,7 @@ def test_export_refuses_what_it_cannot_make_in_one_line(tmp_path, monkeypatch, c
     for flags, told in (
         (["--export=onnx", "--search=gradient"], "leave --search gradient out"),
         (["--export=onnx", "--anomaly_test", "--threshold_from=f1"], "give --threshold"),
-        (["--export_dir=x"], "is for --export"),
+        (["--export_dir=x"], "leave it out, or add --export"),
     ):
         with pytest.raises(SystemExit):
             main.main(flags)
@@ -192,7 +193,7 @@ def test_export_without_threshold_says_so(coloured, tmp_path, monkeypatch):
     few = dataclasses.replace(coloured.keep_calibration(), tail=None)
     monkeypatch.setattr(coloured, "keep_calibration", lambda: few)
     with pytest.raises(UserError, match="too few held-out normal images.*give --threshold"):
-        export.export(coloured, "saved_model", tmp_path / "it", Threshold())
+        ExportPlan("saved_model", tmp_path / "it", Threshold()).execute(coloured)
     assert not list(tmp_path.iterdir())
 
 

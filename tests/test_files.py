@@ -9,7 +9,7 @@ from PIL import Image
 
 from anogan.data.listing import list_images
 from anogan.errors import UserError
-from anogan.evaluation.output import FOLDERS, STAGING, Output
+from anogan.evaluation.result_folder import FOLDERS, STAGING, ResultFolder
 from anogan.runs import files as files_module
 from anogan.runs.files import LONGEST, MARKER, own_lines, printable, read_own, record, written
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 def publish(folder, **files):
     """A run's output with files of these names ("__" for "/", "_png" for ".png") and texts."""
-    output = Output(folder)
+    output = ResultFolder(folder)
     output.begin()
     for name, text in files.items():
         path = output.staging / name.replace("__", "/").replace("_png", ".png")
@@ -64,13 +64,13 @@ def test_somebody_elses_file_of_the_same_name_is_kept(tmp_path):
     for name in "ab":
         assert (tmp_path / "maps" / f"{name} (2).png").read_text() == "ours"
         with pytest.raises(UserError, match=f"{name}.png was not written by this tool"):
-            Output(tmp_path, [f"maps/{name}.png"])
-        Output(tmp_path, [f"maps/{name} (2).png"])
+            ResultFolder(tmp_path, [f"maps/{name}.png"])
+        ResultFolder(tmp_path, [f"maps/{name} (2).png"])
 
 
 def test_until_it_is_published_the_last_runs_files_stay(tmp_path):
     publish(tmp_path, maps__a_png="1", maps__b_png="1")
-    output = Output(tmp_path)
+    output = ResultFolder(tmp_path)
     output.begin()
     (output.staging / "maps").mkdir(parents=True)
     (output.staging / "maps" / "a.png").write_text("2")
@@ -149,9 +149,9 @@ def test_a_folder_that_is_a_link_or_somebody_elses_file_is_told_before_the_scori
     for target in (outside, outside / "nowhere"):
         place.symlink_to(target)
         with pytest.raises(UserError, match=f"{place} is a link"):
-            Output(tmp_path / "out", (), [name])
+            ResultFolder(tmp_path / "out", (), [name])
         place.unlink()
-    output = Output(tmp_path / "out")
+    output = ResultFolder(tmp_path / "out")
     output.begin()
     picture(output.staging / name / "histogram.png")
     place.symlink_to(outside)  # since then
@@ -161,14 +161,14 @@ def test_a_folder_that_is_a_link_or_somebody_elses_file_is_told_before_the_scori
     place.unlink()
     place.write_text("mine")
     with pytest.raises(UserError, match=f"{place} was not written by this tool"):
-        Output(tmp_path / "out", (), [name])
+        ResultFolder(tmp_path / "out", (), [name])
 
 
 def test_a_file_that_will_be_written_is_no_folder_whatever_the_marker_says(tmp_path):
     record(tmp_path, "scores.csv")
     (tmp_path / "scores.csv").mkdir()
     with pytest.raises(UserError, match="scores.csv was not written by this tool"):
-        Output(tmp_path, ["scores.csv"])
+        ResultFolder(tmp_path, ["scores.csv"])
 
 
 def test_what_other_commands_wrote_into_the_same_folder_stays(tmp_path):
@@ -202,7 +202,7 @@ def test_nothing_staged_is_kept_or_published_by_a_link(tmp_path):
     picture(outside / "a.png")
     before = files(outside)
     for link in (STAGING, f"{STAGING}/maps", f"{STAGING}/maps/a.png"):
-        output = Output(tmp_path / "out")
+        output = ResultFolder(tmp_path / "out")
         place = tmp_path / "out" / link
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(outside / "a.png" if link.endswith(".png") else outside)
@@ -212,7 +212,7 @@ def test_nothing_staged_is_kept_or_published_by_a_link(tmp_path):
         output.publish()
         assert files(outside) == before and files(tmp_path / "out") == set()
     in_place_of(tmp_path / "out" / STAGING, "pipe", outside)
-    Output(tmp_path / "out").begin()
+    ResultFolder(tmp_path / "out").begin()
     assert not os.path.lexists(tmp_path / "out" / STAGING)
 
 
@@ -226,31 +226,6 @@ def test_output_of_any_name_and_depth_is_left_out_of_images(tmp_path):
     assert found.notes() == ["left out 1 files of earlier results of this tool"]
     record(tmp_path, "good/a.png")
     assert list_images(tmp_path).names == ["good/out/mine.png"]
-
-
-def test_results_of_versions_without_a_marker_are_known_by_their_files(tmp_path):
-    picture(tmp_path / "a.png")
-    for name in ("pictures/most_01_a.png", "plots/roc.png", "maps/x/a.png", "contact_sheet.png"):
-        picture(tmp_path / "old" / name)
-    (tmp_path / "old" / "maps" / "x" / "a.npy").write_bytes(b"")
-    picture(tmp_path / "old" / "maps" / "mine.png")
-    picture(tmp_path / "old" / "pictures" / "holiday.png")
-    (tmp_path / "old" / "metrics.json").write_text("{}")
-    (tmp_path / "old" / "scores.csv").write_text("file,label,kind,score,residual\n")
-    mine = ["old/maps/mine.png", "old/pictures/holiday.png"]
-    assert list_images(tmp_path).names == ["a.png", *mine]
-    (tmp_path / "old" / "scores.csv").write_text("player,points\n")
-    assert len(list_images(tmp_path).names) == 7
-
-
-def test_rows_of_a_scoring_that_was_interrupted_before_the_marker_may_be_replaced(tmp_path):
-    (tmp_path / "scores.partial.csv").write_text("file,label,kind,score\n")
-    Output(tmp_path, ["scores.partial.csv"])
-    (tmp_path / "scores.partial.csv").write_text("player,points\n")
-    with pytest.raises(UserError, match="was not written by this tool"):
-        Output(tmp_path, ["scores.partial.csv"])
-    os.mkfifo(tmp_path / "scores.partial2.csv")
-    assert written(tmp_path) == set()
 
 
 def test_printable_shows_all_and_forges_nothing():

@@ -84,7 +84,7 @@ def test_maps_are_resized_to_their_masks(monkeypatch):
         gathered = PixelMeasures(0.5)
         gathered.add(anomaly_map, mask)
         found.append(gathered.measures())
-        assert gathered.normal.sum() == 80 * 48 - 400 and gathered.anomalous.sum() == 400
+        assert gathered.counts[:2].sum(axis=1).tolist() == [80 * 48 - 400, 400]
     assert found[0]["pixel_auroc"] == pytest.approx(exact, abs=1e-3)
     assert found[1] == pytest.approx(found[0], abs=1e-3)
 
@@ -94,7 +94,7 @@ def test_a_defect_below_the_networks_resolution_is_a_region():
     gathered = PixelMeasures(0.5)
     gathered.add(zoomed(mask[::16, ::16].astype(float), 64, 64), mask)
     assert gathered.measures()["regions"] == 2
-    assert gathered.anomalous.sum() == 300**2 + 100
+    assert gathered.counts[1].sum() == 300**2 + 100
 
 
 # mask files

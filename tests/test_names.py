@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import main
-from anogan.cli import run
 from anogan.cli.printing import print_line
 from anogan.data.image_set import ImageSet
 from anogan.data.labels import labelled
 from anogan.data.table import cell, from_cell
 from anogan.errors import UserError
-from anogan.report.names import LONGEST, MAP_ENDINGS, fitting, map_stems, picture_name
+from anogan.evaluation.names import LONGEST, MAP_ENDINGS, map_stems, picture_name
 from anogan.report.pictures import detection_panel, view
+from anogan.report.text import fitting
 from anogan.runs.files import printable
 
 pytestmark = pytest.mark.unit
@@ -43,11 +43,11 @@ def test_a_name_can_neither_steer_the_terminal_nor_forge_a_line(capsys, monkeypa
 
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr(run, "run", fails)
+    monkeypatch.setattr(main, "run", fails)
     assert main.main([]) == 1
-    monkeypatch.setattr(run, "run", lambda _: os.stat("missing\n\x1b"))
+    monkeypatch.setattr(main, "run", lambda _: os.stat("missing\n\x1b"))
     assert main.main([]) == 1
-    monkeypatch.setattr(run, "run", lambda _: (_ for _ in ()).throw(OSError(28, "Full")))
+    monkeypatch.setattr(main, "run", lambda _: (_ for _ in ()).throw(OSError(28, "Full")))
     assert main.main([]) == 1
     out, err = capsys.readouterr()
     lines = [*out.splitlines(), *err.splitlines()]
@@ -114,7 +114,7 @@ def files_of(stems):
 def test_maps_have_their_images_names_where_these_fit_and_differ():
     names = ["ones/3.png", "a.png", "a.bmp", "b.1.png", "c_overlay.png", "c.png", "d.x/e"]
     plain = ["ones/3", "a.png", "a.bmp", "b.1", "c_overlay.png", "c.png", "d.x/e"]
-    assert map_stems(names, MAP_ENDINGS) == [f"maps/{name}" for name in plain]
+    assert map_stems(names) == [f"maps/{name}" for name in plain]
 
 
 def test_no_two_maps_share_a_file_nor_does_one_lie_where_a_folder_must():
@@ -122,7 +122,7 @@ def test_no_two_maps_share_a_file_nor_does_one_lie_where_a_folder_must():
         f"{'中' * 80}/{i}.png" for i in range(3)
     ]
     names = [*long, "a.png", "a.npy/b.png", "a_overlay.png", "a.png.png", "b", "b.png", "b.png.npy"]
-    stems = map_stems(names, MAP_ENDINGS)
+    stems = map_stems(names)
     files = files_of(stems)
     assert len(set(files)) == len(files)
     folders = {f.rpartition("/")[0] for f in files}

@@ -11,14 +11,15 @@ from anogan.data.folders import find_images, image_folder
 from anogan.data.image_set import ImageSet
 from anogan.data.masks import Masks
 from anogan.evaluation.best import Picture
+from anogan.evaluation.outcome import Outcome
+from anogan.evaluation.rows import Rows
 from anogan.image_form import ImageForm
 from anogan.method.scoring import TERMS
 from anogan.report import plots, sheet
-from anogan.report.names import drawable, fitting
 from anogan.report.pictures import View, detection_panel, view
-from anogan.report.scored import Scored
 from anogan.report.sheet import BAND, CELL, INK, PAD, Cell, contact_sheet
-from anogan.report.showing import view_of
+from anogan.report.showing import Shown
+from anogan.report.text import drawable, fitting
 
 pytestmark = pytest.mark.unit
 CYAN, WHITE, INK_RGB = map(ImageColor.getrgb, ("cyan", "white", INK))
@@ -31,7 +32,7 @@ def has(image, colour):
 
 @pytest.fixture
 def parts(tmp_path):
-    """A folder of one grey image of 400 x 100 pixels and a thin mask of a defect, and Scored."""
+    """A folder of one grey image of 400 x 100 pixels and a thin mask of a defect, and Shown."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(100, 150, (400, 100), np.uint8)
     mask = np.zeros((400, 100), np.uint8)
@@ -41,8 +42,8 @@ def parts(tmp_path):
         Image.fromarray(image).save(tmp_path / folder / name)
     images = image_folder(find_images(tmp_path / "images"), ImageForm(32, 32, 1))
     columns = {"score": np.array([2.0]), **{f"{n}_contribution": np.ones(1) for n in TERMS}}
-    known = np.array([0]), columns, 1.0, 0.5, None
-    return Scored(images, Masks(tmp_path / "masks", images), *known), pixels
+    outcome = Outcome(images, Rows(np.array([0]), columns, {}, None), None, 1.0, 0.5, {})
+    return Shown(outcome, {0: picture(images)}, Masks(tmp_path / "masks", images).read), pixels
 
 
 def picture(images):
@@ -53,16 +54,16 @@ def picture(images):
 
 
 def test_original_is_shown_in_its_own_size_and_aspect(parts):
-    scored, pixels = parts
-    shown = view_of(scored, 0, picture(scored.images), 480)
-    np.testing.assert_array_equal(shown.original[..., 0], pixels)
-    assert shown.overlay.shape == shown.reconstruction.shape == (400, 100, 3)
-    assert view_of(scored, 0, picture(scored.images), 320).original.shape == (320, 80, 3)
+    shown, pixels = parts
+    large = shown.view(0, 480)
+    np.testing.assert_array_equal(large.original[..., 0], pixels)
+    assert large.overlay.shape == large.reconstruction.shape == (400, 100, 3)
+    assert shown.view(0, 320).original.shape == (320, 80, 3)
 
 
 def test_true_mask_and_pixel_threshold_are_outlined_where_they_are(parts):
-    scored, _ = parts
-    overlay = view_of(scored, 0, picture(scored.images), 320).overlay
+    shown, _ = parts
+    overlay = shown.view(0, 320).overlay
     rows, columns = np.nonzero(has(overlay, CYAN))
     assert rows.min() >= 236 and rows.max() <= 244  # row 300 of 400, at 320
     assert 13 <= columns.min() <= 16 and 62 <= columns.max() <= 67
@@ -71,12 +72,11 @@ def test_true_mask_and_pixel_threshold_are_outlined_where_they_are(parts):
 
 
 def test_without_masks_nothing_is_cyan_and_a_lost_original_is_shown_as_it_was_scored(parts):
-    scored, _ = parts
-    kept = picture(scored.images)
-    Path(scored.images.path(0)).unlink()
-    shown = view_of(scored, 0, kept, 320)
-    assert shown.original.shape == (160, 160, 3) and not has(shown.overlay, CYAN).any()
-    np.testing.assert_array_equal(shown.original[::5, ::5, :1], kept.query)
+    shown, _ = parts
+    Path(shown.outcome.images.path(0)).unlink()
+    view = shown.view(0, 320)
+    assert view.original.shape == (160, 160, 3) and not has(view.overlay, CYAN).any()
+    np.testing.assert_array_equal(view.original[::5, ::5, :1], shown.pictures[0].query)
 
 
 def test_small_originals_are_enlarged_by_whole_pixels():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import main
+from anogan.cli.parser import parse, parser
 from anogan.config import FILE_NAME, Config
 from anogan.data.drop_list import listed
 from anogan.data.image_set import ImageSet
@@ -18,7 +18,7 @@ from anogan.data.labels import labelled
 from anogan.data.table import cell, from_cell
 from anogan.errors import UserError
 from anogan.evaluation.compare import compared
-from anogan.report.names import MAP_ENDINGS, map_stems, picture_name
+from anogan.evaluation.names import MAP_ENDINGS, map_stems, picture_name
 from anogan.runs.files import printable, written
 
 pytestmark = pytest.mark.unit
@@ -52,7 +52,7 @@ JSON = st.recursive(
 
 def flags():
     """Lists of main.py's own flags with values of all sorts."""
-    names = [a.option_strings[-1] for a in main.parser()._actions if a.dest != "help"]
+    names = [a.option_strings[-1] for a in parser()._actions if a.dest not in ("help", "version")]
     one = st.tuples(st.sampled_from(names), st.lists(VALUES, max_size=2))
     return st.lists(one, max_size=5).map(lambda found: [w for name, v in found for w in (name, *v)])
 
@@ -69,9 +69,8 @@ def one_line(function, *arguments):
 @some
 @given(flags())
 def test_any_arguments_are_taken_or_refused_with_exit_code_2(capsys, words):
-    parser = main.parser()
     try:
-        main.check(parser, parser.parse_args(words))
+        parse(words)
     except SystemExit as end:
         assert end.code == 2
         assert "error: " in capsys.readouterr().err
@@ -88,7 +87,7 @@ def test_any_text_survives_a_table_and_is_no_formula_there(text):
 @some
 @given(st.lists(NAMES, min_size=1, max_size=5, unique=True))
 def test_files_of_any_images_have_names_of_their_own(names):
-    files = [stem + ending for stem in map_stems(names, MAP_ENDINGS) for ending in MAP_ENDINGS]
+    files = [stem + ending for stem in map_stems(names) for ending in MAP_ENDINGS]
     assert len(set(files)) == len(files)
     shown = [picture_name("most", 1, name) for name in names]
     assert all(name.isascii() and "/" not in name and len(name) < 80 for name in shown)

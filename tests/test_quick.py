@@ -17,6 +17,7 @@ import main
 from anogan.cli.options import Options
 from anogan.cli.paths import test_places as places_of
 from anogan.data.folders import Selection, find_images
+from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 from anogan.runs import progress as progress_module
 from anogan.runs.quiet import without_startup_lines
@@ -85,9 +86,9 @@ def test_exit_code_tells_of_anomalies_and_of_what_could_not_be_judged(asked, tmp
 
 @pytest.mark.cli
 def test_only_the_first_images_are_told(asked, monkeypatch):
-    from anogan.cli import score
+    from anogan.cli import printing
 
-    monkeypatch.setattr(score, "PRINTED", 2)
+    monkeypatch.setattr(printing, "PRINTED", 2)
     out = asked("--test_dir", "some")[1].out
     assert out.count(": score ") == 2 and "and 1 more in scores.csv" in out
 
@@ -203,7 +204,7 @@ def test_models_import_alone_says_nothing():
 @pytest.mark.slow
 def test_a_process_imports_no_more_than_it_needs():
     code = (
-        "import sys; from anogan.cli import run;"
+        "import sys; from anogan.cli import deploy, draw, load, score, train;"
         "from anogan.runs.start_up import UNUSED, import_tensorflow;"
         "import_tensorflow(*UNUSED); import model;"
         "print([m for m in ('matplotlib', 'pandas', 'sklearn', 'scipy.stats', 'jinja2',"
@@ -253,29 +254,31 @@ def test_keras_has_its_standard_settings_whatever_the_users_file_says(tmp_path):
 def test_figures_do_not_follow_the_users_matplotlibrc(tmp_path):
     import matplotlib
 
+    from anogan.evaluation.outcome import Outcome
+    from anogan.evaluation.rows import Rows
+    from anogan.evaluation.scoring import COLUMNS
+    from anogan.method.threshold import NormalScores
     from anogan.report import plots
 
-    test = {
-        "scores": np.arange(20.0), "terms": {"a": np.arange(20.0), "b": np.arange(20.0)},
-        "labels": None, "threshold": -1e30, "normal": np.arange(9.0), "features": {},
-        "losses": None, "metrics": {},
-    }  # fmt: skip
+    images = ImageSet.from_array(np.zeros((20, 2, 2, 1), np.uint8))
+    rows = Rows(np.arange(20), dict.fromkeys(COLUMNS, np.arange(20.0)), {}, None)
+    outcome = Outcome(images, rows, NormalScores(np.arange(9.0)), -1e30, 0.5, {})
     with matplotlib.rc_context({"text.usetex": True, "font.size": 30}):
-        plots.write(tmp_path, test)
+        plots.write(tmp_path, outcome, {})
         assert matplotlib.rcParams["text.usetex"]
     drawn = (tmp_path / "terms.svg").read_text()
-    plots.write(tmp_path, test)
+    plots.write(tmp_path, outcome, {})
     assert len(drawn) == len((tmp_path / "terms.svg").read_text())
 
 
 def test_a_calibration_is_announced_where_it_has_to_be_found_and_only_there(
-    trained_folder, tmp_path, capsys
+    trained_folder, queries, tmp_path, capsys
 ):
-    from anogan.cli.trained import calibrate
-    from model import DCGAN
-
-    model = DCGAN.load(shutil.copytree(trained_folder, tmp_path / "run"))
+    run = shutil.copytree(trained_folder, tmp_path / "run")
+    Image.fromarray(queries[0][0].squeeze()).save(tmp_path / "a.png")
+    words = ["--checkpoint_dir", str(run), "--anomaly_test", "--test_dir", str(tmp_path / "a.png")]
+    words += ["--no-report", "--search", "gradient", "--test_epoch", "1"]
     for times in (1, 0):
-        calibrate(model, model.workers, model.search("gradient", 1, 0.1))
-        said = capsys.readouterr().out
-        assert said.count("(--search gradient, 1 steps each)") == times
+        assert main.main(words) == 0
+        printed = capsys.readouterr().out
+        assert printed.count("(--search gradient, 1 steps each)") == times

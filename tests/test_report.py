@@ -5,6 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from anogan.data.image_set import ImageSet
+from anogan.evaluation.outcome import Outcome
+from anogan.evaluation.rows import Rows
+from anogan.evaluation.scoring import COLUMNS
+from anogan.method.threshold import NormalScores
 from anogan.report import page as report_page
 
 pytestmark = pytest.mark.unit
@@ -28,31 +33,42 @@ def rows():
         "label": ["anomalous" if anomalous[j] else "normal" for j in order],
         "kind": [str(kind[j]) for j in order],
         "score": score[order],
-        "residual": rng.random(COUNT),
-        "discrimination": rng.random(COUNT),
-        "as_high": np.arange(COUNT) // 100,
     }
 
 
 @pytest.fixture(scope="module")
-def page(rows, tmp_path_factory):
+def outcome(rows):
+    labels = np.array([label == "anomalous" for label in rows["label"]]).astype(int)
+    images = ImageSet.from_array(
+        np.zeros((COUNT, 2, 2, 1), np.uint8), rows["file"], labels, rows["kind"]
+    )
+    columns = {name: np.random.default_rng(1).random(COUNT) for name in COLUMNS}
+    columns["score"] = rows["score"]
+    columns["peak_contribution"] = columns["peak"] + 9
+    low = rows["score"].min()
+    normal = NormalScores([low - 1, *np.linspace(low + 0.01, 1.5, 99)])
+    metrics = {
+        **dict.fromkeys(("run", "window", "threshold")),
+        **{"dataset": "</script><script>alert(2)</script>", "images": COUNT, "skipped": 0},
+        **{"warnings": {}, "step": 1, "total_steps": 1, "size": "2 x 2 x 1", "versions": {}},
+        **{"search": "encoder", "precision": "", "date": "", "score": {"expected_auroc": None}},
+    }
+    known = Rows(np.arange(COUNT), columns, {}, None)
+    return Outcome(images, known, normal, 1.5, 0.5, metrics)
+
+
+@pytest.fixture(scope="module")
+def page(outcome, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     shape = 160, 64, 3
     pictures = [report_page.webp(np.full(shape, i, np.uint8)) for i in range(60)]
     places = [*range(100), *range(COUNT - 50, COUNT)]
-    gallery = [
-        report_page.Card(row, *(pictures[(row + k) % 60] for k in range(3)), "above the mean: peak")
-        for row in places
-    ]
-    plot = folder / "plot.png"
-    plot.write_bytes(b"\x89PNG")
+    gallery = {i: [pictures[(i + k) % 60] for k in range(3)] for i in places}
     path = folder / "report.html"
-    title = "Test of </script><script>alert(2)</script>"
-    decision = {"threshold": 1.5, "held_out": 100}
-    report_page.write(path, title, {"images": "10000"}, rows, gallery, {}, decision)
+    report_page.write(path, outcome, gallery, {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_page, "MOST_ROWS", 60)
-        report_page.write(folder / "short.html", title, {}, rows, gallery, {}, decision)
+        report_page.write(folder / "short.html", outcome, gallery, {})
     return path
 
 
@@ -228,7 +244,7 @@ def test_page_is_of_use_without_script(page, browser):
 def test_names_are_shown_as_text(browser):
     assert EVIL in first_cells(browser, 1)
     assert not browser.find_elements("css selector", "img[src=x]")
-    assert browser.title.startswith("Test of </script>")
+    assert browser.title.startswith("Anomaly test of </script>")
 
 
 def test_no_console_error_and_no_request_leaves_the_page(browser):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from anogan.cli.score import draw_report, map_writer, origin
 from anogan.data.image_set import ImageSet
 from anogan.evaluation.best import Best
-from anogan.evaluation.results import Results
+from anogan.evaluation.outcome import decide
+from anogan.evaluation.scoring import Scoring
 from anogan.method.scoring import MAPS, TERMS
 from anogan.method.threshold import Threshold
 from anogan.report.facts import decided_by
@@ -21,11 +23,11 @@ pytestmark = pytest.mark.unit
 def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_path):
     batch = to_float(queries[0][:20])
     found = trained.anomaly_detector(batch)
-    with Results(tmp_path, ImageSet.from_array(batch), trained, trained.calibrate()) as results:
-        results.add(np.arange(20), batch, found)
-    assert len(results.best.pictures) == 20
+    best = Best()
+    best.offer(range(20), batch, found)
+    assert len(best.pictures) == 20
     shown = batch, found.reconstruction, found.anomaly_map
-    for _, *arrays in results.best.pictures.values():
+    for _, *arrays in best.pictures.values():
         for mine, whole in zip(arrays, shown, strict=True):
             assert mine.shape == whole.shape[1:] and not np.shares_memory(mine, whole)
 
@@ -39,7 +41,7 @@ def test_the_pictures_worth_showing_are_kept_in_order(trained, queries):
         best.offer(list(range(80)[part]), to_float(queries[0][part]), some)
         assert len(best.pictures) <= 7
     groups, order = best.groups(range(80), found.score), np.argsort(-found.score, kind="stable")
-    assert groups["most"].tolist() == order[:3].tolist()
+    assert groups["most"] == order[:3].tolist()
     assert set(groups["least"]) == set(order[-2:])
     assert set(best.pictures) == {i for group in groups.values() for i in group}
     np.testing.assert_array_equal(best.pictures[order[0]].query, queries[0][order[0]])
@@ -47,18 +49,24 @@ def test_the_pictures_worth_showing_are_kept_in_order(trained, queries):
 
 def test_of_equal_scores_the_first_image_is_shown_in_whatever_order_they_come():
     best = Best(2, 1, 0, None)
-    assert best.groups([5, 3, 4], [1.0, 1.0, 1.0])["most"].tolist() == [3, 4]
+    assert best.groups([5, 3, 4], [1.0, 1.0, 1.0])["most"] == [3, 4]
 
 
-def scored(folder, model, images, labels=None, names=None, **options):
+def scored(folder, model, images, labels=None, rule=None, save_maps=False):
     """The metrics of a test of these images, written into a folder."""
-    found = model.anomaly_detector(images)
-    listed = ImageSet.from_array(images, names, labels)
-    results = Results(folder, listed, model, model.calibrate(), **options)
-    results.settle()
-    with results:
-        results.add(np.arange(len(images)), to_float(images), found)
-        return results.finish()
+    detection, calibration = model.anomaly_detector(images), model.calibrate()
+    listed, best = ImageSet.from_array(images, None, labels), Best()
+    save_map = map_writer(1.0) if save_maps else None
+    scoring = Scoring(folder, listed, model.workers, {}, len(images), save_map=save_map, best=best)
+    scoring.resume()
+    with scoring:
+        scoring.add(np.arange(len(images)), to_float(images), detection)
+        rows = scoring.gather()
+    outcome = decide(listed, rows, rule or Threshold(), calibration, origin(model, model.search()))
+    outcome.write(scoring.folder.staging)
+    draw_report(scoring.folder.staging, model, outcome, best, model.anomaly_detector, None)
+    scoring.folder.publish()
+    return outcome.metrics
 
 
 def table(folder):
@@ -111,7 +119,7 @@ def test_pictures_say_what_decided(trained, queries, tmp_path):
 
 def test_threshold_from_labels_of_one_sort_is_none_and_says_why(trained, zeros, tmp_path):
     rule = Threshold(rule="youden")
-    metrics = scored(tmp_path, trained, zeros[-9:], np.zeros(9, int), threshold=rule)
+    metrics = scored(tmp_path, trained, zeros[-9:], np.zeros(9, int), rule)
     assert metrics["threshold"] is None and "one sort" in metrics["threshold_is"]
     assert "is_anomaly" not in table(tmp_path)[0]
 

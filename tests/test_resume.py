@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -11,18 +12,20 @@ import pytest
 from PIL import Image
 
 from anogan.cli.options import Options
-from anogan.cli.score import prepare_test
+from anogan.cli.run import Devices, Run
+from anogan.cli.score import draw_report, identity, map_writer, origin, prepare
 from anogan.data.folders import find_images, image_folder
 from anogan.data.masks import Masks
 from anogan.errors import UserError
-from anogan.evaluation import results as results_module
 from anogan.evaluation.best import Best, Picture, saved
-from anogan.evaluation.output import PARTIAL, STAGING
-from anogan.evaluation.partial import Partial, Row
-from anogan.evaluation.results import COLUMNS, Results
+from anogan.evaluation.outcome import decide
+from anogan.evaluation.result_folder import PARTIAL, STAGING
+from anogan.evaluation.rows import Row, RowFiles
+from anogan.evaluation.scoring import COLUMNS, Scoring
 from anogan.image_form import ImageForm
 from anogan.method.scoring import Search
-from anogan.report import plots
+from anogan.method.threshold import Threshold
+from anogan.report import plots, showing
 from anogan.runs import provenance
 from utils import ImageError
 
@@ -38,7 +41,7 @@ def the_same_time(monkeypatch):
 @pytest.fixture(autouse=True)
 def no_drawings(monkeypatch):
     """They are slow."""
-    monkeypatch.setattr(Results, "_pictures", lambda *_: None)
+    monkeypatch.setattr(showing, "panels", lambda *_: None)
     monkeypatch.setattr(plots, "write", lambda *_: {})
 
 
@@ -66,34 +69,45 @@ class Stop(Exception):
 
 
 def prepared(here, model, out, search=None, save_maps=True):
-    """(Results that are to be made, their images, what scores a batch, how many images it has)."""
+    """(Scoring that is to be done, its images, what scores a batch, how many images it has)."""
     images = image_folder(find_images(here / "test"), ImageForm(16, 16, 1), labelled=True)
     masks = Masks(here / "masks", images)
-    calibration, scored = model.calibrate(search), []
+    search, scored = model.search(search), []
+    calibration = model.calibrate(search)
 
     def detect(x):
         scored.append(len(x))
         return model.anomaly_detector(x, search, 3, calibration)
 
-    results = Results(
-        *(here / out, images, model, calibration, None, masks, save_maps),
-        search=search, batch_size=3, detect=detect,
+    scoring = Scoring(
+        *(here / out, images, model.workers, identity(model, calibration, search, 3), 3),
+        pixel_threshold=calibration.pixel_threshold(), masks=masks, best=Best(),
+        save_map=map_writer(1.0) if save_maps else None,
     )  # fmt: skip
-    return results, images, detect, scored
+    return scoring, images, detect, scored
 
 
 def score(here, model, out, batches=99, search=None, save_maps=True):
     """Scores so many batches of 3 images; returns how many images were."""
-    results, images, detect, scored = prepared(here, model, out, search, save_maps)
-    left = results.settle()
-    with results:
+    scoring, images, detect, scored = prepared(here, model, out, search, save_maps)
+    left = scoring.resume()
+    with scoring:
         for number, (indices, batch) in enumerate(images.subset(left).batches(3)):
             if number == batches:
                 raise Stop
-            results.add(left[indices], batch, detect(batch))
-        results.gather()
-        results.finish()
+            scoring.add(left[indices], batch, detect(batch))
+        finish(scoring, model, model.search(search), detect)
     return sum(scored)
+
+
+def finish(scoring, model, search, detect):
+    """What follows when all batches are scored."""
+    images, staging, masks = scoring.images, scoring.folder.staging, scoring.masks
+    about = origin(model, search)
+    outcome = decide(images, scoring.gather(), Threshold(), model.calibrate(search), about)
+    outcome.write(staging)
+    draw_report(staging, model, outcome, scoring.best, detect, masks)
+    scoring.folder.publish()
 
 
 def files_of(folder):
@@ -159,9 +173,9 @@ def test_the_picture_of_an_image_that_was_changed_is_not_shown(trained, test_dat
     with pytest.raises(Stop):
         score(test_data, trained, "out", 3)
     Image.new("L", (16, 16), 77).save(test_data / "test" / "normal" / "00.png")
-    results, images, *_ = prepared(test_data, trained, "out")
-    results.settle()
-    shown = {images.names[i] for i in results.best.pictures}
+    scoring, images, *_ = prepared(test_data, trained, "out")
+    scoring.resume()
+    shown = {images.names[i] for i in scoring.best.pictures}
     assert "normal/04.png" in shown and "normal/00.png" not in shown
 
 
@@ -188,12 +202,12 @@ def test_damaged_rows_are_scored_again(trained, test_data, damage):
 
 def test_a_row_survives_the_way_to_its_file(tmp_path):
     row = Row("a\n\u202e.png", [1, 2], [0.1] * len(COLUMNS), ["x"], [1 / 3], None)
-    partial = Partial(tmp_path, 0, {"a": 0.1}, len(COLUMNS))
-    partial.open()
-    partial.add([row, row])
-    partial.close()
-    assert list(partial.read(0)) == [row, row]
-    assert list(Partial(tmp_path, 0, {"a": 0.2}, len(COLUMNS)).read(0)) == []
+    files = RowFiles(tmp_path, 0, {"a": 0.1}, len(COLUMNS))
+    files.open()
+    files.add([row, row])
+    files.close()
+    assert list(files.read(0)) == [row, row]
+    assert list(RowFiles(tmp_path, 0, {"a": 0.2}, len(COLUMNS)).read(0)) == []
 
 
 def test_rows_in_a_folder_that_is_a_link_or_a_file_are_none(tmp_path):
@@ -205,34 +219,34 @@ def test_rows_in_a_folder_that_is_a_link_or_a_file_are_none(tmp_path):
         "file": Path.touch,
         "pipe": os.mkfifo,
     }
-    partial = Partial(victim.parent, 0, {}, len(COLUMNS))
-    partial.folder = victim
-    partial.open()
-    partial.add([row])
-    partial.close()
+    files = RowFiles(victim.parent, 0, {}, len(COLUMNS))
+    files.folder = victim
+    files.open()
+    files.add([row])
+    files.close()
     (victim / "thesis.doc").write_text("mine")
     before = files_of(victim)
     for put in make.values():
         out.mkdir()
         put(out / PARTIAL)
-        partial = Partial(out, 0, {}, len(COLUMNS))
-        assert partial.workers() == []
-        partial.drop_foreign()
-        partial.open()
-        partial.clear()
-        partial.close()
+        files = RowFiles(out, 0, {}, len(COLUMNS))
+        assert files.workers() == []
+        files.drop_foreign()
+        files.open()
+        files.clear()
+        files.close()
         assert (out / PARTIAL).is_dir() and files_of(victim) == before
         shutil.rmtree(out)
     for put in (*make.values(), Path.mkdir):
         (out / PARTIAL).mkdir(parents=True)
         put(out / PARTIAL / "rows0.jsonl")
-        partial = Partial(out, 0, {}, len(COLUMNS))
-        assert list(partial.read(0)) == []
-        partial.drop_foreign()
-        partial.open()
-        partial.add([row])
-        partial.close()
-        assert list(partial.read(0)) == [row] and files_of(victim) == before
+        files = RowFiles(out, 0, {}, len(COLUMNS))
+        assert list(files.read(0)) == []
+        files.drop_foreign()
+        files.open()
+        files.add([row])
+        files.close()
+        assert list(files.read(0)) == [row] and files_of(victim) == before
         shutil.rmtree(out)
 
 
@@ -288,13 +302,14 @@ def test_a_folder_of_maps_that_is_a_link_is_told_before_anything_is_scored(train
 
 
 def test_results_go_through_a_link_only_where_the_user_named_it(trained, test_data):
+    run = Run(trained.folder, trained.config, Devices("none", "float32", True))
     places = {"test_dir": [str(test_data / "test")], "data_dir": str(test_data)}
     (test_data / "elsewhere").mkdir()
     (test_data / "test" / "test_result").symlink_to(test_data / "elsewhere")
     with pytest.raises(UserError, match="test_result is a link.*--test_result_dir"):
-        prepare_test(Options(anomaly_test=True, **places), trained.config)
+        prepare(Options(anomaly_test=True, **places), run, sys.stdout)
     given = str(test_data / "test" / "test_result")
-    prepare_test(Options(anomaly_test=True, test_result_dir=given, **places), trained.config)
+    prepare(Options(anomaly_test=True, test_result_dir=given, **places), run, sys.stdout)
 
 
 def test_new_scores_are_never_beside_an_old_report(trained, test_data, monkeypatch):
@@ -329,16 +344,16 @@ def test_new_scores_are_never_beside_an_old_report(trained, test_data, monkeypat
 def test_images_that_vanish_after_they_were_scored_do_not_end_the_run(
     trained, test_data, monkeypatch
 ):
-    real = Results.finish
+    real = Scoring.gather
 
-    def finish(results):
+    def gather(scoring):
         for path in (test_data / "test").rglob("*.png"):
             path.unlink()
-        results.images._source.images = None
-        results.best.pictures.clear()
-        return real(results)
+        scoring.images._source.images = None
+        scoring.best.pictures.clear()
+        return real(scoring)
 
-    monkeypatch.setattr(Results, "finish", finish)
+    monkeypatch.setattr(Scoring, "gather", gather)
     score(test_data, trained, "out")
     assert (test_data / "out" / "scores.csv").read_text().count("\n") == 12
 
@@ -346,9 +361,7 @@ def test_images_that_vanish_after_they_were_scored_do_not_end_the_run(
 def test_pictures_that_cannot_be_kept_cost_a_warning_rows_that_cannot_one_line(
     trained, test_data, monkeypatch, caplog
 ):
-    monkeypatch.setattr(
-        results_module.Best, "save", lambda *_: (_ for _ in ()).throw(UserError("x: no room"))
-    )
+    monkeypatch.setattr(Best, "save", lambda *_: (_ for _ in ()).throw(UserError("x: no room")))
     score(test_data, trained, "out")
     assert caplog.text.count("pictures are not kept so far: x: no room") == 1
     monkeypatch.undo()
@@ -364,19 +377,19 @@ def test_pictures_that_cannot_be_kept_cost_a_warning_rows_that_cannot_one_line(
         def close(self):
             self.write("")
 
-    real = Partial.add
+    real = RowFiles.add
 
-    def add(partial, rows):
-        if len(list(partial.read(0))) >= 3:
-            partial._file = Full()
-        real(partial, rows)
+    def add(files, rows):
+        if len(list(files.read(0))) >= 3:
+            files._file = Full()
+        real(files, rows)
 
-    monkeypatch.setattr(Partial, "add", add)
+    monkeypatch.setattr(RowFiles, "add", add)
     with pytest.raises(UserError, match=r"rows0.jsonl cannot be written \(No space left"):
         score(test_data, trained, "out")
     now = files_of(test_data / "out")
     assert {k: v for k, v in now.items() if k in old and "partial" not in k} == old
-    monkeypatch.setattr(Partial, "add", real)
+    monkeypatch.setattr(RowFiles, "add", real)
     assert score(test_data, trained, "out") == 9
     assert set(files_of(test_data / "out")) >= set(old)
     assert json.loads((test_data / "out" / "metrics.json").read_text())["images"] == 11

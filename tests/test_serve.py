@@ -318,7 +318,7 @@ def test_it_listens_on_loopback_alone_and_a_taken_port_is_told(address):
 @pytest.mark.cli
 def test_flags_of_serving_are_checked(capsys):
     for flags, told in (
-        (["--serve_host=0.0.0.0"], "--serve_host is for --serve"),
+        (["--serve_host=0.0.0.0"], "leave it out, or add --serve"),
         (["--serve=70000"], "at most 65535"),
         (["--serve", "--strategy=mirrored"], "leave --strategy out"),
     ):

@@ -5,15 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
+from anogan.cli.options import spelt
+from anogan.config import LARGEST_WINDOW
 from anogan.runs.files import printable
 
-FOR_SCORING = (
-    *("test_dir", "search", "test_epoch", "test_size", "target_fpr", "threshold"),
-    *("threshold_from", "labels", "mask_dir", "save_maps", "test_result_dir"),
-    *("json", "fail_on_anomaly"),
-)
-FOR_EXPORT = "search", "target_fpr", "threshold"  # of these, what --export and --serve use
-FOR_SERVE = *FOR_EXPORT, "test_epoch"
 FOLDERS = (
     *("dataset", "data_dir", "test_dir", "labels", "mask_dir", "checkpoint_dir", "sample_dir"),
     *("test_result_dir", "log_dir", "export_dir", "serve_host", "drop"),
@@ -22,19 +17,23 @@ OF_TENSORFLOW = "dataset", "checkpoint_dir", "log_dir", "export_dir"  # it reads
 COMMANDS = "train", "anomaly_test", "compare", "visualize", "export", "serve"  # none: draw
 # Flags, and the commands for which they count
 USED_BY = (
+    (("preset", "epochs", "batch_size", "learning_rate", "beta1", "log_dir"), ("train",)),
     (
-        ("preset", "epochs", "batch_size", "learning_rate", "beta1", "log_dir"),
-        ("train",),
+        ("test_dir", "test_size", "test_batch_size", "threshold_from", "labels", "mask_dir")
+        + ("save_maps", "report", "test_result_dir", "json", "fail_on_anomaly"),
+        ("anomaly_test",),
     ),
-    (("test_batch_size",), ("anomaly_test",)),
-    (("test_learning_rate",), ("anomaly_test", "serve")),
+    (("search", "target_fpr", "threshold"), ("anomaly_test", "export", "serve")),
+    (("test_epoch", "test_learning_rate"), ("anomaly_test", "serve")),
+    (("export_dir",), ("export",)),
+    (("serve_host",), ("serve",)),
     (("generate_test_images",), ("draw", "visualize")),
     (("sample_dir", "seed"), ("draw", "train", "visualize")),
 )
 
 
 def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """What single flags cannot say; ends with exit code 2."""
+    """End with exit code 2 where flags do not go together, which each by itself cannot show."""
     is_mnist = args.dataset == "mnist"
     if args.normal_class is not None and args.anomaly_class is not None:
         p.error("--normal_class and --anomaly_class exclude each other: give one")
@@ -47,10 +46,13 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if is_mnist and args.window:
         p.error("--window is for larger images than mnist's 28 x 28: leave it out")
     for flag in ("output_height", "output_width"):
-        if (getattr(args, flag) or 0) > 256 and not args.window:
-            p.error(f"--{flag} must be at most 256 where images are seen whole: add --window 64")
-    if args.window and not 16 <= args.window <= 256:
-        p.error(f"--window must be 0 or from 16 to 256, not {args.window}")
+        if (getattr(args, flag) or 0) > LARGEST_WINDOW and not args.window:
+            p.error(
+                f"--{flag} must be at most {LARGEST_WINDOW} where images are seen whole: "
+                "add --window 64"
+            )
+    if args.window and not 16 <= args.window <= LARGEST_WINDOW:
+        p.error(f"--window must be 0 or from 16 to {LARGEST_WINDOW}, not {args.window}")
     if is_mnist and not {args.input_height, args.input_width} <= {None, 28}:
         p.error("mnist images are 28 x 28: leave --input_height and --input_width out")
     if args.train and not is_mnist and not args.crop and (args.input_height or args.input_width):
@@ -62,14 +64,6 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         p.error("--target_fpr is for the threshold from held-out images, not from labels")
     if is_mnist and not args.test_dir and (args.labels or args.mask_dir):
         p.error("--labels and --mask_dir are for image folders: name yours with --test_dir")
-    for flag in FOR_SCORING:
-        value = getattr(args, flag)
-        used = args.anomaly_test or (args.export and flag in FOR_EXPORT)
-        used = used or (args.serve is not None and flag in FOR_SERVE)
-        if not (value is None or value is False or used):  # 0 is a value
-            p.error(f"--{flag} is for scoring: add --anomaly_test")
-    if not (args.report or args.anomaly_test):
-        p.error("--no-report is for scoring: add --anomaly_test")
     check_used(p, args)
     for flag in FOLDERS:
         if getattr(args, flag) == "" or (flag == "test_dir" and "" in (args.test_dir or ())):
@@ -87,49 +81,35 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             f"--threshold_from {args.threshold_from} needs labels, which --export and --serve have "
             "not: give --threshold"
         )
-    if args.export_dir and not args.export:
-        p.error("--export_dir is for --export: add it")
-    if args.serve is None and args.serve_host != p.get_default("serve_host"):
-        p.error("--serve_host is for --serve: add it")
     if args.serve is not None and args.strategy != "none":
         p.error("--serve scores one image at a time: leave --strategy out")
-    if args.search == "encoder" and given(p, args, "test_epoch"):
-        p.error("--search encoder takes no steps: leave --test_epoch out, or use --search hybrid")
-    if args.search == "encoder" and given(p, args, "test_learning_rate"):
-        p.error(
-            "--search encoder takes no steps: leave --test_learning_rate out, or use "
-            "--search hybrid"
-        )
+    for flag in ("test_epoch", "test_learning_rate"):
+        if args.search == "encoder" and given(p, args, flag):
+            p.error(f"--search encoder takes no steps: leave --{flag} out, or use --search hybrid")
 
 
 def check_used(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends with exit code 2 where a flag would do nothing."""
+    """End with exit code 2 where a flag would do nothing."""
     asked = {name for name in COMMANDS if given(p, args, name)}
     others = {name for name in vars(args) if given(p, args, name)} - {"compare"}
     if args.compare and others:
         p.error(f"--compare stands alone: leave {', '.join(map(spelt, sorted(others)))} out")
     for flags, commands in USED_BY:
-        if (asked or {"draw"}) & set(commands):
-            continue
-        for flag in flags:
-            if given(p, args, flag):
-                remedies = " or ".join(f"--{name}" for name in commands if name != "draw")
-                p.error(f"{spelt(flag)} does nothing here: leave it out, or add {remedies}")
+        useless = [f for f in flags if given(p, args, f) and not (asked or {"draw"}) & {*commands}]
+        if useless:
+            flag = "--no-report" if useless[0] == "report" else spelt(useless[0])
+            remedies = " or ".join(f"--{name}" for name in commands if name != "draw")
+            p.error(f"{flag} does nothing here: leave it out, or add {remedies}")
 
 
 def given(p: argparse.ArgumentParser, args: argparse.Namespace, name: str) -> bool:
-    """Whether a flag says other than its default; a port or a number of 0 may."""
+    """Return whether a flag says other than its default; a port or a number of 0 may."""
     value = getattr(args, name)
     return value is not None and value != p.get_default(name)
 
 
-def spelt(name: str) -> str:
-    """As it is typed."""
-    return "--" + {"epochs": "epoch", "lambda_": "lambda"}.get(name, name)
-
-
 def is_utf8(text: str) -> bool:
-    """Names of files may hold bytes that are none, which Python keeps as surrogates."""
+    """Return whether a name is text: it may hold other bytes, which Python keeps as surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

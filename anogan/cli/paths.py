@@ -24,29 +24,29 @@ NOT_OF_A_FOLDER = re.compile(rf"{MNIST_RUN}|{re.escape(FILE_NAME)}", re.IGNORECA
 CHECKSUM = re.compile(r"_[0-9a-f]{8}$")  # at the end of _with_checksum's names
 
 
-def dataset_folder(options: Options) -> Path:
-    """The folder of a data set of image files; a UserError that helps where there is none."""
-    folder = Path(options.data_dir) / options.dataset
+def dataset_folder(data_dir: str, dataset: str) -> Path:
+    """Return the folder of a data set of image files; UserError with help where there is none."""
+    folder = Path(data_dir) / dataset
     if folder.is_dir():
         return folder
-    there = ", ".join(available(options.data_dir)) or "none"
-    name, *category = options.dataset.split(os.sep)
+    there = ", ".join(available(data_dir)) or "none"
+    name, *category = dataset.split(os.sep)
     remedy = "put images there"
     if name in FETCHED:
         more = f" --category {category[0]}" if name == "mvtec" and category else ""
         remedy = f"fetch it with: python download.py {name}{more}"
-    raise UserError(f"{folder} does not exist: {remedy} (data sets in {options.data_dir}: {there})")
+    raise UserError(f"{folder} does not exist: {remedy} (data sets in {data_dir}: {there})")
 
 
-def training_folder(options: Options) -> Path:
-    """The folder of the normal images to train on."""
-    folder = dataset_folder(options)
+def training_folder(data_dir: str, dataset: str) -> Path:
+    """Return the folder of the normal images to train on."""
+    folder = dataset_folder(data_dir, dataset)
     parts = layout(folder)
     return parts.train if parts else folder
 
 
 def run_name(options: Options) -> str:
-    """The run's folder below --checkpoint_dir."""
+    """Return the name of the run's folder below --checkpoint_dir."""
     if options.normal_class is not None:
         return f"mnist_normal{options.normal_class}"
     if options.anomaly_class is not None:
@@ -57,18 +57,20 @@ def run_name(options: Options) -> str:
     return name
 
 
-def dataset_name(options: Options) -> str:
-    """--dataset as one way of writing it: its path within --data_dir, or else its whole path."""
-    root = os.path.abspath(options.data_dir)
-    path = os.path.abspath(os.path.join(root, options.dataset))
+def dataset_name(data_dir: str, dataset: str) -> str:
+    """Return the one name of a data set: its path within --data_dir, or else its whole path."""
+    if dataset == "mnist":
+        return dataset
+    root = os.path.abspath(data_dir)
+    path = os.path.abspath(os.path.join(root, dataset))
     if path == root:
-        raise UserError(f"--dataset {options.dataset} is --data_dir itself: name a folder in it")
+        raise UserError(f"--dataset {dataset} is --data_dir itself: name a folder in it")
     # by its name, not by where that may be linked to, which can change
     return os.path.relpath(path, root) if path.startswith(os.path.join(root, "")) else path
 
 
 def safe_name(path: str) -> str:
-    """A path as the name of one folder; with a checksum, unless it is such a name by itself."""
+    """Return a path as a folder's name, with a checksum unless it is such a name by itself."""
     return path if re.fullmatch(r"[\w-][\w. -]*", path) else _with_checksum(path)
 
 
@@ -78,7 +80,7 @@ def _with_checksum(path: str) -> str:
 
 
 def output_name(folder: Path) -> str:
-    """A run's folder below --sample_dir and --log_dir: no two runs share one."""
+    """Return the name of a run's folder below --sample_dir and --log_dir; no two runs share one."""
     path = os.path.realpath(folder)
     root = os.path.realpath(CHECKPOINTS)
     beside = os.path.dirname(path) == root
@@ -86,7 +88,7 @@ def output_name(folder: Path) -> str:
 
 
 def find_run(options: Options) -> Path:
-    """The folder of the trained model that the flags mean; UserError if there is none."""
+    """Find the folder of the trained model that the flags mean; UserError if there is none."""
     folder = run_folder(options)
     if (folder / FILE_NAME).exists():
         return folder
@@ -100,23 +102,13 @@ def find_run(options: Options) -> Path:
 
 
 def run_folder(options: Options) -> Path:
-    """Where the run of these flags has its checkpoints."""
+    """Return where the run of these flags has its checkpoints."""
     root = Path(options.checkpoint_dir)
-    if (root / FILE_NAME).exists():
-        return root
-    former = root / options.dataset  # nested data sets had nested runs once
-    is_nested = os.sep in options.dataset and not os.path.isabs(options.dataset)
-    if is_nested and (former / FILE_NAME).exists():
-        return former
-    name, former = run_name(options), root / safe_name(options.dataset)
-    if options.dataset == "mnist" or former.name == name:
-        return root / name
-    # runs of folders once had these names, too
-    return former if _dataset_in(former) == options.dataset else root / name
+    return root if (root / FILE_NAME).exists() else root / run_name(options)
 
 
 def _dataset_in(folder: Path) -> str | None:
-    """The data set of the run in a folder; None where none can be read."""
+    """Return the data set of the run in a folder; None where none can be read."""
     try:
         return Config.load(folder).dataset
     except UserError:
@@ -124,7 +116,7 @@ def _dataset_in(folder: Path) -> str | None:
 
 
 def require_run_of(options: Options, folder: Path, config: Config) -> None:
-    """UserError where the run in a folder, found by its name, is that of another data set.
+    """Raise UserError where the run in a folder, found by its name, is of another data set.
 
     Folders may be renamed; but where the name stands for one data set alone, it must be that.
     """
@@ -148,7 +140,7 @@ class Places(NamedTuple):
 
 
 def test_places(options: Options, config: Config) -> Places:
-    """As the flags say; else the parts of the data set, where it has a layout with a test set."""
+    """Return the places that the flags name; else those of the data set's layout, if it has one."""
     if options.test_dir and (len(options.test_dir) > 1 or not may_be_folder(options.test_dir[0])):
         return _chosen_places(options, options.test_dir)
     given = options.test_dir[0] if options.test_dir else None
@@ -169,12 +161,12 @@ def test_places(options: Options, config: Config) -> Places:
 
 
 def may_be_folder(path: str) -> bool:
-    """Whether there is a folder of that name, or nothing, and the name is not that of an image."""
+    """Return whether there is a folder of that name, or nothing and no image's name."""
     return os.path.isdir(path) or not (os.path.lexists(path) or is_image_name(path))
 
 
 def _chosen_places(options: Options, given: Sequence[str]) -> Places:
-    """Of files and folders named one by one: named in the results from what they all lie in."""
+    """Return the places of files and folders named one by one, within what they all lie in."""
     beside = [os.path.dirname(os.path.abspath(path)) for path in given]
     common = os.path.commonpath(beside)
     shown = Path(os.path.relpath(common)) if not os.path.isabs(given[0]) else Path(common)
@@ -185,6 +177,6 @@ def _chosen_places(options: Options, given: Sequence[str]) -> Places:
 
 
 def strictly_inside(folder: str | Path, *others: str | Path | None) -> list:
-    """Those of some folders that lie inside a folder and are not that folder itself."""
+    """Return those of some folders that lie inside a folder and are not that folder itself."""
     root = os.path.join(os.path.realpath(folder), "")
     return [other for other in others if other and os.path.realpath(other).startswith(root)]

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+from zlib import crc32
 
 import numpy as np
 
 from anogan.cli.options import Options
 from anogan.cli.paths import Places, strictly_inside, test_places
-from anogan.cli.printing import print_line, print_skipped, print_warnings
-from anogan.cli.trained import calibrate, only_chief
+from anogan.cli.printing import (
+    print_decisions,
+    print_line,
+    print_metrics,
+    print_outliers,
+    print_search,
+    print_skipped,
+    print_warnings,
+    write_json,
+)
+from anogan.cli.run import Devices, Run
+from anogan.cli.settings import search_of, threshold_of
 from anogan.config import Config
 from anogan.data import image_set, mnist
 from anogan.data.folders import Selection, find_images, image_folder
@@ -21,33 +34,110 @@ from anogan.data.image_set import ImageSet
 from anogan.data.labels import labelled
 from anogan.data.masks import Masks
 from anogan.errors import UserError
-from anogan.evaluation.output import Output
-from anogan.evaluation.results import FILES, Decision, Results
-from anogan.method.scoring import Detection
+from anogan.evaluation.best import Best
+from anogan.evaluation.metrics import LABELS
+from anogan.evaluation.outcome import Decision, Outcome, decide
+from anogan.evaluation.result_folder import FILES, REPORT, SCORES, ResultFolder
+from anogan.evaluation.scoring import Scoring
+from anogan.method.scoring import Calibration, Detection, Search
 from anogan.method.threshold import Threshold
-from anogan.report.facts import told_expected
+from anogan.report.facts import expectation
+from anogan.runs import provenance
 from anogan.runs.files import require_writable
 from anogan.runs.progress import progress
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
     from model import DCGAN
 
-PRINTED = 20  # images whose score is printed
 ANOMALOUS = 3  # exit code of --fail_on_anomaly
 
 
-class Test(NamedTuple):
-    """What is to be scored, and how to decide; all that can be wrong with it was looked at."""
+@dataclass(frozen=True)
+class ScorePlan:
+    """What --anomaly_test needs; all that can be wrong with it was looked at."""
 
     images: ImageSet
     masks: Masks | None
     threshold: Threshold
     folder: Path  # for the results
-    lines: list[str]  # for the user to read
+    notes: list[str]  # for the user to read
+    search: Search
+    batch_size: int
+    save_maps: bool
+    report: bool
+    fail_on_anomaly: bool
+    json: TextIO | None  # where JSON goes; None: nowhere
+    devices: Devices
+
+    def execute(self, model: DCGAN) -> int:
+        """Score the images and write the results; return the exit code."""
+        with self.devices.only_writer(self.folder, "scoring", "--test_result_dir"):
+            outcome = score_images(self, model)
+        print_skipped(self.images)
+        print_warnings(self.images)
+        if outcome is None:
+            return 0
+        print_decisions(outcome.decisions)
+        print_metrics(outcome.metrics)
+        pictures = f", pictures in {self.folder / 'pictures'}" if self.report else ""
+        print_line(f"scores in {self.folder / SCORES}{pictures}")
+        if self.report:
+            print_line(f"report: {self.folder / REPORT}")
+        if self.json:
+            write_json(self.json, outcome, self.folder)
+        return exit_code(outcome.decisions, self.images) if self.fail_on_anomaly else 0
+
+
+def prepare(options: Options, run: Run, out: TextIO) -> ScorePlan | None:
+    """Find all that scoring needs besides the model; None where it is not asked for.
+
+    out: for JSON. UserError for what cannot be had.
+    """
+    if not options.anomaly_test:
+        return None
+    places = test_places(options, run.config)
+    images, threshold = test_images(options, run.config, places), threshold_of(options)
+    if threshold.uses_labels and (images.labels is None or len(set(images.labels)) < 2):
+        raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
+    masks, mask_note = masks_of(places, images, run.config, required=bool(options.mask_dir))
+    if not options.test_result_dir and places.results.is_symlink():
+        raise UserError(
+            f"{places.results} is a link, and results would be written where it leads: remove it, "
+            "or name the folder for the results with --test_result_dir"
+        )
+    ResultFolder(places.results, FILES)
+    require_writable(places.results)
+    layout = f"{places.images.parent} has the layout of MVTec AD: scoring {places.images}"
+    notes = [layout] * places.has_layout + mask_note + images.left_out
+    return ScorePlan(
+        *(images, masks, threshold, places.results, notes, search_of(options, run.config)),
+        *(options.test_batch_size, options.save_maps, options.report, options.fail_on_anomaly),
+        *(out if options.json else None, run.devices),
+    )
+
+
+def masks_of(
+    places: Places, images: ImageSet, config: Config, required: bool
+) -> tuple[Masks | None, list[str]]:
+    """Return the masks, None where none can be used, and what the user should know of them.
+
+    UserError where they are required and cannot be used.
+    """
+    if not places.masks:
+        return None, []
+    if os.path.realpath(places.masks) == os.path.realpath(places.images):
+        raise UserError(f"{places.masks} holds images and masks: put the masks into another folder")
+    try:
+        masks = Masks(places.masks, images, config.crop)
+        return masks, [masks.check()]
+    except UserError as error:
+        if required:
+            raise
+        return None, [f"no pixel measures: {error}"]
 
 
 def test_images(options: Options, config: Config, places: Places) -> ImageSet:
-    """The ImageSet to score: see test_places; for mnist, if none is given, its own."""
+    """Return the images to score: see test_places; for mnist, if none is given, its own."""
     if config.dataset == "mnist" and not options.test_dir:
         classes = (config.normal_class, config.anomaly_class)
         images = mnist.mnist(options.data_dir, "test", *classes, config.height, config.width)
@@ -67,137 +157,136 @@ def test_images(options: Options, config: Config, places: Places) -> ImageSet:
     return images
 
 
-def threshold_of(options: Options) -> Threshold:
-    return Threshold(
-        options.threshold,
-        Threshold.target_fpr if options.target_fpr is None else options.target_fpr,
-        options.threshold_from or Threshold.rule,
-    )
+def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
+    """Make rows, then measures and decisions, then pictures and the page, and publish all.
 
-
-def prepare_test(options: Options, config: Config) -> Test:
-    """Everything that scoring needs and the model does not; UserError where it cannot be had."""
-    places = test_places(options, config)
-    images, lines = test_images(options, config, places), []
-    if places.has_layout:
-        lines = [f"{places.images.parent} has the layout of MVTec AD: scoring {places.images}"]
-    threshold = threshold_of(options)
-    if threshold.uses_labels and (images.labels is None or len(set(images.labels)) < 2):
-        raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
-    masks = None
-    if places.masks and os.path.realpath(places.masks) == os.path.realpath(places.images):
-        raise UserError(f"{places.masks} holds images and masks: put the masks into another folder")
-    if places.masks:
-        try:
-            masks = Masks(places.masks, images, config.crop)
-            lines.append(masks.check())
-        except UserError as error:
-            if options.mask_dir:
-                raise
-            masks = None
-            lines.append(f"no pixel measures: {error}")
-    if not options.test_result_dir and places.results.is_symlink():
-        raise UserError(
-            f"{places.results} is a link, and results would be written where it leads: remove it, "
-            "or name the folder for the results with --test_result_dir"
-        )
-    Output(places.results, FILES)
-    require_writable(places.results)
-    return Test(images, masks, threshold, places.results, lines + images.left_out)
-
-
-def anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None = None) -> int:
-    """Scores the test images and writes the results, and JSON to `out`; the exit code."""
-    with only_chief(options, test.folder, "scoring", "--test_result_dir"):
-        return _anomaly_test(options, model, test, out)
-
-
-def _anomaly_test(options: Options, model: DCGAN, test: Test, out: TextIO | None) -> int:
-    images, team, folder = test.images, model.workers, test.folder
-    for line in test.lines:
+    Return what the set comes to, None where this process is not the chief.
+    """
+    images, team, rule = plan.images, model.workers, plan.threshold
+    for line in plan.notes:
         print_line(line, team)
     print_line(f"scoring {len(images)} images", team)
-    search = model.search(options.search, options.test_epoch, options.test_learning_rate)
-    calibration = calibrate(model, team, search)
-    print_line(told_expected(calibration.expected), team)
-    batch_size = min(options.test_batch_size, len(images))
-
-    def detect(batch: np.ndarray) -> Detection:
-        return model.anomaly_detector(batch, search, batch_size, calibration)
-
-    results = Results(
-        folder,
-        images,
-        model,
-        calibration,
-        test.threshold,
-        test.masks,
-        options.save_maps,
-        search=search,
-        batch_size=batch_size * team.devices,
-        detect=detect,
-        report=options.report,
-    )
-    if test.threshold.too_fine_for(results.normal):
+    search, held_out = plan.search, len(model.images.held_out)
+    calibration = model.keep_calibration(search, begin=lambda: print_search(search, held_out, team))
+    print_outliers(calibration, team)
+    print_line(expectation(calibration.expected), team)
+    if rule.too_fine_for(calibration.normal_scores):
         count = len(calibration.scores)
         logging.getLogger(__name__).warning(
             "--target_fpr %g is finer than %d held-out normal images can show (1 in %d): "
             "the threshold is extrapolated",
-            test.threshold.target_fpr,
-            count,
-            count,
+            *(rule.target_fpr, count, count),
         )
-    left = results.settle()
+    batch_size = min(plan.batch_size, len(images))
+
+    def detect(batch: np.ndarray) -> Detection:
+        return model.anomaly_detector(batch, search, batch_size, calibration)
+
+    # a threshold from labels is known only when all scores are
+    near = None if rule.uses_labels else rule.choose(calibration.normal_scores, None, None)[0]
+    best = Best(near=near) if plan.report else None
+    together = batch_size * team.devices
+    pixel_threshold = calibration.pixel_threshold(rule.target_fpr)
+    scoring = Scoring(
+        *(plan.folder, images, team, identity(model, calibration, search, together), together),
+        pixel_threshold=pixel_threshold,
+        masks=plan.masks,
+        save_map=map_writer(pixel_threshold) if plan.save_maps else None,
+        best=best,
+    )
+    left = scoring.resume()
     if len(left) < len(images):
         print_line(f"going on: {len(images) - len(left)} of them are scored already", team)
-    share = team.share(len(left), results.batch_size)
+    share = team.share(len(left), together)
     mine = left[share.start : share.stop]
-    batches = images.subset(mine).batches(results.batch_size)
-    with results, progress(len(mine), "img", "scoring", shown=team.chief) as bar:
-        for indices, batch in batches:
-            results.add(mine[indices], batch, detect(batch))
+    with scoring, progress(len(mine), "img", "scoring", shown=team.chief) as bar:
+        for indices, batch in images.subset(mine).batches(together):
+            scoring.add(mine[indices], batch, detect(batch))
             bar.update(len(indices))
         bar.close()
-        results.gather()
-        if team.chief:
-            if options.report:
-                print_line("drawing pictures, plots and the report")
-            metrics = results.finish()
-    print_skipped(images)
-    print_warnings(images)
-    if not team.chief:
-        return 0
-    decisions = results.decisions(metrics["threshold"])
-    print_decisions(decisions)
-    print_metrics(metrics)
-    if options.report:
-        print_line(f"scores in {folder / 'scores.csv'}, pictures in {folder / 'pictures'}")
-        print_line(f"report: {folder / 'report.html'}")
-    else:
-        print_line(f"scores in {folder / 'scores.csv'}")
-    if out:
-        skipped = [{"file": name, "reason": reason} for name, reason in images.skipped]
-        summary = {"summary": {**metrics, "skipped_files": skipped, "results": str(folder)}}
-        for found in (*(decision._asdict() for decision in decisions), summary):
-            print(json.dumps(found), file=out)
-        out.flush()
-    return exit_code(decisions, images) if options.fail_on_anomaly else 0
+        rows = scoring.gather()
+        if not team.chief:
+            return None
+        if best:
+            print_line("drawing pictures, plots and the report")
+        outcome = decide(images, rows, rule, calibration, origin(model, search))
+        outcome.write(scoring.folder.staging)
+        if best:
+            draw_report(scoring.folder.staging, model, outcome, best, detect, plan.masks)
+        scoring.folder.publish()
+    return outcome
 
 
-def print_decisions(decisions: list[Decision]) -> None:
-    """A line for each of the first images."""
-    for file, score, threshold, is_anomaly, *_ in decisions[:PRINTED]:
-        if threshold is None:
-            print_line(f"{file}: score {score:.4g}")
-        else:
-            called = "anomalous" if is_anomaly else "normal"
-            print_line(f"{file}: score {score:.4g}, threshold {threshold:.4g}: {called}")
-    if len(decisions) > PRINTED:
-        print_line(f"and {len(decisions) - PRINTED} more in scores.csv")
+def draw_report(
+    folder: Path,
+    model: DCGAN,
+    outcome: Outcome,
+    best: Best,
+    detect: Callable[[np.ndarray], Detection],
+    masks: Masks | None,
+) -> None:
+    """Write pictures, plots and the page."""
+    from anogan.report import showing  # Matplotlib is slow to load
+
+    groups = best.complete(outcome.rows.indices, outcome.scores, outcome.images, detect)
+    shown = showing.Shown(outcome, best.pictures, masks.read if masks else None)
+    showing.write(folder, shown, groups, features(model, outcome))
+
+
+def identity(
+    model: DCGAN, calibration: Calibration, search: Search, batch_size: int
+) -> dict[str, int]:
+    """Return checksums of what scores depend on but the images, by name."""
+    settings = model.config, calibration, search, batch_size
+    return {
+        "model": model.checksum(),
+        "precision": crc32(model.precision.encode()),
+        "settings": crc32(repr(settings).encode()),
+    }
+
+
+def map_writer(threshold: float) -> Callable[[Path, np.ndarray, np.ndarray], None]:
+    """Return what writes the files of an anomaly map, see Scoring."""
+    from anogan.report.pictures import save_map  # Matplotlib is slow to load
+
+    return partial(save_map, threshold=threshold)
+
+
+def origin(model: DCGAN, search: Search) -> dict[str, Any]:
+    """Return what the figures in metrics.json are of."""
+    return {
+        "dataset": model.config.dataset,
+        "run": None if model.folder is None else str(model.folder),
+        "step": model.steps_done,
+        "total_steps": model.total_steps,
+        "size": " x ".join(map(str, model.config.shape)),
+        "window": model.config.window,
+        "search": str(search),
+        "precision": model.precision,
+        "versions": provenance.versions(),
+        "date": provenance.now(),
+    }
+
+
+def features(model: DCGAN, outcome: Outcome) -> dict[str, np.ndarray]:
+    """Return D's features (m, d) of some images of each label, and of some trained on."""
+    from anogan.report.plots import TSNE_IMAGES  # Matplotlib is slow to load
+
+    indices, known = outcome.rows.indices, outcome.labels
+    names = ("images",) if known is None else LABELS
+    found = {}
+    for label, name in enumerate(names):
+        some = indices if known is None else indices[known == label]
+        images, _ = outcome.images.read(some[:TSNE_IMAGES])
+        if len(images):
+            found[name] = model.features(images)
+    if len(model.images.seen):
+        found["normal, trained on"] = model.features(model.images.seen[:TSNE_IMAGES])
+    return found
 
 
 def exit_code(decisions: list[Decision], images: ImageSet) -> int:
-    """Of --fail_on_anomaly; UserError where it cannot be told that there is none."""
+    """Return that of --fail_on_anomaly; UserError where it is not known that there is none."""
     if any(decision.is_anomaly for decision in decisions):
         return ANOMALOUS
     if any(decision.is_anomaly is None for decision in decisions):
@@ -208,28 +297,3 @@ def exit_code(decisions: list[Decision], images: ImageSet) -> int:
             f"judged, the first: {images.skipped[0][0]} ({images.skipped[0][1]})"
         )
     return 0
-
-
-def print_metrics(metrics: dict[str, Any]) -> None:
-    """The measures in a few lines."""
-    if "auroc" in metrics:
-        low, high = metrics["auroc_interval"]
-        print_line(
-            f"AUROC {metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f}), average "
-            f"precision {metrics['average_precision']:.4f} "
-            f"({metrics['normal']} normal, {metrics['anomalous']} anomalous images)"
-        )
-    if "pixel_auroc" in metrics:
-        print_line(f"pixel AUROC {metrics['pixel_auroc']:.4f}, AU-PRO {metrics['au_pro']:.4f}")
-    if metrics["threshold"] is None:
-        print_line(f"no threshold ({metrics['threshold_is']}): give --threshold")
-        return
-    line = f"threshold {metrics['threshold']:.4g} ({metrics['threshold_is']}): "
-    line += f"{metrics['called_anomalous']} of {metrics['images']} images are called anomalous"
-    at = metrics.get("at_threshold", {})
-    parts = [
-        f"{name.replace('_', ' ')} {at[name]:.3f}"
-        for name in ("recall", "precision", "f1", "false_positive_rate")
-        if name in at
-    ]
-    print_line("; ".join([line, *parts]))

@@ -1,4 +1,4 @@
-"""What flags say of a run's configuration."""
+"""What flags say of a run's settings, of the threshold and of the search."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from collections.abc import Collection
 from typing import Any
 
 from anogan.cli.options import Options
-from anogan.config import FREE, Config
+from anogan.config import CROP, FREE, Config
 from anogan.errors import UserError
+from anogan.method.scoring import Search
+from anogan.method.threshold import Threshold
 
 
-def settings(options: Options) -> dict[str, Any]:
-    """The settings of Config that flags gave."""
+def given_settings(options: Options) -> dict[str, Any]:
+    """Return the settings of Config that flags gave."""
     names = {f.name for f in dataclasses.fields(Config)}
     given = {k: v for k, v in vars(options).items() if k in names and v is not None}
-    given.pop("crop", None)
+    if options.output_height:
+        given["height"] = options.output_height
+    if width := options.output_width or options.output_height:
+        given["width"] = width
     if options.dataset == "mnist":
         return given
     if options.crop:
-        given["crop_height"] = options.input_height or 108
+        given["crop_height"] = options.input_height or CROP
         given["crop_width"] = options.input_width or given["crop_height"]
     elif options.crop is False:
         given["crop_height"] = given["crop_width"] = 0
@@ -30,19 +35,9 @@ def settings(options: Options) -> dict[str, Any]:
     return given
 
 
-def sizes(options: Options) -> dict[str, Any]:
-    """Height and width, as far as flags gave them."""
-    given: dict[str, Any] = {}
-    if options.output_height:
-        given["height"] = options.output_height
-    if options.output_width or options.output_height:
-        given["width"] = options.output_width or options.output_height
-    return given
-
-
-def contradictions(options: Options, config: Config, free: Collection[str] = ()) -> None:
-    """UserError for a flag that says other than the trained run."""
-    for name, value in {**settings(options), **sizes(options)}.items():
+def require_settings(options: Options, config: Config, free: Collection[str]) -> None:
+    """Raise UserError for a flag that says other than the trained run, `free` ones apart."""
+    for name, value in given_settings(options).items():
         mine = getattr(config, name)
         if name not in FREE and name not in free and value != mine:
             raise UserError(
@@ -51,11 +46,16 @@ def contradictions(options: Options, config: Config, free: Collection[str] = ())
             )
 
 
-def require_same(expected: Config, found: Config) -> None:
-    """UserError where a run was replaced by another one while this process started."""
-    if any(
-        getattr(found, f.name) != getattr(expected, f.name)
-        for f in dataclasses.fields(Config)
-        if f.name not in FREE
-    ):
-        raise UserError("the run was replaced by another meanwhile: give the same command again")
+def threshold_of(options: Options) -> Threshold:
+    """Return how the flags want images decided on."""
+    return Threshold(
+        options.threshold,
+        Threshold.target_fpr if options.target_fpr is None else options.target_fpr,
+        options.threshold_from or Threshold.rule,
+    )
+
+
+def search_of(options: Options, config: Config) -> Search:
+    """Return how the flags want z found; UserError where the model has no encoder for it."""
+    flags = options.search, options.test_epoch, options.test_learning_rate
+    return Search.resolve(config.recipe, *flags)

@@ -1,12 +1,12 @@
-"""The command --train."""
+"""The command --train: a new run, or a run that goes on."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from anogan.cli.options import Options
 from anogan.cli.paths import (
@@ -16,19 +16,26 @@ from anogan.cli.paths import (
     strictly_inside,
     training_folder,
 )
-from anogan.cli.printing import print_line, print_skipped, print_warnings
-from anogan.cli.settings import contradictions, settings, sizes
-from anogan.cli.trained import calibrate, connect, only_chief
+from anogan.cli.printing import (
+    print_line,
+    print_outliers,
+    print_search,
+    print_skipped,
+    print_warnings,
+)
+from anogan.cli.run import Devices, Run
+from anogan.cli.settings import given_settings, require_settings
 from anogan.config import FILE_NAME, FREE, Config, preset
 from anogan.data import drop_list, image_set, mnist, scale
 from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.image_set import ImageSet
+from anogan.data.listing import Listing
 from anogan.data.probing import find_range, probe
 from anogan.errors import UserError
 from anogan.method import suspicious
 from anogan.method.scoring import Calibration
 from anogan.runs import distributed, estimate
-from anogan.runs.files import clear_temporaries
+from anogan.runs.files import clear_temporaries, require_writable
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
     from model import DCGAN
@@ -39,61 +46,155 @@ FEW_WARNING = "on digits AUROC was 0.93 with 20, 0.96 with 100 and 0.98 with 5,8
 PROBED = 64  # images that are looked at to know whether they are grey or colour, 8 bits or more
 
 
-def new_config(options: Options) -> Config:
-    """A new run's configuration, from the flags and the images."""
-    given = {**settings(options), **sizes(options)}
-    if options.dataset == "mnist":
-        found: dict[str, Any] = {"height": 28, "width": 28, "channels": 1}
+@dataclass(frozen=True)
+class Kept:
+    """What a run's folder says of how it is trained."""
+
+    config: Config
+    dropped: tuple[str, ...]  # see drop_list.dropped
+
+
+def kept_by(folder: Path) -> Kept | None:
+    """Read what a run's folder says; None where there is no run."""
+    if not (folder / FILE_NAME).exists():
+        return None
+    return Kept(Config.load(folder), drop_list.dropped(folder))
+
+
+@dataclass(frozen=True)
+class TrainPlan(Run):
+    """What --train needs besides the run."""
+
+    kept: Kept | None  # what the folder said when all else was found by it
+    images: ImageSet
+    source: Path | None  # the folder that they lie in; None: mnist
+    drop: str | None
+    samples: Path
+    logs: Path
+
+    def execute(self) -> DCGAN:
+        """Train a new run, or go on with the one that is there; return the model."""
+        with self.devices.only_writer(self.folder, "training run", "--checkpoint_dir"):
+            if kept_by(self.folder) != self.kept:
+                raise UserError(
+                    f"another training run was at work in {self.folder} until now: the same "
+                    "command goes on from there, or says what is other; or name another "
+                    "--checkpoint_dir"
+                )
+            model = self._start()
+            before = model.steps_done
+            if model.workers.chief:
+                drop_list.keep_dropped(self.folder, self.images.dropped)
+                clear_temporaries(self.samples)
+            model.train(self.images, self.folder, self.samples, self.logs)
+            print_end(self, model, before)
+            # for the usual search, so that scoring begins at once
+            held_out = len(model.images.held_out)
+            calibration = model.keep_calibration(
+                begin=lambda: print_search(model.search(), held_out, model.workers)
+            )
+            print_outliers(calibration, model.workers)
+            # the last run may have been stopped before the list
+            trained = model.steps_done > before or not (self.samples / suspicious.LIST).exists()
+            if trained and model.workers.chief and self.source:
+                rank(model, calibration, self.images, self.samples)
+        print_skipped(self.images)
+        print_warnings(self.images)
+        return model
+
+    def _start(self) -> DCGAN:
+        """Return the model that is to be trained; say what is about to happen."""
+        precision, workers = self.devices.connect()
+        from anogan.runs.checkpoint import has_checkpoint
+        from model import DCGAN
+
+        if has_checkpoint(self.folder):
+            model = DCGAN.load(self.folder, precision, workers, **self.free_settings())
+            if self.drop and self.source:
+                known = list(model.images.states)
+                drop_list.require_unseen(self.drop, known, self.source, self.folder)
+            print_line(f"going on from step {model.steps_done} of {self.folder}", workers)
+        else:
+            model = DCGAN(self.config, precision, workers)
+        print_start(self, model)
+        return model
+
+
+def prepare(options: Options) -> TrainPlan:
+    """Find the run that --train starts or goes on with, and its images; UserError for none."""
+    is_mnist, folder = options.dataset == "mnist", run_folder(options)
+    kept = kept_by(folder)
+    if kept:
+        require_run_of(options, folder, kept.config)
+        require_settings(options, kept.config, free=("dataset",))  # the run was found by it
+        is_mnist = kept.config.dataset == "mnist"
+    source = None if is_mnist else training_folder(options.data_dir, options.dataset)
+    listing = list_training(options, source, kept) if source else None
+    if kept:
+        free = {name: v for name, v in given_settings(options).items() if name in FREE}
+        config = dataclasses.replace(kept.config, **free)
+    else:
+        config = new_config(options, listing)
+    images = image_folder(listing, config.form) if listing else digits(options.data_dir, config)
+    config = fit_batch(config, images)
+    for written in (options.log_dir, options.checkpoint_dir, options.sample_dir):
+        require_writable(written)
+    name = output_name(folder)
+    samples, logs = Path(options.sample_dir) / name, Path(options.log_dir) / name
+    devices = Devices.of(options)
+    return TrainPlan(folder, config, devices, kept, images, source, options.drop, samples, logs)
+
+
+def list_training(options: Options, source: Path, kept: Kept | None) -> Listing:
+    """Return the images to train on, without those that the run has dropped before."""
+    pattern = kept.config.pattern if kept else options.input_fname_pattern
+    limit = kept.config.train_size if kept else options.train_size
+    wanted = Selection(
+        pattern or None,
+        excluded=tuple(strictly_inside(source, options.test_result_dir, options.mask_dir)),
+        drop=options.drop,
+        dropped=kept.dropped if kept else (),
+        limit=limit or None,
+    )
+    return find_images(source, wanted, training=True)
+
+
+def digits(data_dir: str, config: Config) -> ImageSet:
+    """Return mnist's training images."""
+    classes, limit = (config.normal_class, config.anomaly_class), config.train_size or None
+    return mnist.mnist(data_dir, "train", *classes, config.height, config.width, limit=limit)
+
+
+def new_config(options: Options, listing: Listing | None) -> Config:
+    """Return a new run's configuration, from the flags and the images; no listing: mnist."""
+    given = given_settings(options)
+    if listing:
+        found = probed(options, listing, given)
+    else:
+        found = {"height": 28, "width": 28, "channels": 1}
         if given.get("channels") == 3:
             raise UserError("mnist images are grey: leave --channels out")
-    else:
-        wanted = Selection(options.input_fname_pattern, drop=options.drop, limit=options.train_size)
-        paths = find_images(training_folder(options), wanted).paths()
-        some = image_set.thin(paths, PROBED)
-        channels, deep = probe(some)
-        found = {"channels": channels}
-        if deep:
-            found["min_value"], found["max_value"] = find_range(paths)
-        found |= _scale(options, some, channels)
     return preset(options.preset or "default", **{**found, **given})
 
 
-def _scale(options: Options, some: list[str], channels: int) -> dict[str, Any]:
-    """Size and window as the images want them, as far as no flag gives them."""
-    given = sizes(options)
-    if options.window == 0 or (options.window is None and (given or options.preset == "classic")):
-        return {}
-    cut = settings(options)
-    crop = (cut["crop_height"], cut["crop_width"]) if cut.get("crop_height") else None
+def probed(options: Options, listing: Listing, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the images want: channels, range of values, size, window."""
+    paths = listing.paths()
+    some = image_set.thin(paths, PROBED)
+    channels, deep = probe(some)
+    found: dict[str, Any] = {"channels": channels}
+    if deep:
+        found["min_value"], found["max_value"] = find_range(paths)
+    crop = (given["crop_height"], given["crop_width"]) if given.get("crop_height") else None
     if options.window:
-        height, width = scale.typical_size(some, crop)
-        return {"height": height, "width": width}
-    return scale.choose(some, crop, channels)._asdict()
+        found["height"], found["width"] = scale.typical_size(some, crop)
+    elif options.window is None and options.preset != "classic" and "width" not in given:
+        found |= scale.choose(some, crop, channels)._asdict()
+    return found
 
 
-def training_images(options: Options, config: Config, dropped: Collection[str] = ()) -> ImageSet:
-    """The ImageSet to train on, without those that the run has dropped before."""
-    limit = config.train_size or None
-    if config.dataset == "mnist":
-        classes = (config.normal_class, config.anomaly_class)
-        images = mnist.mnist(
-            options.data_dir, "train", *classes, config.height, config.width, limit=limit
-        )
-    else:
-        folder = training_folder(options)
-        wanted = Selection(
-            config.pattern or None,
-            excluded=tuple(strictly_inside(folder, options.test_result_dir, options.mask_dir)),
-            drop=options.drop,
-            dropped=tuple(dropped),
-            limit=limit,
-        )
-        images = image_folder(find_images(folder, wanted, training=True), config.form)
-    return images
-
-
-def fit_batch(config: Config, changes: dict, images: ImageSet) -> tuple[Config, dict]:
-    """(configuration, what it changes of the run) with a batch that there are images for.
+def fit_batch(config: Config, images: ImageSet) -> Config:
+    """Return the configuration with a batch that there are images for.
 
     A warning where it is lowered, and where there are few images. UserError for fewer than two.
     """
@@ -103,120 +204,58 @@ def fit_batch(config: Config, changes: dict, images: ImageSet) -> tuple[Config, 
     if usable < FEW_IMAGES:
         log.warning("only %d training images: %s", usable, FEW_WARNING)
     if usable >= config.batch_size:
-        return config, changes
+        return config
     lowered = usable - usable % 2
     log.warning(
         "%d training images are too few for a batch of %d: the batch is lowered to %d",
         *(usable, config.batch_size, lowered),
     )
-    return dataclasses.replace(config, batch_size=lowered), {**changes, "batch_size": lowered}
+    return dataclasses.replace(config, batch_size=lowered)
 
 
-class Kept(NamedTuple):
-    """What a run's folder says of how it is trained."""
-
-    config: Config
-    dropped: tuple[str, ...]  # see drop_list.dropped
-
-
-def kept_by(folder: Path) -> Kept | None:
-    """None where there is no run."""
-    if not (folder / FILE_NAME).exists():
-        return None
-    return Kept(Config.load(folder), drop_list.dropped(folder))
-
-
-def run_config(options: Options) -> tuple[Config, dict]:
-    """(configuration of the run that --train starts or goes on with, what the flags change)."""
-    folder = run_folder(options)
-    if not (folder / FILE_NAME).exists():
-        return new_config(options), {}
-    config = Config.load(folder)
-    require_run_of(options, folder, config)
-    contradictions(options, config, free=("dataset",))  # the run was found by it
-    changes = {k: v for k, v in settings(options).items() if k in FREE}
-    return dataclasses.replace(config, **changes), changes
-
-
-def train(
-    options: Options, before: Kept | None, config: Config, changes: dict, images: ImageSet
-) -> DCGAN:
-    """Trains a new run, or goes on with the one that is there; the model.
-
-    before: what the folder said when all else was found by it.
-    """
-    folder = run_folder(options)
-    with only_chief(options, folder, "training run", "--checkpoint_dir"):
-        if kept_by(folder) != before:
-            raise UserError(
-                f"another training run was at work in {folder} until now: the same command goes on "
-                "from there, or says what is other; or name another --checkpoint_dir"
-            )
-        return _train(options, folder, config, changes, images)
-
-
-def _train(
-    options: Options, folder: Path, config: Config, changes: dict, images: ImageSet
-) -> DCGAN:
-    team = connect(options)
-    from anogan.runs.checkpoint import has_checkpoint
-    from model import DCGAN
-
-    precision = distributed.resolve_precision(options.precision)
-    if has_checkpoint(folder):
-        model = DCGAN.load(folder, precision, team, **changes)
-        if options.drop:
-            known = list(model.images.states)
-            drop_list.require_unseen(options.drop, known, training_folder(options), folder)
-        print_line(f"going on from step {model.steps_done} of {folder}", team)
-    else:
-        model = DCGAN(config, precision, team)
+def print_start(plan: TrainPlan, model: DCGAN) -> None:
+    """Print what is trained on what, and how long it may take."""
+    config, images, workers = plan.config, plan.images, model.workers
     h, w, c = config.shape
-    where = "" if config.dataset == "mnist" else f" from {training_folder(options)}"
+    where = f" from {plan.source}" if plan.source else ""
     seen = f", through windows of {config.window}" if config.window else ""
-    print_line(
-        f"training on {len(images)} images{where} at {h} x {w} x {c}{seen}, {precision}", team
-    )
+    size = f"{h} x {w} x {c}{seen}"
+    lines = [f"training on {len(images)} images{where} at {size}, {model.precision}"]
     if config.value_range:
         low, high = config.value_range
-        print_line(
-            f"files of more than 8 bits a channel: {low:g} becomes black, {high:g} white", team
-        )
-    for line in [*images.left_out, *model.images.changes(images.dated())]:
-        print_line(line, team)
-    name, before = output_name(folder), model.steps_done
-    left = model.steps_of(images) - before
+        deep = "files of more than 8 bits a channel"
+        lines.append(f"{deep}: {low:g} becomes black, {high:g} white")
+    lines += [*images.left_out, *model.images.changes(images.dated())]
+    left = model.steps_of(images) - model.steps_done
     if left > 0:
-        on_gpu = distributed.has_gpu()
-        print_line(estimate.describe(model.config, len(images), left, on_gpu), team)
-    if team.chief:
-        drop_list.keep_dropped(folder, images.dropped)
-        clear_temporaries(Path(options.sample_dir) / name)
-    model.train(images, folder, Path(options.sample_dir) / name, Path(options.log_dir) / name)
+        lines.append(estimate.describe(model.config, len(images), left, distributed.has_gpu()))
+    for line in lines:
+        print_line(line, workers)
+
+
+def print_end(plan: TrainPlan, model: DCGAN, before: int) -> None:
+    """Print how far the training came from step `before`, and whether the model is of use."""
     step = model.steps_done
     if step == before:
-        print_line(f"nothing to do: trained to step {step} already; a larger --epoch goes on", team)
-    elif team.chief:
-        print_line(
-            f"trained to step {step}: model in {folder}, samples in {options.sample_dir}/{name}"
+        done = f"nothing to do: trained to step {step} already; a larger --epoch goes on"
+        print_line(done, model.workers)
+        return
+    if not model.workers.chief:
+        return
+    print_line(f"trained to step {step}: model in {plan.folder}, samples in {plan.samples}")
+    if (unexplained := model.inference.unexplained(model.images)) is None:
+        return
+    print_line(f"reconstructions leave {unexplained:.0%} of the variance of held-out normal images")
+    if unexplained >= 1:
+        logging.getLogger(__name__).warning(
+            "no better than the mean image: train longer (--epoch), or anew with another --seed"
         )
-        print_fit(model.inference.unexplained(model.images))
-    calibration = calibrate(model, team)  # for the usual search, so that scoring begins at once
-    samples = Path(options.sample_dir) / name
-    unlisted = not (samples / suspicious.LIST).exists()  # the last run was stopped before that
-    if (step > before or unlisted) and team.chief and config.dataset != "mnist":
-        count = min(len(images), suspicious.most(model.search()))
-        print_line(f"ranking {count} training images by how odd they are")
-        print_suspicious(model, calibration, images, samples)
-    print_skipped(images)
-    print_warnings(images)
-    return model
 
 
-def print_suspicious(
-    model: DCGAN, calibration: Calibration, images: ImageSet, folder: Path
-) -> None:
-    """Ranks the training images by outlier score, and writes which have the highest."""
+def rank(model: DCGAN, calibration: Calibration, images: ImageSet, folder: Path) -> None:
+    """Rank the training images by outlier score; list the highest in a folder."""
+    count = min(len(images), suspicious.most(model.search()))
+    print_line(f"ranking {count} training images by how odd they are")
     indices, scores = suspicious.rank(model.detector, model.search(), calibration, images)
     try:
         path, sheet, count = suspicious.write(folder, images, indices, scores)
@@ -232,14 +271,3 @@ def print_suspicious(
         "ranked by memories that had not seen the image, and by the discriminator, which was "
         "trained on most of them: what is odd may look a little less so"
     )
-
-
-def print_fit(unexplained: float | None) -> None:
-    """How well held-out normal images are reconstructed; a warning where the model is useless."""
-    if unexplained is None:
-        return
-    print_line(f"reconstructions leave {unexplained:.0%} of the variance of held-out normal images")
-    if unexplained >= 1:
-        logging.getLogger(__name__).warning(
-            "no better than the mean image: train longer (--epoch), or anew with another --seed"
-        )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from anogan.errors import UserError
 from anogan.opening import NOT_READ
-from anogan.runs.files import may_hold_output, written
+from anogan.runs.files import MARKER, written
 
 # Pillow knows these by name, but reads them with the help of other programs only, or never
 NOT_BY_ITSELF = NOT_READ | {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -67,7 +67,7 @@ def list_images(
             continue
         seen.add(real)
         inside = list(_entries(folder / here))
-        if may_hold_output({entry.name for entry in inside}):
+        if any(entry.name == MARKER for entry in inside):
             own |= {os.path.join(real, name) for name in written(folder / here)}
         for entry in inside:
             name = f"{here}/{entry.name}" if here else entry.name

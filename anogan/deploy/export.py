@@ -28,9 +28,10 @@ from anogan.runs.files import (
     written,
 )
 
-if TYPE_CHECKING:  # both import TensorFlow, which is slow
+if TYPE_CHECKING:  # they import TensorFlow, which is slow
     from anogan.deploy.inference_graph import InferenceGraph
-    from model import DCGAN
+    from anogan.method.detector import Detector
+    from anogan.method.scoring import Calibration
 
 ENDS = {"onnx": ".onnx", "saved_model": "_saved_model"}
 OPSET = 18  # of ONNX
@@ -62,34 +63,38 @@ def prepare(kind: str, config: Config, run: Path, folder: str | None) -> Path:
     return path
 
 
-def export(model: DCGAN, kind: str, path: Path, threshold: Threshold) -> str:
+def export(
+    kind: str,
+    path: Path,
+    config: Config,
+    detector: Detector,
+    calibration: Calibration,
+    threshold: Threshold,
+    steps: int,
+) -> str:
     """Write the file or folder, replacing a former one; return a line for the user.
 
-    In float32, which all machines compute alike. UserError where no threshold can be found.
+    steps: of the training. UserError where no threshold can be found.
     """
     from anogan.deploy.inference_graph import InferenceGraph
 
-    if model.precision != "float32" or model.workers.devices > 1:
-        assert model.folder
-        model = type(model).load(model.folder, lambda_=model.config.lambda_)
-    calibration = model.keep_calibration()
     value, how = threshold.choose(calibration.normal_scores, None, None)
     if value is None:
         raise UserError(f"--export needs a threshold, and there is {how}: give --threshold")
-    size = model.detector.size_in_bytes()
+    size = detector.size_in_bytes()
     if size > LARGEST_GRAPH:
         raise UserError(
             f"--export: weights and memory of {size / 2**30:.1f} GB are more than the 2 GB that a "
             "file can hold: train on smaller images (--output_height)"
         )
     facts = {
-        "dataset": model.config.dataset,
-        "steps": f"{model.steps_done}",
+        "dataset": config.dataset,
+        "steps": f"{steps}",
         "threshold": f"{value!r}",
         "threshold_is": how,
     }
     record(path.parent, path.name)
-    graph = InferenceGraph(model.config, model.detector, calibration, value)
+    graph = InferenceGraph(config, detector, calibration, value)
     if kind == "onnx":
         write_atomic(path, _onnx(graph, facts))
     else:

@@ -23,61 +23,58 @@ def measures(
     threshold: float | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What the scores are worth against labels (n,), 0 normal and 1 anomalous; JSON-ready.
+    """Measure scores against labels (n,), 0 normal and 1 anomalous; JSON-ready.
 
     AUROC with a 95 % bootstrap interval, average precision, AUROC by kind of anomaly, and at
     the threshold (a score above it is called anomalous) the confusion matrix and what follows
-    from it. With labels of one sort only, what can be said of it.
+    from it. With labels of one sort only, what follows from these.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, float)
-    found: dict[str, Any] = {
-        "normal": int((labels == 0).sum()),
-        "anomalous": int((labels == 1).sum()),
-    }
-    found["prevalence"] = float(np.mean(labels == 1))
-    if found["normal"] and found["anomalous"]:
+    normal, anomalous = int((labels == 0).sum()), int((labels == 1).sum())
+    measured: dict[str, Any] = {"normal": normal, "anomalous": anomalous}
+    measured["prevalence"] = float(np.mean(labels == 1))
+    if normal and anomalous:
         from sklearn.metrics import average_precision_score, roc_auc_score
 
-        found["auroc"] = float(roc_auc_score(labels, scores))
-        found["auroc_interval"] = auroc_interval(labels, scores, seed)
-        found["average_precision"] = float(average_precision_score(labels, scores))
+        measured["auroc"] = float(roc_auc_score(labels, scores))
+        measured["auroc_interval"] = auroc_interval(labels, scores, seed)
+        measured["average_precision"] = float(average_precision_score(labels, scores))
         sorts = np.asarray(["anomalous"] * len(labels) if kinds is None else kinds, dtype=str)
-        found["auroc_by_kind"] = {
+        measured["auroc_by_kind"] = {
             str(kind): float(roc_auc_score(labels[chosen], scores[chosen]))
             for kind in sorted(set(sorts[labels == 1]))
             for chosen in [(labels == 0) | ((sorts == kind) & (labels == 1))]
         }
     if threshold is not None:
-        found["at_threshold"] = at_threshold(labels, scores, threshold)
-    return found
+        measured["at_threshold"] = at_threshold(labels, scores, threshold)
+    return measured
 
 
 def at_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> dict[str, Any]:
-    """Confusion matrix, precision, recall (sensitivity), specificity, F1, false positive rate."""
-    from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
-
-    labels, called = np.asarray(labels), np.asarray(scores) > threshold
-    (tn, fp), (fn, tp) = confusion_matrix(labels, called, labels=[0, 1]).tolist()
-    found: dict[str, Any] = {
+    """Return confusion matrix, precision, recall (sensitivity), specificity, F1 and FPR."""
+    truth, called = np.asarray(labels) == 1, np.asarray(scores) > threshold
+    pairs = (truth & called, ~truth & called, ~truth & ~called, truth & ~called)
+    tp, fp, tn, fn = (int(pair.sum()) for pair in pairs)
+    measured: dict[str, Any] = {
         "threshold": float(threshold),
         "true_positives": tp,
         "false_positives": fp,
         "true_negatives": tn,
         "false_negatives": fn,
-        "precision": float(precision_score(labels, called, zero_division=0)),
+        "precision": tp / (tp + fp) if tp + fp else 0.0,
     }
     if tp + fn:
-        recall = float(recall_score(labels, called))
-        found |= {"recall": recall, "sensitivity": recall, "f1": float(f1_score(labels, called))}
+        recall = tp / (tp + fn)
+        measured |= {"recall": recall, "sensitivity": recall, "f1": 2 * tp / (2 * tp + fp + fn)}
     if tn + fp:
-        found |= {"specificity": tn / (tn + fp), "false_positive_rate": fp / (tn + fp)}
-    return found
+        measured |= {"specificity": tn / (tn + fp), "false_positive_rate": fp / (tn + fp)}
+    return measured
 
 
 def auroc_interval(
     labels: npt.ArrayLike, scores: npt.ArrayLike, seed: int = 0, level: float = 0.95
 ) -> list[float]:
-    """Bootstrap percentile interval of the AUROC, normal and anomalous images drawn apart."""
+    """Return the bootstrap percentile interval of the AUROC, each label drawn by itself."""
     return _interval(_resampled(np.asarray(labels), [np.asarray(scores, float)], seed)[0], level)
 
 
@@ -97,7 +94,7 @@ def auroc_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Difference:
-    """How two scores (n,) of the same images differ, by a paired bootstrap percentile interval."""
+    """Compare two scores (n,) of the same images, by a paired bootstrap percentile interval."""
     from sklearn.metrics import roc_auc_score
 
     labels, both = np.asarray(labels), [np.asarray(scores, float) for scores in (first, second)]
@@ -112,7 +109,7 @@ def _interval(drawn: np.ndarray, level: float) -> list[float]:
 
 
 def _resampled(labels: np.ndarray, several: Sequence[np.ndarray], seed: int) -> np.ndarray:
-    """AUROCs of several scores (n,) on the same resamples of the images: (scores, BOOTSTRAP).
+    """Return AUROCs of several scores (n,) on the same resamples: (scores, BOOTSTRAP).
 
     The AUROC is a mean of ranks, so a resample is a weighting of the images by how often each
     was drawn: no sorting again (n log n once, n a resample).
@@ -120,15 +117,15 @@ def _resampled(labels: np.ndarray, several: Sequence[np.ndarray], seed: int) -> 
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(labels == label) for label in (0, 1)]
     places = [np.unique(scores, return_inverse=True)[1] for scores in several]
-    found = np.empty((len(several), BOOTSTRAP))
+    aurocs = np.empty((len(several), BOOTSTRAP))
     for k in range(BOOTSTRAP):
         drawn = [rng.choice(group, len(group)) for group in groups]
-        for row, place in zip(found, places, strict=True):
+        for row, place in zip(aurocs, places, strict=True):
             top = place.max() + 1
             normal, anomalous = (np.bincount(place[some], minlength=top) for some in drawn)
             below = np.cumsum(normal) - 0.5 * normal  # normal images below, ties half
             row[k] = float(anomalous @ below) / (len(groups[0]) * len(groups[1]))
-    return found
+    return aurocs
 
 
 class PixelMeasures:
@@ -139,12 +136,12 @@ class PixelMeasures:
 
     def __init__(self, unit: float):
         """unit: a value in the middle of what matters, such as the pixel threshold."""
-        self.unit = unit
-        self.normal, self.anomalous = np.zeros(BINS), np.zeros(BINS)
-        self.regions, self.region_count = np.zeros(BINS), 0
+        self.unit, self.regions = unit, 0
+        # of normal and of anomalous pixels, and of the latter so that each region counts as one
+        self.counts = np.zeros((3, BINS))
 
     def add(self, anomaly_map: np.ndarray, mask: np.ndarray) -> None:
-        """anomaly_map: float (h, w), 0 and up; mask: bool (H, W), True where it is anomalous.
+        """Add an image: its map, float (h, w), 0 and up, and its mask, bool (H, W).
 
         The map is resized to H x W, bilinear; a region is what is connected in the mask, corners
         included.
@@ -154,23 +151,22 @@ class PixelMeasures:
         parts = []
         for rows, bins in self._bins(anomaly_map, *mask.shape):
             parts.append(bins[mask[rows]])
-            self.normal += np.bincount(bins.ravel(), minlength=BINS)
+            self.counts[0] += np.bincount(bins.ravel(), minlength=BINS)
         inside = np.concatenate(parts)
         if not len(inside):
             return
         anomalous = np.bincount(inside, minlength=BINS)
-        self.normal -= anomalous
-        self.anomalous += anomalous
-        regions, count = ndimage.label(mask, np.ones((3, 3)))
-        region = regions[mask] - 1
+        labelled, count = ndimage.label(mask, np.ones((3, 3)))
+        region = labelled[mask] - 1
         weight = 1 / np.bincount(region)
-        self.regions += np.bincount(inside, weight[region], minlength=BINS)
-        self.region_count += count
+        each = np.bincount(inside, weight[region], minlength=BINS)
+        self.counts += [-anomalous, anomalous, each]
+        self.regions += count
 
     def _bins(
         self, anomaly_map: np.ndarray, height: int, width: int
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yields strips of the map at height x width: which rows they are, and all pixels' bins."""
+        """Yield strips of the map at height x width: which rows they are, and all pixels' bins."""
         small = Image.fromarray(np.asarray(anomaly_map, np.float32))
         step = max(1, STRIP // width)
         for top in range(0, height, step):
@@ -182,39 +178,37 @@ class PixelMeasures:
             yield slice(top, bottom), np.minimum(bins, BINS - 1)
 
     def __iadd__(self, other: PixelMeasures) -> PixelMeasures:
-        """Takes over what another one of the same unit has gathered."""
-        for name in ("normal", "anomalous", "regions", "region_count"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        """Add what another one of the same unit has gathered."""
+        self.counts += other.counts
+        self.regions += other.regions
         return self
 
     def packed(self) -> list[Any]:
-        """What was gathered, JSON-ready and short where it is little, see `unpacked`."""
-        counts = self.normal, self.anomalous, self.regions
-        used = np.flatnonzero(np.any(counts, axis=0))
-        return [self.region_count, used.tolist(), *(c[used].tolist() for c in counts)]
+        """Return what was gathered, JSON-ready and short where it is little, see `unpacked`."""
+        used = np.flatnonzero(self.counts.any(axis=0))
+        return [self.regions, used.tolist(), *self.counts[:, used].tolist()]
 
     @classmethod
     def unpacked(cls, unit: float, stored: list[Any]) -> PixelMeasures:
-        """ValueError, TypeError or LookupError for what `packed` did not give."""
-        found = cls(unit)
-        found.region_count = int(stored[0])
-        used = np.asarray(stored[1], int)
-        for name, counts in zip(("normal", "anomalous", "regions"), stored[2:], strict=True):
-            getattr(found, name)[used] = np.asarray(counts, float)
-        return found
+        """Raise ValueError, TypeError or LookupError for what `packed` did not give."""
+        gathered = cls(unit)
+        regions, used, normal, anomalous, each = stored
+        gathered.regions = int(regions)
+        gathered.counts[:, np.asarray(used, int)] = np.array([normal, anomalous, each], float)
+        return gathered
 
     def measures(self) -> dict[str, Any]:
-        """JSON-ready; empty where no pixel or every pixel is anomalous."""
-        if not (self.normal.any() and self.anomalous.any()):
+        """Return the measures, JSON-ready; none where no pixel or every pixel is anomalous."""
+        normal, anomalous, each = self.counts
+        if not (normal.any() and anomalous.any()):
             return {}
         from sklearn.metrics import auc, roc_auc_score
 
-        values = np.tile(np.arange(BINS), 2)
-        weights = np.concatenate([self.normal, self.anomalous])
-        auroc = roc_auc_score(np.repeat([0, 1], BINS), values, sample_weight=weights)
-        fpr = np.append(0.0, np.cumsum(self.normal[::-1]) / self.normal.sum())
-        overlap = np.append(0.0, np.cumsum(self.regions[::-1]) / self.region_count)
+        labels, values = np.repeat([0, 1], BINS), np.tile(np.arange(BINS), 2)
+        auroc = roc_auc_score(labels, values, sample_weight=self.counts[:2].ravel())
+        fpr = np.append(0.0, np.cumsum(normal[::-1]) / normal.sum())
+        overlap = np.append(0.0, np.cumsum(each[::-1]) / self.regions)
         edge = np.interp(PRO_LIMIT, fpr, overlap)
         below = fpr < PRO_LIMIT
         pro = auc(np.append(fpr[below], PRO_LIMIT), np.append(overlap[below], edge)) / PRO_LIMIT
-        return {"pixel_auroc": float(auroc), "au_pro": float(pro), "regions": self.region_count}
+        return {"pixel_auroc": float(auroc), "au_pro": float(pro), "regions": self.regions}

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from anogan.config import Config
-
 UNFINISHED = "the model is not trained to its end: run --train with the same flags to go on"
 
 
-def is_finished(metrics: dict[str, Any]) -> bool:
-    """Whether the model that was tested is trained to its end, as far as is known."""
-    return metrics["step"] >= metrics["total_steps"]
-
-
-def told_expected(auroc: float | None) -> str:
-    """What synthetic anomalies say of the detector, for the user."""
+def expectation(auroc: float | None) -> str:
+    """Return what synthetic anomalies show of the detector, for the user."""
     if auroc is None:
         return "no synthetic anomalies were tried: the terms have their usual weights"
     return (
@@ -25,46 +18,48 @@ def told_expected(auroc: float | None) -> str:
 
 
 def decided_by(contributions: dict[str, float]) -> str:
-    """The terms that made a score high, the greatest first; {term: what it adds to the score}."""
+    """Return the terms that made a score high, the greatest first; {term: what it adds}."""
     high = {name: value for name, value in contributions.items() if value > 0}
     greatest = sorted(high, key=lambda name: -high[name])[:3]
-    told = ", ".join(f"{name.replace('_', ' ')} {high[name]:+.3g}" for name in greatest)
-    return f"above the mean: {told}" if told else "no term is above the mean of normal images"
+    listed = ", ".join(f"{name.replace('_', ' ')} {high[name]:+.3g}" for name in greatest)
+    return f"above the mean: {listed}" if listed else "no term is above the mean of normal images"
 
 
-def facts(metrics: dict[str, Any], config: Config, progress: str) -> dict[str, str]:
-    """The lines above the report: {name: text}; progress: see DCGAN.progress."""
-    facts = {"data set": metrics["dataset"], "images": f"{metrics['images']}"}
-    if metrics["skipped"]:
-        facts["skipped, unreadable"] = f"{metrics['skipped']}"
-    for text, count in metrics["warnings"].items():
-        facts[text] = f"{count} files"
-    facts["model"] = f"trained to step {progress} on {config.height} x {config.width} pixels"
+def facts(metrics: dict[str, Any]) -> dict[str, str]:
+    """Return the lines above the report, {name: text}, from what metrics.json holds."""
+    step, total, size = metrics["step"], metrics["total_steps"], metrics["size"]
+    model = f"trained to step {step} of {total} on {size.rpartition(' x ')[0]} pixels"
     if metrics["run"]:
-        facts["model"] = f"{metrics['run']}, {facts['model']}"
-    if config.window:
-        facts["model"] += f", through windows of {config.window}"
-    if not is_finished(metrics):
-        facts["warning"] = UNFINISHED
+        model = f"{metrics['run']}, {model}"
+    if metrics["window"]:
+        model += f", through windows of {metrics['window']}"
     versions = (f"{name} {version}" for name, version in metrics["versions"].items())
-    facts["search"] = f"{metrics['search']}, {metrics['precision']}"
-    facts["made"] = f"{metrics['date']} with {', '.join(versions)}"
-    facts["synthetic anomalies"] = told_expected(metrics["score"]["expected_auroc"])
+    lines = {
+        "data set": metrics["dataset"],
+        "images": metrics["images"],
+        "skipped, unreadable": metrics["skipped"] or None,
+        **{text: f"{count} files" for text, count in metrics["warnings"].items()},
+        "model": model,
+        "warning": UNFINISHED if step < total else None,
+        "search": f"{metrics['search']}, {metrics['precision']}",
+        "made": f"{metrics['date']} with {', '.join(versions)}",
+        "synthetic anomalies": expectation(metrics["score"]["expected_auroc"]),
+    }
     if "auroc" in metrics:
         low, high = metrics["auroc_interval"]
-        facts["AUROC"] = f"{metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f})"
-        facts["average precision"] = f"{metrics['average_precision']:.4f}"
-        facts["prevalence of anomalies"] = f"{metrics['prevalence']:.3f}"
+        lines["AUROC"] = f"{metrics['auroc']:.4f} (95 % interval {low:.4f} to {high:.4f})"
+        lines["average precision"] = f"{metrics['average_precision']:.4f}"
+        lines["prevalence of anomalies"] = f"{metrics['prevalence']:.3f}"
     for name, title in (("pixel_auroc", "pixel AUROC"), ("au_pro", "AU-PRO")):
         if name in metrics:
-            facts[title] = f"{metrics[name]:.4f}"
+            lines[title] = f"{metrics[name]:.4f}"
     if metrics["threshold"] is not None:
-        facts["threshold"] = f"{metrics['threshold']:.4g}, {metrics['threshold_is']}"
+        lines["threshold"] = f"{metrics['threshold']:.4g}, {metrics['threshold_is']}"
     rate = metrics.get("at_threshold", {}).get("false_positive_rate")
     if rate is not None:
-        wanted = metrics.get("target_fpr")
-        aim = "" if wanted is None else f" (aimed at {wanted:.3g})"
-        facts["observed false positive rate"] = f"{rate:.4f}{aim}"
+        aim = metrics.get("target_fpr")
+        aimed = "" if aim is None else f" (aimed at {aim:.3g})"
+        lines["observed false positive rate"] = f"{rate:.4f}{aimed}"
     for kind, auroc in metrics.get("auroc_by_kind", {}).items():
-        facts[f"AUROC of kind {kind}"] = f"{auroc:.4f}"
-    return facts
+        lines[f"AUROC of kind {kind}"] = f"{auroc:.4f}"
+    return {name: f"{text}" for name, text in lines.items() if text is not None}

@@ -1,27 +1,19 @@
-"""Figures: what G draws, and what it drew at first, with their scores."""
+"""Pictures of one image: beside its reconstruction and under its anomaly map."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy import ndimage
 
-from anogan.report.names import font_file
+from anogan.report.text import font_file
 from anogan.runs.files import write_atomic
-from utils import save_image, tile, to_float, to_uint8
-
-if TYPE_CHECKING:
-    from model import DCGAN
+from utils import save_image, to_float
 
 COLOURS = "inferno"
 MAP_TOP = 2.0  # the brightest colour of an anomaly map, in pixel thresholds
@@ -30,30 +22,6 @@ TRUE = "cyan"  # outline of the true mask
 PAD, LINE = 12, 20  # pixels around the parts of a panel, and of a line of text
 SCALE_WIDTH = 70  # pixels, of a panel's scale with its numbers
 SMALLEST_VIEW = 160  # pixels: smaller originals are enlarged, so that lines on them are thin
-
-
-@contextlib.contextmanager
-def own_style() -> Iterator[None]:
-    """In the block Matplotlib's own settings hold, and not the user's, such as LaTeX for text."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        yield
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure atomically, in the format of the path's ending."""
-    packed = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name's letters may not be in the font
-        figure.savefig(packed, format=path.suffix[1:], dpi=100)
-    write_atomic(path, packed.getvalue())
-
-
-def show_image(axis: Axes, image: np.ndarray, title: str) -> None:
-    """An image (h, w, c) in [-1, 1] on a Matplotlib axis."""
-    axis.imshow(to_uint8(image).squeeze(), cmap="gray", vmin=0, vmax=255)
-    axis.set_title(title, fontsize="small")
-    axis.set_axis_off()
 
 
 class View(NamedTuple):
@@ -71,7 +39,7 @@ def view(
     threshold: float,
     mask: np.ndarray | None = None,
 ) -> View:
-    """An original (h, w, 1 or 3) beside what was found in the image as the model sees it.
+    """Show an original (h, w, 1 or 3) beside what was made of it at the model's size.
 
     reconstruction (H, W, c), uint8; anomaly_map (H, W). The part of it over the pixel threshold
     is outlined in white, what the true mask, bool of any size, marks in cyan.
@@ -94,7 +62,7 @@ def view(
 
 
 def _outline(image: np.ndarray, part: np.ndarray, colour: str) -> None:
-    """Draws a line around a part, bool (h, w), of an image (h, w, 3)."""
+    """Draw a line around a part, bool (h, w), of an image (h, w, 3)."""
     width = max(1, round(max(part.shape) / 200))
     ring = ndimage.binary_dilation(part, iterations=width) & ~part
     image[ring] = ImageColor.getrgb(colour)
@@ -103,7 +71,7 @@ def _outline(image: np.ndarray, part: np.ndarray, colour: str) -> None:
 def detection_panel(
     path: Path, title: str, shown: View, anomaly_map: np.ndarray, threshold: float, legend: str
 ) -> None:
-    """Original, the map over it, reconstruction, and the anomaly map as the model sees it.
+    """Write original, the map over it, reconstruction, and the map as the model sees it.
 
     anomaly_map (h, w), on the scale from 0 to twice the pixel threshold that is the same in all
     panels of a model. legend: what the outlines are.
@@ -141,7 +109,7 @@ def _draw_scale(
     threshold: float,
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """The colours of an anomaly map, from MAP_TOP thresholds down to 0."""
+    """Draw the colours of an anomaly map, from MAP_TOP thresholds down to 0."""
     left, top, right, bottom = box
     values = np.linspace(MAP_TOP * threshold, 0, bottom - top)[:, None]
     colours = _coloured(values.repeat(right - left, axis=1), threshold)
@@ -152,13 +120,13 @@ def _draw_scale(
 
 
 def _coloured(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
-    """(h, w) -> uint8 (h, w, 3)"""
+    """Return (h, w) as uint8 (h, w, 3)."""
     strength = np.clip(anomaly_map / (MAP_TOP * threshold), 0.0, 1.0)
     return matplotlib.colormaps[COLOURS](strength, bytes=True)[..., :3]
 
 
 def shown_map(query: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
-    """The anomaly map laid over the query, uint8 (h, w, 3), on the scale of detection_panel."""
+    """Lay the map over the query: uint8 (h, w, 3), on the scale of detection_panel."""
     strength = np.clip(anomaly_map / (MAP_TOP * threshold), 0.0, 1.0)[..., None]
     colours = matplotlib.colormaps[COLOURS](strength[..., 0])[..., :3]
     grey = (np.asarray(query, np.float32).mean(-1, keepdims=True) + 1.0) / 2.0
@@ -167,7 +135,7 @@ def shown_map(query: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> n
 
 
 def save_map(stem: Path, query: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> None:
-    """STEM.npy (float32), STEM.png (16 bits, 65535 is MAP_TOP thresholds), STEM_overlay.png.
+    """Write STEM.npy (float32), STEM.png (16 bits, up to MAP_TOP thresholds), STEM_overlay.png.
 
     The overlay outlines the part over the pixel threshold. The stem may hold dots.
     """
@@ -181,43 +149,3 @@ def save_map(stem: Path, query: np.ndarray, anomaly_map: np.ndarray, threshold: 
     overlay, over = shown_map(query, anomaly_map, threshold), anomaly_map > threshold
     overlay[over & ~ndimage.binary_erosion(over)] = OUTLINE
     save_image(stem.with_name(stem.name + "_overlay.png"), overlay)
-
-
-def samples(path: Path, model: DCGAN, count: int, seed: int | None) -> None:
-    """A grid of samples from G."""
-    rng = np.random.default_rng(seed)
-    z = rng.standard_normal((count, model.config.z_dim), np.float32)
-    save_image(path, tile(to_uint8(model.generate(z))))
-
-
-def interpolation(path: Path, model: DCGAN, rows: int = 8, columns: int = 10) -> None:
-    """Rows of images along great circles between two latents each (White 2016, section 2.1)."""
-    ends = model.fixed_latents(2 * rows)
-    ends /= np.linalg.norm(ends, axis=1, keepdims=True)
-    a, b = ends[:rows, None], ends[rows:, None]
-    angle = np.arccos(np.clip((a * b).sum(-1, keepdims=True), -0.999, 0.999))
-    t = np.linspace(0, 1, columns, dtype=np.float32)[None, :, None]
-    z = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
-    z *= np.sqrt(model.config.z_dim)  # the length of a typical latent
-    images = model.generate(z.reshape(-1, z.shape[-1]))
-    save_image(path, tile(to_uint8(images), columns=columns))
-
-
-@own_style()
-def early_and_now(path: Path, model: DCGAN, shown: int = 8) -> tuple[float, float]:
-    """For fixed latents G's first image above its present one, each with its anomaly score.
-
-    Returns the mean score of the first images and of the present ones, over all fixed latents.
-    """
-    now = to_uint8(model.generate(model.fixed_latents()))  # as exact as the first ones are kept
-    assert model.images.first is not None  # training draws them
-    first, present = to_float(model.images.first), to_float(now)
-    both = [model.anomaly_detector(images).score for images in (first, present)]
-    figure = Figure(figsize=(1.4 * shown, 3.6), layout="constrained")
-    axes = figure.subplots(2, shown)
-    for row, images, scores in zip(axes, (first, present), both, strict=True):
-        for axis, image, score in zip(row, images, scores, strict=False):
-            show_image(axis, image, f"{score:.3g}")
-    figure.suptitle("the same latents before training (above) and now; anomaly scores")
-    save_figure(figure, path)
-    return float(both[0].mean()), float(both[1].mean())

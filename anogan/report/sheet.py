@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anogan.report.names import drawable, font_file
+from anogan.report.text import drawable, font_file
 
 SIDE = 160  # pixels, the longer one of a thumbnail
 PAD, LINE = 8, 15  # pixels around a cell, and of a line of text
@@ -28,7 +28,7 @@ class Cell(NamedTuple):
 
 
 def contact_sheet(cells: Sequence[Cell], threshold: float | None) -> np.ndarray:
-    """Cells, the most anomalous first, as uint8 (H, W, 3); a line where the threshold falls."""
+    """Draw cells, the most anomalous first: uint8 (H, W, 3), a line where the threshold falls."""
     font = ImageFont.truetype(str(font_file()), 11)
     above = len(cells) if threshold is None else sum(c.score > threshold for c in cells)
     parts = [cells[:above], cells[above:]]
@@ -38,9 +38,8 @@ def contact_sheet(cells: Sequence[Cell], threshold: float | None) -> np.ndarray:
     width = max(columns * (SIDE + PAD) + PAD, 3 * SIDE)
     sheet = Image.new("RGB", (width, sum(rows) * CELL + band + PAD), "white")
     draw = ImageDraw.Draw(sheet)
-    for part, top, colour in zip(
-        parts, (0, rows[0] * CELL + band), (INK if threshold is None else ORANGE, BLUE), strict=True
-    ):
+    colours = INK if threshold is None else ORANGE, BLUE
+    for part, top, colour in zip(parts, (0, rows[0] * CELL + band), colours, strict=True):
         for i, cell in enumerate(part):
             x, y = i % COLUMNS * (SIDE + PAD) + PAD, top + i // COLUMNS * CELL + PAD
             _draw_cell(sheet, draw, cell, x, y, colour, font)
@@ -62,17 +61,15 @@ def _draw_cell(
     font: ImageFont.FreeTypeFont,
 ) -> None:
     picture = Image.fromarray(cell.picture[..., 0] if cell.picture.shape[2] == 1 else cell.picture)
-    factor = SIDE // max(picture.size)
-    if factor > 1:
+    if (factor := SIDE // max(picture.size)) > 1:
         size = picture.width * factor, picture.height * factor
         picture = picture.resize(size, Image.Resampling.NEAREST)
     picture.thumbnail((SIDE, SIDE))
     sheet.paste(picture, (x + (SIDE - picture.width) // 2, y + SIDE - picture.height))
-    name = drawable(cell.name)
-    while font.getlength(name) > SIDE:  # the end of a name tells more
+    name, second = drawable(cell.name), f"{cell.score:.4g}"
+    second += f"  {drawable(cell.label)}" if cell.label else ""
+    while font.getlength(name) > SIDE:  # the end of a name says more
         name = f"…{name[2:]}"
-    label = f"  {drawable(cell.label)}" if cell.label else ""
-    second = f"{cell.score:.4g}{label}"
     while font.getlength(second) > SIDE:
         second = f"{second[:-2]}…"
     draw.text((x, y + SIDE + 1), name, INK, font)

@@ -1,121 +1,124 @@
-"""The pictures of what was scored: large ones, the contact sheet, and those on the page."""
+"""The pictures and the page of what was scored: from its outcome, and the pictures kept of it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from anogan.data.image_set import thin
 from anogan.evaluation.best import Picture
-from anogan.report import page
-from anogan.report.names import picture_name
+from anogan.evaluation.names import picture_name
+from anogan.evaluation.outcome import Outcome
+from anogan.evaluation.result_folder import REPORT, SHEET
+from anogan.report import page, plots
+from anogan.report.facts import decided_by
 from anogan.report.pictures import View, detection_panel, view
-from anogan.report.scored import Scored
 from anogan.report.sheet import SIDE, Cell, contact_sheet
+from anogan.report.text import fitting
 from utils import ImageError, save_image
 
 LARGE = 480  # pixels, the longer side of an original in a large picture
-ON_PAGE = 320  # and on the page, where some hundred are
-SHEET = 200  # images on the contact sheet
+LARGE_PICTURES = 10  # of the most and of the least anomalous
+ON_PAGE = 320  # pixels, likewise on the page, where some hundred are
+ON_SHEET = 200  # images on the contact sheet
 # Not the threads that decode images, for which these wait
 PAINTERS = ThreadPoolExecutor(os.cpu_count(), "paint")
 
 
-def view_of(scored: Scored, index: int, picture: Picture, longest: int) -> View:
-    """An image's pictures, no larger than that many pixels a side."""
-    original, mask = picture.query, None
-    try:
-        original = scored.images.original(index, longest)
-        mask = scored.masks.read(index) if scored.masks else None
-    except ImageError:  # it has just been changed or removed: as it was scored, then
-        pass
-    drawn = picture.reconstruction, picture.anomaly_map
-    return view(original, *drawn, scored.pixel_threshold, mask)
+@dataclass(frozen=True)
+class Shown:
+    """The outcome of a set, and what there is to show of it."""
+
+    outcome: Outcome
+    pictures: dict[int, Picture]  # by the image's index
+    read_mask: Callable[[int], np.ndarray] | None = None  # of image i, bool (h, w)
+
+    def view(self, index: int, longest: int) -> View:
+        """Return an image's pictures, no larger than that many pixels a side."""
+        picture, mask = self.pictures[index], None
+        original = picture.query
+        try:
+            original = self.outcome.images.original(index, longest)
+            mask = self.read_mask(index) if self.read_mask else None
+        except ImageError:  # it has just been changed or removed: as it was scored, then
+            pass
+        drawn = picture.reconstruction, picture.anomaly_map
+        return view(original, *drawn, self.outcome.pixel_threshold, mask)
+
+    def title(self, index: int) -> str:
+        """Return what stands above an image's picture."""
+        outcome = self.outcome
+        file, label, kind = map(fitting, outcome.known(index))
+        place = outcome.place(index)
+        score, threshold = outcome.scores[place], outcome.threshold
+        title = f"{file}{f' ({kind or label})' if kind or label else ''}\nanomaly score {score:.4g}"
+        if threshold is not None:
+            called = "anomalous" if score > threshold else "normal"
+            title += f", {called} (threshold {threshold:.4g})"
+        if rarity := outcome.rarity(place):
+            title += f"; {rarity}"
+        return f"{title}\n{decided_by(outcome.contributions(place))}"
 
 
-def panels(
-    folder: Path, scored: Scored, groups: dict[str, list[int]], pictures: dict[int, Picture]
+def write(
+    folder: Path, shown: Shown, groups: dict[str, list[int]], features: dict[str, np.ndarray]
 ) -> None:
-    """A large picture of each image in the groups, by rank."""
-    legend = "white: over the pixel threshold" + ("; cyan: true mask" if scored.masks else "")
-
-    def draw(place: tuple[str, int, int]) -> None:
-        name, rank, index = place
-        picture = pictures[index]
-        detection_panel(
-            folder / picture_name(name, rank, scored.images.names[index]),
-            scored.title(index),
-            view_of(scored, index, picture, LARGE),
-            picture.anomaly_map,
-            scored.pixel_threshold,
-            legend,
-        )
-
-    places = [(n, rank, i) for n, group in groups.items() for rank, i in enumerate(group, 1)]
-    list(PAINTERS.map(draw, places))
+    """Write all pictures and the page; groups: see Best.groups, features: see plots.write."""
+    with ThreadPoolExecutor(1, "plots") as aside:  # the t-SNE takes as long as all pictures
+        drawn = aside.submit(plots.write, folder / "plots", shown.outcome, features)
+        most, least = (groups[name][:LARGE_PICTURES] for name in ("most", "least"))
+        panels(folder / "pictures", shown, {"most": most, "least": least[::-1]})
+        sheet(folder / SHEET, shown.outcome)
+        gallery = dict.fromkeys(groups["most"] + groups["nearest"] + groups["least"])
+        report(folder / REPORT, shown, gallery, drawn.result)
 
 
-def sheet(path: Path, scored: Scored) -> None:
-    """The most anomalous first, and evenly spaced ranks where there are too many images."""
-    order = scored.order
-    if not len(order):
-        return
-    shown = thin(order.tolist(), SHEET)
-    cells = [cell for cell in PAINTERS.map(lambda place: _cell(scored, place), shown) if cell]
+def panels(folder: Path, shown: Shown, groups: dict[str, list[int]]) -> None:
+    """Write a large picture of each image in the groups, by rank."""
+    threshold = shown.outcome.pixel_threshold
+    legend = "white: over the pixel threshold" + ("; cyan: true mask" if shown.read_mask else "")
+
+    def draw(group: str, rank: int, index: int) -> None:
+        path = folder / picture_name(group, rank, shown.outcome.images.names[index])
+        parts = shown.view(index, LARGE), shown.pictures[index].anomaly_map
+        detection_panel(path, shown.title(index), *parts, threshold, legend)
+
+    places = [(name, rank, i) for name, some in groups.items() for rank, i in enumerate(some, 1)]
+    list(PAINTERS.map(lambda place: draw(*place), places))
+
+
+def sheet(path: Path, outcome: Outcome) -> None:
+    """Write the most anomalous first, and evenly spaced ranks where there are too many images."""
+    places = thin(outcome.order.tolist(), ON_SHEET)
+    cells = [cell for cell in PAINTERS.map(lambda place: _cell(outcome, place), places) if cell]
     if cells:
-        save_image(path, contact_sheet(cells, scored.threshold))
+        save_image(path, contact_sheet(cells, outcome.threshold))
 
 
-def _cell(scored: Scored, place: int) -> Cell | None:
-    """Of an image on the contact sheet; None if it cannot be read any more."""
-    index = int(scored.indices[place])
-    name, label, kind = scored.known(index)
-    told = f"{label} ({kind})" if kind and kind != label else label
+def _cell(outcome: Outcome, place: int) -> Cell | None:
+    """Return an image for the contact sheet; None if it cannot be read any more."""
+    index = int(outcome.rows.indices[place])
+    name, label, kind = outcome.known(index)
+    both = f"{label} ({kind})" if kind and kind != label else label
     try:
-        picture = scored.images.original(index, SIDE)
+        picture = outcome.images.original(index, SIDE)
     except ImageError:
         return None
-    return Cell(picture, name, float(scored.columns["score"][place]), told)
+    return Cell(picture, name, float(outcome.scores[place]), both)
 
 
 def report(
-    path: Path,
-    scored: Scored,
-    shown: Sequence[int],
-    pictures: dict[int, Picture],
-    title: str,
-    told: dict[str, str],
-    plots: Future[dict[str, Path]],
+    path: Path, shown: Shown, gallery: Iterable[int], drawn: Callable[[], dict[str, Path]]
 ) -> None:
-    """The page; shown: indices of the images in its gallery, told: what is said of the run.
+    """Write the page; gallery: indices of its images; drawn: waits for {title: PNG of a plot}."""
 
-    plots: {title: PNG file}, in the making.
-    """
-    columns, order = scored.columns, scored.order
-    rank = np.empty(len(order), int)
-    rank[order] = np.arange(len(order))
-    known = [scored.known(i) for i in scored.indices[order]]
-    rows: dict[str, Any] = {
-        "file": [file for file, _, _ in known],
-        "label": None if scored.images.labels is None else [label for _, label, _ in known],
-        "kind": None if scored.images.kinds is None else [kind for _, _, kind in known],
-        **{name: columns[name][order] for name in ("score", "residual", "discrimination")},
-        "as_high": scored.normal and scored.normal.as_high(columns["score"][order]),
-    }
+    def pictures(index: int) -> tuple[int, Sequence[bytes]]:
+        return shown.outcome.place(index), [page.webp(part) for part in shown.view(index, ON_PAGE)]
 
-    def card(index: int) -> page.Card:
-        place = int(np.searchsorted(scored.indices, index))
-        original, overlay, drawn = map(page.webp, view_of(scored, index, pictures[index], ON_PAGE))
-        return page.Card(int(rank[place]), original, overlay, drawn, scored.decided_by(place))
-
-    decision = {} if scored.threshold is None else {"threshold": scored.threshold}
-    if scored.normal is not None:
-        decision["held_out"] = len(scored.normal.scores)
-    gallery = sorted(PAINTERS.map(card, shown))
-    has_masks = scored.masks is not None
-    page.write(path, title, told, rows, gallery, plots.result(), decision, has_masks)
+    cards = dict(PAINTERS.map(pictures, gallery))
+    page.write(path, shown.outcome, cards, drawn(), shown.read_mask is not None)

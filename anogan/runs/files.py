@@ -19,13 +19,6 @@ from anogan.errors import UserError
 MARKER = ".anogan_files"  # in each folder with output: its files, a JSON string a line
 # What a killed process leaves: of write_atomic and its like, and of TensorFlow in former versions
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp|ckpt-[0-9]+_temp")
-# Results of versions before the marker: a folder with both of these …
-SIGNS = {"scores.csv", "metrics.json"}
-SIGN_HEADER = "file,label,kind,score"  # … of which the first begins so
-FORMER = re.compile(
-    r"scores\.csv|metrics\.json|report\.html|contact_sheet\.png|pictures/(most|least)_\d+_.*\.png"
-    r"|plots/(histogram|roc|precision_recall|terms|tsne|convergence)\.(png|svg)"
-)
 LARGEST = 2**32  # bytes of a file that is read as a whole, and more than any of this tool's has
 LONGEST = 2**24  # bytes of a line that this tool reads back, and more than it ever writes
 
@@ -183,13 +176,8 @@ def written(folder: Path) -> set[str]:
             if isinstance(name, str) and _inside(name):
                 found.add(name)
     except OSError:
-        return _former(folder)
+        return set()
     return found
-
-
-def may_hold_output(names: set[str]) -> bool:
-    """Whether a folder with files of these names should be asked what was `written` there."""
-    return MARKER in names or names >= SIGNS
 
 
 def record(folder: Path, *names: str) -> None:
@@ -239,22 +227,3 @@ def _inside(name: str) -> bool:
     """Whether a path is relative and leads nowhere else; a marker may come from elsewhere."""
     path = Path(name)
     return bool(name) and not path.anchor and ".." not in path.parts and "\0" not in name
-
-
-def _former(folder: Path) -> set[str]:
-    try:
-        found = {p.name for p in folder.glob("scores.partial*.csv") if _begins_as_scores(p)}
-        if not all(is_own(folder / name) for name in SIGNS):
-            return found
-        if not _begins_as_scores(folder / "scores.csv"):
-            return found
-        inside = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-        maps = [name[:-4] for name in inside if re.fullmatch(r"maps/.*\.npy", name)]
-        found |= {stem + end for stem in maps for end in (".npy", ".png", "_overlay.png")} & inside
-        return found | {name for name in inside if FORMER.fullmatch(name)}
-    except OSError:
-        return set()
-
-
-def _begins_as_scores(path: Path) -> bool:
-    return next(own_lines(path), b"").startswith(SIGN_HEADER.encode())

@@ -7,11 +7,13 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from anogan import __version__
+
 LIBRARIES = "tensorflow", "keras", "numpy"
 
 
 def versions() -> dict[str, str]:
-    """{library: version}, and anogan: the git commit of this tool, if it is run from a clone."""
+    """Return {library: version}; anogan's with the git commit, if it is run from a clone."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -19,7 +21,7 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # as tensorflow-cpu
             continue
     commit = _commit()
-    return found | ({"anogan": commit} if commit else {})
+    return found | {"anogan": f"{__version__} ({commit})" if commit else __version__}
 
 
 def now() -> str:

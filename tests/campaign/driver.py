@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import main
 import model  # noqa: F401  # what is slow to import
-from anogan.cli import run as _run  # noqa: F401
+from anogan.cli import deploy, draw, load, score, train  # noqa: F401
 from anogan.method import training  # noqa: F401
-from anogan.report import pictures  # noqa: F401
+from anogan.report import showing  # noqa: F401
 
 
 def run(order):

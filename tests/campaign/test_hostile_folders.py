@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from anogan.evaluation.output import PARTIAL, STAGING
+from anogan.evaluation.result_folder import PARTIAL, STAGING
 from anogan.runs.files import MARKER
 from anogan.runs.lock import LOCK
 from campaign.scoring_runs import ARGUMENTS, FEW_PICTURES, make_data, results_in
@@ -25,7 +25,7 @@ signal.alarm(60)
 resource.setrlimit(resource.RLIMIT_DATA, (2**34, 2**34))
 """
 RESULTS = (
-    *(MARKER, LOCK, "scores.csv", "metrics.json", "report.html", "scores.partial.csv"),
+    *(MARKER, LOCK, "scores.csv", "metrics.json", "report.html"),
     *(PARTIAL, f"{PARTIAL}/rows0.jsonl", f"{PARTIAL}/rows1.jsonl", f"{PARTIAL}/pictures0.npz"),
     *(STAGING, f"{STAGING}/maps", f"{STAGING}/maps/odd/000.png"),
     *("plots", "pictures", "maps", "maps/odd", "maps/odd/000.png"),

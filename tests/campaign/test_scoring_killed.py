@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from anogan.evaluation.output import PARTIAL
+from anogan.evaluation.result_folder import PARTIAL
 from campaign.scoring_runs import ARGUMENTS, FEW_PICTURES, differences, make_data, mixed, results_in
 from campaign.tools import record, size
 from campaign.training_runs import Driver

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from processes import free_ports, start
 
-from anogan.evaluation.output import PARTIAL
+from anogan.evaluation.result_folder import PARTIAL
 from campaign.scoring_runs import FEW_PICTURES
 from campaign.tools import record, size
 

@@ -1,4 +1,4 @@
-"""What scoring has found so far, beside the results: an interrupted one goes on with it.
+"""What scoring has found so far, on disk as it comes: an interrupted one goes on with it.
 
     rows0.jsonl     the key, all that scores depend on but the images; then a Row a line, added as
                     images are scored
@@ -10,26 +10,22 @@ Each worker writes its own files, with its number. They are data: nothing in the
 from __future__ import annotations
 
 import json
-import logging
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from anogan.errors import UserError
 from anogan.evaluation.metrics import PixelMeasures
-from anogan.evaluation.output import PARTIAL
+from anogan.evaluation.result_folder import PARTIAL
 from anogan.runs.files import append_own, discard, is_folder, is_own, own_lines, writing
 
 # What reading a line or file that is damaged raises
 UNREADABLE = OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError
-SPARE = 20  # pictures are saved so seldom that it takes a twentieth of the time
 
 
 class Row(NamedTuple):
-    """What is known of one image; JSON-ready. Of a broken file: no values, the reason a warn."""
+    """What is known of one image; JSON-ready. Of a broken file: no values, the reason a warning."""
 
     file: str
     state: list[Any]  # of its file and its mask before they were read
@@ -40,14 +36,14 @@ class Row(NamedTuple):
 
     @classmethod
     def parsed(cls, line: bytes, values: int) -> Row:
-        """One of UNREADABLE for a line that is none; values: how many there must be."""
+        """Read a line; one of UNREADABLE for what is none. values: how many there must be."""
         row = cls(*json.loads(line))
         numbers = [float(v) for v in row.values]
-        texts = [row.file, *row.warnings]
         losses = None if row.losses is None else [float(v) for v in row.losses]
         finite = np.isfinite([*numbers, *(losses or ())]).all()
-        known = len(numbers) == values or (not numbers and len(row.warnings) == 1)
-        if not known or not finite or not all(isinstance(text, str) for text in texts):
+        complete = len(numbers) == values or (not numbers and len(row.warnings) == 1)
+        texts = all(isinstance(text, str) for text in (row.file, *row.warnings))
+        if not (complete and finite and texts):
             raise ValueError("this is no row")
         if row.pixels is not None:
             PixelMeasures.unpacked(1.0, row.pixels)
@@ -57,15 +53,23 @@ class Row(NamedTuple):
         return json.dumps(self) + "\n"
 
 
-class Partial:
+class Rows(NamedTuple):
+    """What is known of a set when all its images are scored."""
+
+    indices: np.ndarray  # (n,) of the images that could be read, rising
+    columns: dict[str, np.ndarray]  # (n,) each: the score, its terms and what each contributes
+    losses: dict[int, list[float]]  # of the latent search, by the index of some images
+    pixels: PixelMeasures | None  # None without masks
+
+
+class RowFiles:
     """The files of one worker, below a folder of results."""
 
     def __init__(self, folder: Path, worker: int, key: dict[str, Any], values: int):
-        """key: JSON-ready; values: how many a Row has."""
+        """Take the key, JSON-ready, and how many values a Row has."""
         self.folder, self.worker, self.values = Path(folder) / PARTIAL, worker, values
         self.key = json.loads(json.dumps(key))
         self._file: BinaryIO | None = None
-        self._saved, self._pause = time.monotonic(), 0.0
 
     def rows_of(self, worker: int) -> Path:
         return self.folder / f"rows{worker}.jsonl"
@@ -74,7 +78,7 @@ class Partial:
         return self.folder / f"pictures{worker}.npz"
 
     def workers(self) -> list[int]:
-        """Those that have left rows here."""
+        """Return those that have left rows here."""
         if not is_folder(self.folder):
             return []
         names = (path.name for path in self.folder.glob("rows*.jsonl"))
@@ -82,7 +86,7 @@ class Partial:
         return sorted(int(n) for n in numbers if n.isdecimal() and n.isascii())
 
     def read(self, worker: int) -> Iterator[Row]:
-        """The rows that a worker wrote with this key, up to where they end or are damaged."""
+        """Yield the rows that a worker wrote with this key, up to where they end or are damaged."""
         try:
             lines = own_lines(self.rows_of(worker))
             if json.loads(next(lines, b"null")) != self.key:
@@ -93,7 +97,7 @@ class Partial:
             return
 
     def drop_foreign(self) -> None:
-        """Drops what is no file or folder of this tool's; where a link leads is not touched."""
+        """Drop what is no file or folder of this tool's; where a link leads is not touched."""
         with writing(self.folder):
             if not is_folder(self.folder):
                 discard(self.folder)
@@ -106,7 +110,7 @@ class Partial:
         return json.dumps(self.key) + "\n"
 
     def open(self) -> None:
-        """Goes on with this worker's rows, or begins them."""
+        """Go on with this worker's rows, or begin them."""
         path = self.rows_of(self.worker)
         with writing(path):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +119,7 @@ class Partial:
                 self._file.write(self.header().encode())
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Writes rows to the end; UserError where there is no room."""
+        """Write rows to the end; UserError where there is no room."""
         assert self._file
         with writing(self.rows_of(self.worker)):
             self._file.writelines(row.line().encode() for row in rows)
@@ -128,23 +132,9 @@ class Partial:
                 file.close()
 
     def clear(self) -> None:
-        """Removes all files but the rows and pictures of worker 0."""
+        """Remove all files but the rows and pictures of worker 0."""
         kept = self.rows_of(0), self.pictures_of(0)
         with writing(self.folder):
             for path in self.folder.iterdir():
                 if path not in kept:
                     path.unlink()
-
-    def save_pictures(self, save: Callable[[Path], None], now: bool = False) -> None:
-        """Calls save with a path, unless that was done too short a time ago; warns if it fails."""
-        start = time.monotonic()
-        if not now and start - self._saved < self._pause:
-            return
-        try:
-            save(self.pictures_of(self.worker))
-        except UserError as error:
-            logging.getLogger(__name__).warning("pictures are not kept so far: %s", error)
-            self._pause = float("inf")
-            return
-        self._saved = time.monotonic()
-        self._pause = SPARE * (self._saved - start)

@@ -22,45 +22,47 @@ from anogan.runs.files import (
     written,
 )
 
+SCORES, METRICS, REPORT, SHEET = "scores.csv", "metrics.json", "report.html", "contact_sheet.png"
+FILES = SCORES, METRICS, REPORT, SHEET
+FOLDERS = "pictures", "plots", "maps"
 STAGING = ".anogan_new"  # below it: what a run has written and not yet published
 PARTIAL = ".anogan_partial"  # below it: what an interrupted scoring goes on with
 # What a scoring may have written, of what a marker names: other commands write beside it
-FOLDERS = "pictures", "plots", "maps"
 RESULT = re.compile(
-    r"(scores|metrics|report|contact_sheet)( \(\d+\))?\.\w+|scores\.partial[^/]*\.csv"
-    rf"|({'|'.join(FOLDERS)})/.*",
-    re.DOTALL,
+    rf"(scores|metrics|report|contact_sheet)( \(\d+\))?\.\w+|({'|'.join(FOLDERS)})/.*", re.DOTALL
 )
 
 
-class Output:
+class ResultFolder:
     """A scoring's files, written aside and then put in the place of the last one's as a whole."""
 
-    def __init__(self, folder: Path, fixed: Iterable[str] = (), folders: Iterable[str] = FOLDERS):
-        """fixed: names of files that will be written; folders: into which others will be.
+    def __init__(
+        self, path: str | Path, fixed: Iterable[str] = (), folders: Iterable[str] = FOLDERS
+    ):
+        """Take files that will be written, and folders into which others will be.
 
         UserError where one is somebody else's file, or a folder is a link that may lead elsewhere.
         """
-        self.folder, self.staging = Path(folder), Path(folder) / STAGING
+        self.path, self.staging = Path(path), Path(path) / STAGING
         known = self._last()
         for name in fixed:
             self._require_replaceable(name, known)
         self._require_folders({PurePosixPath(name) for name in folders}, known)
 
     def _last(self) -> set[str]:
-        """The files of the last scoring."""
-        return set(filter(RESULT.fullmatch, written(self.folder)))
+        """Return the files of the last scoring."""
+        return set(filter(RESULT.fullmatch, written(self.path)))
 
     def _require_replaceable(self, name: str, known: Collection[str]) -> None:
         if self._is_anothers(name, known):
             raise UserError(
-                f"{self.folder / name} was not written by this tool and would be replaced: "
+                f"{self.path / name} was not written by this tool and would be replaced: "
                 "move it, or name another --test_result_dir"
             )
 
     def _require_folders(self, places: Iterable[PurePosixPath], known: Collection[str]) -> None:
         for place in sorted({p for inner in places for p in (inner, *inner.parents)}):
-            path = self.folder / place
+            path = self.path / place
             if place.name and path.is_symlink():
                 raise UserError(
                     f"{path} is a link, and results would be written where it leads: "
@@ -69,12 +71,16 @@ class Output:
             if place.name and not path.is_dir():
                 self._require_replaceable(place.as_posix(), known)
 
+    def _is_anothers(self, name: str, mine: Collection[str]) -> bool:
+        path = self.path / name
+        return os.path.lexists(path) and (name not in mine or is_folder(path))
+
     def staged(self) -> set[str]:
-        """What is staged, by the names it will have; links and what they lead to are none of it."""
+        """Return what is staged, by the names it will have, without links and what they lead to."""
         return {name for name, path in self._in_staging() if is_own(path)}
 
     def _in_staging(self) -> Iterator[tuple[str, Path]]:
-        """(path below staging, whole path) of all but folders; no link is followed."""
+        """Yield (path below staging, whole path) of all but folders; no link is followed."""
         if self.staging.is_symlink():
             return
         for here, folders, names in os.walk(self.staging):
@@ -83,10 +89,10 @@ class Output:
                     yield path.relative_to(self.staging).as_posix(), path
 
     def begin(self, keep: Collection[str] = ()) -> None:
-        """Makes the folder, and clears away what an interrupted run left staged, but for `keep`."""
-        record(self.folder)
-        with writing(self.folder):
-            clear_temporaries(self.folder)
+        """Make the folder, and clear away what an interrupted run left staged, but for `keep`."""
+        record(self.path)
+        with writing(self.path):
+            clear_temporaries(self.path)
             if not keep or not is_folder(self.staging):
                 discard(self.staging)
             for name, path in self._in_staging():
@@ -94,7 +100,7 @@ class Output:
                     path.unlink()
 
     def publish(self) -> None:
-        """Moves all staged files into place and removes the last run's, as a whole.
+        """Move all staged files into place and remove the last run's, as a whole.
 
         The last run's go first: a kill in between leaves some files out, and never new scores
         beside an old report. Files of others, and of other commands, stay: where one has the name
@@ -107,9 +113,9 @@ class Output:
             new[free] = self.staging / name
         parents = {parent for name in new for parent in PurePosixPath(name).parents}
         self._require_folders(parents, old)
-        record(self.folder, *new)  # first, so that a kill leaves no file of unknown origin
-        with writing(self.folder):
-            needed = {self.folder / parent for parent in parents}
+        record(self.path, *new)  # first, so that a kill leaves no file of unknown origin
+        with writing(self.path):
+            needed = {self.path / parent for parent in parents}
             for name in sorted(old & set(map(str, parents))):
                 self._remove(name, needed)  # a file where a folder will be
             for place in needed:
@@ -117,29 +123,24 @@ class Output:
             for name in sorted(old):
                 self._remove(name, needed)
             for name, path in new.items():
-                os.replace(path, self.folder / name)
-        names = written(self.folder) - old | new.keys()
-        write_atomic(self.folder / MARKER, "".join(json.dumps(n) + "\n" for n in sorted(names)))
-        with writing(self.folder):
+                os.replace(path, self.path / name)
+        names = written(self.path) - old | new.keys()
+        write_atomic(self.path / MARKER, "".join(json.dumps(n) + "\n" for n in sorted(names)))
+        with writing(self.path):
             discard(self.staging)
-            discard(self.folder / PARTIAL)  # last: until then the same command makes all this again
-
-    def _is_anothers(self, name: str, mine: Collection[str]) -> bool:
-        path = self.folder / name
-        return os.path.lexists(path) and (name not in mine or is_folder(path))
+            discard(self.path / PARTIAL)  # last: until then the same command makes all this again
 
     def _remove(self, name: str, needed: Collection[Path]) -> None:
-        """Removes one of the last run's files, and its folder if that is left empty for good."""
-        path = self.folder / name
+        """Remove one of the last run's files, and its folder if that is left empty for good."""
+        path = self.path / name
         real = os.path.realpath(path.parent)  # a folder on the way may be a link that leads out
-        if os.path.commonpath([real, root := os.path.realpath(self.folder)]) != root:
-            return
-        if is_folder(path):
+        root = os.path.realpath(self.path)
+        if os.path.commonpath([real, root]) != root or is_folder(path):
             return
         if os.path.lexists(path):  # not even its folder may be there
             path.unlink()
         for parent in PurePosixPath(name).parents:  # innermost first; "." is the folder itself
-            place = self.folder / parent
+            place = self.path / parent
             if str(parent) == "." or place in needed or not is_folder(place) or os.listdir(place):
                 return
             place.rmdir()

@@ -1,0 +1,128 @@
+"""Where runs lie, and which run a command means."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+from commands import rows, save
+
+import main
+from anogan.cli import draw, paths, train
+from anogan.cli.options import Options
+from anogan.cli.parser import parse
+from anogan.config import Config
+from anogan.errors import UserError
+
+pytestmark = pytest.mark.cli
+
+
+def test_runs_have_safe_names_of_their_own(here, zeros):
+
+    def named(*words):
+        options = parse(["--train", *words])
+        dataset = paths.dataset_name(options.data_dir, options.dataset)
+        options = dataclasses.replace(options, dataset=dataset)
+        folder = paths.run_folder(options)
+        return folder, paths.output_name(folder)
+
+    for name in ("bottle/good", "cable/good", "cable_good"):
+        save(here / "data" / name / "a.png", zeros[0])
+    elsewhere = here / "photographs"
+    save(elsewhere / "a.png", zeros[0])
+    found = [
+        named("--dataset", name)
+        for name in (
+            "zeros",
+            "bottle/good",
+            "cable/good",
+            "cable_good",
+            str(elsewhere),
+            "../x/zeros",
+        )
+    ]
+    found += [named("--dataset", "zeros", "--checkpoint_dir", d) for d in ("exp/a", "exp_a", "b")]
+    found.append(named("--dataset", "zeros", "--checkpoint_dir", "."))
+    (here / "data" / "linked").symlink_to(elsewhere)
+    assert named("--dataset", "linked") == (Path("checkpoints/linked"), "linked")
+    assert found[0] == (Path("checkpoints/zeros"), "zeros")
+    for names in zip(*found, strict=True):
+        assert len(set(names)) == len(found)
+    for folder, name in found:
+        assert folder.parent in {Path(p) for p in ("checkpoints", "exp/a", "exp_a", "b", ".")}
+        assert re.fullmatch(r"[\w-][\w.-]*", folder.name) and re.fullmatch(r"[\w-][\w.-]*", name)
+    same = [
+        named("--dataset", n)
+        for n in ("bottle/good", "./bottle//good/", str(here / "data/bottle/good"))
+    ]
+    assert len(set(same)) == 1
+
+
+def test_no_two_data_sets_share_a_run(here):
+    def folder(*words):
+        return paths.run_folder(parse(words))
+
+    def saved(run, dataset):
+        Config(dataset=dataset).save(here / "checkpoints" / run)
+
+    digit = folder("--dataset", "mnist", "--normal_class", "8")
+    mine = folder("--dataset", "mnist_normal8")
+    others = [folder("--dataset", n) for n in ("mnist_anomaly8", "MNIST", "config.json", "mnist_8")]
+    assert len({digit, mine, *others, folder("--dataset", "mnist")}) == 7
+    assert digit.name == "mnist_normal8" and others[-1].name == "mnist_8"
+    saved("mnist_normal8", "mnist")
+    assert folder("--dataset", "mnist_normal8") == mine
+    saved("mnist_backup", "mnist_backup")
+    mnist = Options(dataset="mnist")
+    assert paths.find_run(mnist).name == "mnist_normal8"
+    saved("mnist_normal3", "mnist")  # which of the two?
+    with pytest.raises(UserError, match="no trained model"):
+        paths.find_run(mnist)
+    for name in ("a/b", "zeros"):
+        place = folder("--dataset", name)
+        saved(place.name, "mnist" if name == "zeros" else place.name)
+        for switch in ({"train": True}, {"anomaly_test": True}):
+            with pytest.raises(UserError, match=f"holds a run of .*, not of {name}"):
+                main.run(Options(dataset=name, **switch))
+    saved("zeros", "renamed")
+    assert train.prepare(Options(dataset="zeros", train=True)).config.dataset == "renamed"
+
+
+@pytest.mark.parametrize(
+    "words", [["--z_dim", "5"], ["--output_height", "32"], ["--crop", "--input_height", "12"]]
+)
+def test_a_flag_that_contradicts_the_run_is_an_error(run, words, capsys):
+    for switch in ("--train", "--anomaly_test"):
+        assert main.main(["--dataset", "zeros", switch, *words]) == 1
+        assert "was trained with" in capsys.readouterr().err
+
+
+def test_a_run_is_found_by_its_own_folder(run):
+    words = ["--checkpoint_dir", "checkpoints/zeros", "--anomaly_test", "--search", "gradient"]
+    assert main.main([*words, "--test_epoch", "2"]) == 0
+    assert len(rows(run / "test_data" / "test_result" / "scores.csv")) == 12
+
+
+def test_a_model_that_was_replaced_after_the_images_were_prepared_for_it_is_told(
+    run, monkeypatch, capsys
+):
+    path = run / "checkpoints" / "zeros" / "config.json"
+
+    def replaced(_):
+        path.write_text(path.read_text().replace('"crop_height": 0', '"crop_height": 12'))
+
+    monkeypatch.setattr(draw, "require_writable", replaced)
+    assert main.main(["--dataset", "zeros", "--visualize"]) == 1
+    assert "replaced by another meanwhile" in capsys.readouterr().err
+
+
+def test_a_model_of_mnist_scores_a_folder_that_is_named(run, zeros, capsys):
+    config = run / "checkpoints" / "zeros" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dataset": "mnist"}))
+    save(run / "mine" / "a.png", zeros[0])
+    words = ["--dataset", "mnist", "--checkpoint_dir", "checkpoints/zeros", "--anomaly_test"]
+    assert main.main(words) == 1
+    assert "python download.py mnist" in capsys.readouterr().err
+    assert main.main([*words, "--test_dir", "mine"]) == 0
+    assert [r["file"] for r in rows(run / "mine/test_result/scores.csv")] == ["a.png"]
