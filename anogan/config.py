@@ -185,15 +185,15 @@ class Config:
         for name, one in described(Config).items():
             if (value := getattr(self, name)) != getattr(Config, name):
                 one.require(name.rstrip("_"), value)
-        if self.recipe is None:
-            object.__setattr__(self, "recipe", RECIPES[self.preset])
-        if not isinstance(self.recipe, Recipe):
-            raise UserError(f"recipe must be a Recipe, not {self.recipe!r:.40}")
         for name in ("height", "width"):
             if getattr(self, name) > LARGEST_WINDOW and not self.window:
                 raise UserError(
                     f"{name} must be from 16 to {LARGEST_WINDOW}, not {getattr(self, name)}"
                 )
+        if self.recipe is None:
+            object.__setattr__(self, "recipe", RECIPES[self.preset])
+        if not isinstance(self.recipe, Recipe):
+            raise UserError(f"recipe must be a Recipe, not {self.recipe!r:.40}")
         if self.value_range and not self.value_range[0] < self.value_range[1]:
             black, white = self.value_range
             raise UserError(f"max_value must be above min_value, not {white} and {black}")

@@ -25,7 +25,7 @@ from PIL import Image
 from anogan.config import Config
 from anogan.errors import UserError
 from anogan.method.scoring import Calibration, Detection
-from anogan.method.threshold import Threshold, told
+from anogan.method.threshold import Threshold, rarity
 from anogan.opening import COMMON
 from anogan.report.page import TEMPLATES, data_uri
 from anogan.report.pictures import shown_map
@@ -111,7 +111,7 @@ class Service:
         normal = self.calibration.normal_scores
         if normal:
             answer["p_value"] = float(normal.p_value([score])[0])
-            answer["rarity"] = told(int(normal.as_high([score])[0]), len(normal.scores))
+            answer["rarity"] = rarity(int(normal.as_high([score])[0]), len(normal.scores))
         answer |= {"score": score, "threshold": self.threshold}
         answer |= {"is_anomaly": score > self.threshold, "warnings": warnings}
         return answer | {"width": width, "height": height}

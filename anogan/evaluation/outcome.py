@@ -17,7 +17,7 @@ from anogan.evaluation.metrics import LABELS, measures
 from anogan.evaluation.result_folder import METRICS, SCORES
 from anogan.evaluation.rows import Rows
 from anogan.method.scoring import TERMS, Calibration
-from anogan.method.threshold import NormalScores, Threshold, normalise, told
+from anogan.method.threshold import NormalScores, Threshold, normalise, rarity
 from anogan.runs.files import atomic_file, write_atomic
 
 
@@ -76,7 +76,7 @@ class Outcome:
         """Return how rare the score at a place is among held-out images, if there are any."""
         if self.normal is None:
             return None
-        return told(int(self.normal.as_high(self.scores[place])), len(self.normal.scores))
+        return rarity(int(self.normal.as_high(self.scores[place])), len(self.normal.scores))
 
     @property
     def heaviest(self) -> list[str]:

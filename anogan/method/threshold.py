@@ -15,7 +15,7 @@ STRAY = 8  # interquartile ranges above the middle: of an exponential tail one s
 FEWEST = 5  # held-out normal images below which there is no automatic threshold
 
 
-def told(as_high: int, held_out: int) -> str:
+def rarity(as_high: int, held_out: int) -> str:
     """How rare a score is among normal images, no more exactly than so many images can tell."""
     if not as_high:
         return f"fewer than 1 in {held_out} normal images score as high"
