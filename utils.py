@@ -29,6 +29,9 @@ TIFF_WIDTH, TIFF_HEIGHT = 0x0100, 0x0101
 SAMPLE_FORMAT = 339  # TIFF's tag: 1 unsigned, 2 signed, 3 floating
 OUTSIDE = 0.01  # fraction of an image's pixels outside the run's range that is worth a warning
 FEW_LEVELS = 16
+SEEN, COLOURED = 64, 16  # side of what is looked at for colour, pixels, and levels between channels
+HALF_CLEAR = 0.1  # of the pixels: cut-out things have fewer at their edges
+SQUASHED, ENLARGED = 3, 4  # times that are worth a warning
 ROUNDING = 1e-3  # that floats may be off; half a grey level is 4e-3
 ONE_PICTURE = ("MPO", "PSD")  # whose further frames are previews or layers of the first
 
@@ -56,7 +59,7 @@ def load_image(
     channels: int,
     crop: Size | None = None,
     value_range: Range | None = None,
-    warn: Warn = lambda text: None,
+    warn: Warn | None = None,
 ) -> np.ndarray:
     """An image file as uint8 (height, width, channels), resized with antialiasing.
 
@@ -70,8 +73,11 @@ def load_image(
         natural, cut = _natural_range(image), _is_cut_to_8_bits(image)
         pages = _has_pages(image)
         stored = image.size
+        hue = warn is not None and channels == 1 and _has_hue(image, path)
         shrunk = _decode_small(image, height, width, channels, crop)
         sideways = shrunk > 1 and image.getexif().get(ORIENTATION) in SIDEWAYS
+        _turn_upright(image)
+        clear = _lost_to_alpha(image) if warn else None
         image = flat(image, channels)
         w, h = image.size if shrunk == 1 else stored[::-1] if sideways else stored
         crop_h, crop_w = crop or (h, w)
@@ -90,9 +96,14 @@ def load_image(
         box = x - x0, y - y0, right - x0, bottom - y0
         resized = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
         pixels = _as_bytes(resized, channels, value_range or natural)
-        if pages:
-            warn("several pages or frames, of which only the first is read")
-        _warn_of_values(image, pixels, value_range, natural, cut, warn)
+        if warn:
+            shape = _lost_to_shape(crop_h, crop_w, height, width)
+            pages_lost = "several pages or frames, of which only the first is read"
+            hue_lost = "in colour, of which a grey model sees the brightness alone"
+            for text in (pages and pages_lost, hue and hue_lost, clear, shape):
+                if text:
+                    warn(text)
+            _warn_of_values(image, pixels, value_range, natural, cut, warn)
         return pixels
 
 
@@ -197,6 +208,55 @@ def _is_cut_to_8_bits(image: Image.Image) -> bool:
 
 def _has_pages(image: Image.Image) -> bool:
     return getattr(image, "is_animated", False) and image.format not in ONE_PICTURE
+
+
+def _has_hue(image: Image.Image, path: File) -> bool:
+    """Whether more than a hundredth of an image is coloured, other than by a JPEG's noise."""
+    if image.mode in ("1", "L", "LA") or is_deep(image):
+        return False
+    if image.format in ("JPEG", "MPO") and isinstance(path, str | Path):
+        with opened(path) as again:  # for the image itself may be decoded without its colours
+            again.draft("RGB", (SEEN, SEEN))
+            return _is_coloured(again)
+    return _is_coloured(image)
+
+
+def _is_coloured(image: Image.Image) -> bool:
+    _turn_upright(image)
+    small = image.resize((SEEN, SEEN), Image.Resampling.NEAREST).convert("RGB")
+    values = np.asarray(small).astype(int)
+    return float(np.mean(np.ptp(values, axis=2) > COLOURED)) > OUTSIDE
+
+
+def _lost_to_alpha(image: Image.Image) -> str | None:
+    """What is lost of a loaded image whose transparent parts are shown on white."""
+    if is_deep(image) or not image.has_transparency_data:
+        return None
+    *colours, alpha = image.convert("RGBA").split()
+    counts = np.array(alpha.histogram())
+    if counts[0] == counts.sum() and any(low != high for low, high in _extrema(colours)):
+        return "transparent throughout: white is read, not the colours that are stored"
+    between = counts[1:255]
+    if between.sum() > HALF_CLEAR * counts.sum() and np.count_nonzero(between) > FEW_LEVELS:
+        return (
+            "more than a tenth is half transparent and mixed with white: if the fourth channel "
+            "holds something else, such as depth, save the image without it"
+        )
+    return None
+
+
+def _extrema(channels: list[Image.Image]) -> list[tuple[float, float]]:
+    return [channel.getextrema() for channel in channels]  # type: ignore[misc]
+
+
+def _lost_to_shape(h: int, w: int, height: int, width: int) -> str | None:
+    """What is lost where h x w pixels become height x width."""
+    across, down = width / w, height / h
+    if max(across, down) > SQUASHED * min(across, down):
+        return f"of a shape far from that of the model's images: squashed {SQUASHED} times or more"
+    if min(across, down) > ENLARGED:
+        return f"small beside the model's images: enlarged {ENLARGED} times or more"
+    return None
 
 
 def _natural_range(image: Image.Image) -> Range:

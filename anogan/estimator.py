@@ -10,6 +10,7 @@ import contextlib
 import math
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from numbers import Integral, Real
@@ -56,6 +57,7 @@ def _own_modules() -> Iterator[None]:
 
 with _own_modules():
     from anogan.config import preset
+    from anogan.data.inputs import other_scale
     from anogan.errors import UserError
     from model import DCGAN
 
@@ -175,6 +177,8 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         """Return the negative anomaly score of each image (n_samples,): higher is more normal."""
         check_is_fitted(self)
         rows, _ = self._rows(X, reset=False)
+        if text := other_scale(rows, *self.value_range_):
+            warnings.warn(text, UserWarning, stacklevel=2)
         images = self._images(rows, self.model_.config.shape)
         try:
             return -self.model_.anomaly_detector(images, batch_size=BATCH).score

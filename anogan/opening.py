@@ -42,7 +42,7 @@ NOT_READ = {"EPS", "BLP", "IPTC"}
 class ImageError(UserError):
     """A file that cannot be used as an image; `reason` is the message without the path."""
 
-    def __init__(self, path: File, reason: str):
+    def __init__(self, path: File | os.PathLike, reason: str):
         super().__init__(f"{path}: {reason}")
         self.reason = reason
 
@@ -68,12 +68,12 @@ def opened(path: File) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError:
         reason = "an empty file" if not _bytes_in(path) else "not an image that Pillow reads"
-        raise ImageError(path, reason) from None
+        raise ImageError(name_of(path), reason) from None
     except MemoryError:
-        raise ImageError(path, "takes more memory than there is: shrink it") from None
+        raise ImageError(name_of(path), "takes more memory than there is: shrink it") from None
     except Exception as error:  # Pillow's decoders raise any of a dozen kinds on broken files
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise ImageError(path, f"cannot be read ({reason})") from error
+        raise ImageError(name_of(path), f"cannot be read ({reason})") from error
 
 
 @contextlib.contextmanager
@@ -88,9 +88,12 @@ def _copied(given: Image.Image) -> Iterator[Image.Image]:
         raise ImageError(name_of(given), f"cannot be read ({first_line(error)})") from error
 
 
-def name_of(path: File) -> File:
-    """Of a file, or what an image is called that may be from none."""
-    return getattr(path, "filename", "") or "an image" if isinstance(path, Image.Image) else path
+def name_of(file: File) -> str | os.PathLike:
+    """The path of a file, or what an open one or an image is called that may be from none."""
+    if isinstance(file, str | os.PathLike):
+        return file
+    name = getattr(file, "filename", None) or getattr(file, "name", None)
+    return name if name and isinstance(name, str | os.PathLike) else "an image"
 
 
 def _bytes_in(file: Stored) -> int:

@@ -12,6 +12,8 @@ MOST_LEVELS = 9
 ROOMS = (
     ("anogan", "anogan.runs"),
     ("utils", "ops"),
+    ("anogan.datasets",),
+    ("download",),
     *(("anogan.data",), ("anogan.features",), ("anogan.method",), ("model",)),
     *(("anogan.evaluation",), ("anogan.report",), ("anogan.deploy",)),
     *(("anogan.estimator",), ("anogan.cli",), ("main",)),

@@ -47,6 +47,22 @@ def test_conventions_of_outlier_detectors(fitted, queries):
     np.testing.assert_array_equal(fitted.predict(images) == -1, found.is_anomaly)
 
 
+def test_images_of_another_scale_than_in_fit_are_warned_of(zeros, queries, recwarn):
+    """Values from 0 to 1 against 0 to 255, which clipping would make all alike."""
+    whole, parts = queries[0][:5], queries[0][:5] / np.float32(255)
+    bytes_, floats = (
+        AnoGAN(steps=1, settings=SMALL).fit(x) for x in (zeros[:20], zeros[:20] / 255)
+    )
+    with pytest.warns(UserWarning, match="from 0 to 1, those in fit were from 0 to 255: .* alike"):
+        bytes_.score_samples(parts)
+    with pytest.warns(UserWarning, match="from 0 to 255, those in fit were from 0 to 1: .*clipped"):
+        floats.predict(whole)
+    recwarn.clear()
+    bytes_.predict(whole)
+    floats.predict(parts * 1.2 - 0.1)
+    assert not [w for w in recwarn if "scale" in str(w.message)]
+
+
 def test_rows_of_features_are_the_same_as_images(fitted, queries):
     images = queries[0][:5]
     rows = fitted.score_samples(images.reshape(5, -1))

@@ -43,7 +43,7 @@ def assert_is_a_data_set(folder, kind):
     """As main.py takes it: training images, labels by folder, a mask for each anomalous image."""
     parts = layout(folder)
     assert parts.train == folder / "train" / "good" and parts.masks == folder / "ground_truth"
-    train: ImageSet = image_folder(find_images(parts.train, training=True), FORM)
+    train: ImageSet = image_folder(find_images(parts.train, training="set"), FORM)
     test = image_folder(find_images(parts.test), FORM, labelled=True)
     assert len(train) and set(test.kinds) == {"good", kind} and set(test.labels) == {0, 1}
     assert "all" in Masks(parts.masks, test).check()

@@ -87,11 +87,93 @@ def test_another_word_is_an_error_that_quotes_it(read):
         read(["file,label", "a/0.png"])
 
 
-@pytest.mark.parametrize("header", ["filename,label", "file,class", "file,label,label", "PK\x03"])
+@pytest.mark.parametrize("header", ["files,labelling", "file,note", "file,label,label", "PK\x03"])
 def test_a_header_without_the_columns_is_an_error_that_quotes_it(read, header):
     with pytest.raises(UserError) as error:
         read(["", header, "a/0.png,normal"])
     assert f"the columns file and label in its first line, not {header!r}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "normal", "anomalous"),
+    [
+        *(("label", *pair) for pair in (("0.0", "1.0"), ("0,0", "1,0"), ("False", "True"))),
+        *(("label", *pair) for pair in (("OK", "NG"), ("pass", "fail"), ("i.O.", "n.i.O."))),
+        *(("label", *pair) for pair in (("gut", "schlecht"), ("Negative", "Positive"))),
+        *(("is_anomaly", *pair) for pair in (("0", "1"), ("False", "True"), ("no", "yes"))),
+        *(("target", "0", "1"), ("Class", "healthy", "diseased"), ("Anomaly", "n", "y")),
+        *(("is_normal", *pair) for pair in (("1", "0"), ("True", "False"), ("yes", "no"))),
+        *(("OK", "1.0", "0.0"), ("passed", "true", "false")),
+    ],
+)
+def test_labels_as_pandas_spreadsheets_and_inspectors_write_them(read, column, normal, anomalous):
+    lines = [f"a/0.png;{normal}", f"a/1.png;{normal}", f"b/0.png;{anomalous}"]
+    assert read([f"file;{column}", *lines]).labels.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("column", ["filename", "Image", "path", "file_path", "Image Name", "id"])
+def test_columns_of_other_usual_names(read, column):
+    assert_read(
+        read(
+            [
+                f"defect type,target,{column}",
+                *(",".join(reversed(line.split(","))) for line in LINES[1:]),
+            ]
+        )
+    )
+
+
+def test_minus_one_and_one_are_refused_for_they_mean_both(read):
+    for one, other in (("1", "-1"), ("-1", "1"), ("1.0", "-1.0")):
+        with pytest.raises(UserError, match="used in opposite senses .*write normal and anomalous"):
+            read(["file,label", f"a/0.png,{one}", f"a/1.png,{other}", "b/0.png,1"])
+
+
+@pytest.mark.parametrize("delimiter", [";", ",", "\t", "|"])
+def test_a_first_line_may_name_what_separates(read, delimiter):
+    assert_read(read([f"sep={delimiter}", *(line.replace(",", delimiter) for line in LINES)]))
+
+
+def test_a_table_without_a_header_is_read_by_what_its_cells_hold(read):
+    assert_read(read(["0;a/0.png;", "0;a/1.png;", "1;b/0.png;hole"]))
+    assert read(["a/0.png,ok", "a/1.png,ok", "b/0.png,ng"]).labels.tolist() == [0, 0, 1]
+    with pytest.raises(UserError, match="the columns file and label in its first line, not 'x,ok'"):
+        read(["x,ok", "a/0.png,ok"])
+
+
+def test_names_may_lack_their_ending_where_it_is_unique(read):
+    assert_read(read(["file,label,kind", "a/0,0", "a/1,0", "b/0,1,hole"]))
+    with pytest.raises(UserError, match="no label for 0.jpg"):
+        read(["file,label", "0,0", "1,1"], ["0.jpg", "0.png", "1.png"])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("cp1250", "zły"),
+        ("cp1251", "норма"),
+        ("cp932", "良品"),
+        ("gb18030", "缺陷"),
+        ("cp949", "불량"),
+    ],
+)
+def test_another_code_page_is_named(read, encoding, name):
+    names = [f"{name}_{i}.png" for i in range(3)]
+    with pytest.raises(UserError, match=f"list.csv is not UTF-8: as {encoding} it has the names"):
+        read(of_files(*names), names, encoding)
+    assert read(of_files(*names), names).labels.tolist() == [0, 1, 0]
+
+
+def test_a_workbook_is_an_error_that_says_how_to_save_it(tmp_path):
+    for name, start in (("a.xlsx", b"PK\x03\x04"), ("a.xls", b"\xd0\xcf\x11\xe0")):
+        (tmp_path / name).write_bytes(start + bytes(100))
+        with pytest.raises(UserError, match=f"{name} is a workbook, .* choose Save As, CSV UTF-8"):
+            labelled(images("a.png"), tmp_path / name, tmp_path)
+
+
+def test_utf_16_is_read_without_its_mark(read):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        assert_read(read(LINES, encoding=encoding))
 
 
 # which image a line is for

@@ -1,5 +1,7 @@
 """Pixel masks and pixel measures, against scikit-learn and cases worked out by hand."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,7 @@ from anogan.evaluation import metrics
 from anogan.evaluation.metrics import PixelMeasures
 from anogan.image_form import ImageForm
 from anogan.report.pictures import save_map, shown_map
-from utils import read_mask
+from utils import ImageError, read_mask
 
 pytestmark = pytest.mark.unit
 
@@ -247,7 +249,93 @@ def test_masks_of_which_none_matches_are_an_error_that_shows_both_names(make):
         make(images, {"a1.png": HOLE, "a2.png": HOLE})
 
 
+def test_several_masks_of_an_image_are_joined(make):
+    """In a folder of its own, as in MVTec LOCO, or numbered."""
+    marks = {
+        "bad/000/000.png": HOLE,
+        "bad/000/001.png": square(64, 48, 40, 30, 9),
+        "bad/001_mask_1.png": ~HOLE,
+        "bad/001_mask_2.png": HOLE,
+    }
+    found = make(["bad/000.png", "bad/001.png", "good/000.png"], marks)
+    np.testing.assert_array_equal(found.read(0), HOLE | square(64, 48, 40, 30, 9))
+    assert found.read(1).all() and not found.read(2).any()
+    assert found.check().startswith("2 of 3 images have a mask, all 2 anomalous ones")
+
+
+def test_joined_masks_are_of_one_shape_and_each_counts_for_going_on(make, tmp_path):
+    marks = {"bad/0/0.png": HOLE, "bad/0/1.png": HOLE[::2, ::2]}
+    found = make(["bad/0.png", "good/0.png"], marks)
+    with pytest.raises(UserError, match=r"1\.png: \(32, 24\) pixels, 0\.png has \(64, 48\)"):
+        found.check()
+    before = found.state(0)
+    draw(tmp_path / "masks/bad/0/1.png", HOLE)
+    assert found.state(0) != before
+
+
+@pytest.mark.parametrize("suffix", ["_mask", "_GT", "-gt", "_label", " mask", "_segmentation"])
+def test_usual_suffixes_of_masks(make, suffix):
+    found = make(["bad/a.png", "good/a.png"], {f"bad/a{suffix}.png": HOLE})
+    assert (found.read(0) == HOLE).all()
+
+
+def test_masks_beside_the_images_of_a_defect_belong_to_them(tmp_path):
+    """As in MVTec 3D, where they lie in a folder beside, or as in KolektorSDD2."""
+    for name in ("hole/rgb/000.png", "good/rgb/000.png", "tear/1.png"):
+        draw(tmp_path / name, np.ones((64, 48)))
+    for name in ("hole/gt/000.png", "tear/1_GT.png"):
+        draw(tmp_path / name, HOLE)
+    draw(tmp_path / "good/gt/000.png", HOLE * 0)
+    found = find_images(tmp_path)
+    images = image_folder(found, ImageForm(16, 16, 1), labelled=True)
+    assert images.names == ("good/rgb/000.png", "hole/rgb/000.png", "tear/1.png")
+    masks = Masks(tmp_path, images, names=found.masks)
+    assert masks.check() == "3 of 3 images have a mask, all 2 anomalous ones among them"
+    assert (
+        not masks.read(0).any() and (masks.read(1) == HOLE).all() and (masks.read(2) == HOLE).all()
+    )
+
+
 # what is checked before scoring
+
+
+def few(tmp_path, make):
+    """Ten anomalous images with masks and two normal ones; `spoil` the mask of the seventh."""
+    images = [f"bad/{i}.png" for i in range(10)]
+    return make([*images, "good/a.png", "good/b.png"], {name: HOLE for name in images})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: draw(path, HOLE * 0), r"bad/7\.png marks nothing"),
+        (lambda path: path.unlink(), r"has no mask for bad/7\.png"),
+        (lambda path: draw(path, np.ones((64, 64))), r"bad/7\.png has 64 x 64 pixels"),
+        (lambda path: path.write_bytes(b"\x89PNG"), r"bad/7\.png: not an image"),
+        (lambda path: draw(path.parents[1] / "good/a.png", HOLE), r"marks pixels of good/a\.png"),
+    ],
+)
+def test_a_few_masks_of_no_use_leave_their_images_out_and_are_named(make, tmp_path, spoil, reason):
+    few(tmp_path, make)
+    spoil(tmp_path / "masks/bad/7.png")
+    masks = make([], {})
+    line = masks.check()
+    assert re.search(rf"; left out of the pixel measures: .*{reason}", line)
+    [index] = masks.left_out
+    with pytest.raises(ImageError, match="its mask is of no use"):
+        masks.read(index)
+    assert (masks.read(0) == HOLE).all()
+
+
+def test_many_masks_of_no_use_are_an_error(make, tmp_path):
+    few(tmp_path, make)
+    for i in (7, 8):
+        draw(tmp_path / f"masks/bad/{i}.png", HOLE * 0)
+    with pytest.raises(UserError, match=r"bad/7\.png marks nothing"):
+        make([], {}).check()
+
+
+# each contradiction by itself
 
 
 def test_the_line_says_how_many_images_have_a_mask_and_which_masks_match_none(make, tmp_path):

@@ -1,8 +1,10 @@
 """From Python: decisions in what is found, all sorts of input, and the docstring's example."""
 
 import doctest
+import io
 import os
 import pydoc
+import threading
 
 import numpy as np
 import pytest
@@ -77,6 +79,51 @@ def test_a_file_an_open_image_and_a_list_are_read_as_the_folder_reader_does(phot
         assert opened.tobytes() == before and opened.size == (40, 50)
     both = as_images([photo, Image.open(photo)], config)
     np.testing.assert_array_equal(both, np.concatenate([expected, expected]))
+
+
+def test_bytes_open_files_iterables_and_folders_have_one_meaning(photo, tmp_path):
+    config = preset("default", height=20, width=16, channels=1)
+    expected, content = as_images(photo, config), photo.read_bytes()
+    with photo.open("rb") as file, photo.open("rb", buffering=0) as raw:
+        for given in (content, bytearray(content), io.BytesIO(content), file, raw, file):
+            np.testing.assert_array_equal(as_images(given, config), expected)
+    both = np.concatenate([expected, expected])
+    for given in ((p for p in [photo, photo]), {photo: 0, str(photo): 1}.keys(), [content, photo]):
+        np.testing.assert_array_equal(as_images(given, config), both)
+    folder = tmp_path / "folder"
+    for name in ("b.png", "a/1.png", "note.txt", "@eaDir/2.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    for given in (folder, str(folder), [folder]):
+        np.testing.assert_array_equal(as_images(given, config), both)
+    with os.fdopen(_pipe(content), "rb") as stream:
+        np.testing.assert_array_equal(as_images(stream, config), expected)
+
+
+def _pipe(content):
+    """The end to read of a pipe with that content."""
+    out, into = os.pipe()
+    threading.Thread(target=lambda: os.fdopen(into, "wb").write(content), daemon=True).start()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "images are a NoneType: give paths, a folder, open files"),
+        (3, "images are a int: "),
+        ({"a": 1}, "images are a dict: "),
+        ([np.zeros((8, 8, 1)), np.zeros((9, 8, 1))], r"several shapes, \(8, 8, 1\) and \(9, 8"),
+        (b"no image", "an image: not an image that Pillow reads"),
+        (io.BytesIO(b""), "an image: an empty file"),
+        ([], "images are of shape"),
+    ],
+)
+def test_what_else_is_given_is_named(given, message):
+    config = preset("default", height=20, width=16, channels=1)
+    with pytest.raises(UserError, match=message) as error:
+        as_images(given, config)
+    assert "\n" not in str(error.value)
 
 
 def test_crop_and_value_range_of_the_run_are_heeded(tmp_path):

@@ -59,8 +59,8 @@ def test_a_normal_image_has_a_p_value_as_low_as_p_with_a_probability_of_at_most_
 def test_equal_scores_count_as_high_and_beyond_the_images_fewer_than_one_is_said():
     normal = NormalScores([1, 2, 2, 3, 4])
     assert normal.as_high([2.0])[0] == 4 and normal.p_value([2.0])[0] == pytest.approx(5 / 6)
-    assert decide.told(4, 5) == "4 of 5 held-out normal images score as high"
-    assert decide.told(int(normal.as_high([9.0])[0]), 27).startswith("fewer than 1 in 27 ")
+    assert decide.rarity(4, 5) == "4 of 5 held-out normal images score as high"
+    assert decide.rarity(int(normal.as_high([9.0])[0]), 27).startswith("fewer than 1 in 27 ")
 
 
 def test_a_saved_tail_gives_the_same_threshold():

@@ -48,7 +48,7 @@ def test_mvtecs_layout_is_trained_and_scored_with_no_other_flag(bottle, capsys):
         (("data/zeros/line/defect/a.png",), "of their own"),
         (("data/zeros/masks/a.png",), "of their own"),
         (("data/zeros/normal/a.png",), "zeros/normal"),
-        (("data/zeros/b/train/good/a.png", "data/zeros/b/test/bad/a.png"), "/zeros/b\n"),
+        (("data/zeros/b/train/good/a.png", "data/zeros/b/test/bad/a.png"), "--dataset zeros/b\n"),
     ],
 )
 def test_sub_folders_that_look_labelled_are_not_trained_on(here, zeros, spoil, message, capsys):
@@ -64,7 +64,7 @@ def test_normal_images_in_sub_folders_of_other_names_are_all_trained_on(tmp_path
 
     for name in ("a/good/1.png", "a/normal/2.png", "b/good/3.png"):
         save(tmp_path / name, zeros[0])
-    assert len(find_images(tmp_path, training=True).names) == 3
+    assert len(find_images(tmp_path, training="set").names) == 3
 
 
 @pytest.mark.parametrize(

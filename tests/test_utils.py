@@ -245,8 +245,9 @@ def test_first_of_several_frames_is_read(tmp_path):
 def test_further_pages_and_frames_are_remarked_on(tmp_path, name):
     other = Image.new("RGB", (80, 60), "blue")
     path = save(tmp_path / name, scene(), save_all=True, append_images=[other])
-    assert warnings_on(path) == ["several pages or frames, of which only the first is read"]
-    assert warnings_on(save(tmp_path / name, scene())) == []
+    told = ["several pages or frames, of which only the first is read"]
+    assert warnings_on(path, 60, 80, 3) == told
+    assert warnings_on(save(tmp_path / name, scene()), 60, 80, 3) == []
 
 
 def test_preview_of_a_phone_is_no_page(tmp_path):
@@ -254,7 +255,7 @@ def test_preview_of_a_phone_is_no_page(tmp_path):
     small = [Image.fromarray(scene(30, 40))]
     save(path, scene(), format="MPO", save_all=True, append_images=small)
     assert Image.open(path).n_frames == 2
-    assert warnings_on(path) == []
+    assert warnings_on(path, 60, 80, 3) == []
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
@@ -325,6 +326,47 @@ def warnings_on(path, *size, **options):
     said = []
     load_image(path, *(size or (60, 80, 1)), warn=said.append, **options)
     return said
+
+
+def test_colours_that_a_fourth_channel_hides_are_remarked_on(tmp_path):
+    depth = np.linspace(0, 255, 60 * 80).reshape(60, 80).astype(np.uint8)
+    edge = np.full((60, 80), 255, np.uint8)
+    edge[:, :30], edge[:, 30:33] = 0, 100
+    for alpha, told in (
+        (np.zeros_like(depth), "transparent throughout: white is read"),
+        (depth, "more than a tenth is half transparent and mixed with white"),
+        (edge, None),
+        (np.full_like(depth, 128), None),  # a watermark, or the like: one level
+    ):
+        path = save(tmp_path / "a.png", np.dstack([scene(), alpha]))
+        found = warnings_on(path, 60, 80, 3)
+        assert len(found) == bool(told) and all(text.startswith(told) for text in found)
+    assert warnings_on(save(tmp_path / "b.png", np.zeros((60, 80, 4), np.uint8)), 60, 80, 3) == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.gif"])
+def test_hue_that_a_grey_model_does_not_see_is_remarked_on(tmp_path, name):
+    [said] = warnings_on(save(tmp_path / name, scene(480, 640)))
+    assert said == "in colour, of which a grey model sees the brightness alone"
+    noisy = np.random.default_rng(0).integers(0, 255, (480, 640, 1), np.uint8).repeat(3, 2)
+    for image in (grey_scene(480, 640), noisy):
+        assert warnings_on(save(tmp_path / name, image)) == []
+    before = load_image(tmp_path / name, 60, 80, 1)
+    assert (load_image(tmp_path / name, 60, 80, 1, warn=lambda _: None) == before).all()
+
+
+def test_shapes_far_from_the_models_are_remarked_on(tmp_path):
+    for size, told in (
+        ((48, 480), "squashed 3 times"),
+        ((480, 48), "squashed 3 times"),
+        ((12, 12), "enlarged 4 times"),
+        ((48, 96), None),
+        ((20, 20), None),
+    ):
+        found = warnings_on(save(tmp_path / "a.png", grey_scene(*size)), 64, 64, 1)
+        assert len(found) == bool(told) and all(told in text for text in found)
+    path = save(tmp_path / "a.png", grey_scene(48, 480))
+    assert warnings_on(path, 64, 64, 1, crop=(48, 48)) == warnings_on(path, 16, 160, 1) == []
 
 
 def test_values_outside_the_range_are_remarked_on_where_they_are_many(tmp_path):

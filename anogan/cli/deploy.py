@@ -29,14 +29,16 @@ class ExportPlan:
 
     def execute(self, model: DCGAN) -> int:
         """Write the model as one file or folder, in float32, which all machines compute alike."""
+        from anogan.deploy.inference_graph import graph_and_facts
+
         if not model.workers.chief:
             return 0
         if model.precision != "float32" or model.workers.devices > 1:
             assert model.folder
             model = type(model).load(model.folder, lambda_=model.config.lambda_)
         calibration = model.keep_calibration()
-        found = model.config, model.detector, calibration, self.threshold, model.steps_done
-        print_line(export.export(self.kind, self.path, *found))
+        made = model.config, model.detector, calibration, self.threshold, model.steps_done
+        print_line(export.export(self.kind, self.path, *graph_and_facts(*made)))
         return 0
 
 

@@ -96,10 +96,11 @@ def prepare(options: Options, run: Run, out: TextIO) -> ScorePlan | None:
     if not options.anomaly_test:
         return None
     places = test_places(options, run.config)
-    images, threshold = test_images(options, run.config, places), threshold_of(options)
+    (images, beside), threshold = test_images(options, run.config, places), threshold_of(options)
     if threshold.uses_labels and (images.labels is None or len(set(images.labels)) < 2):
         raise UserError(f"--threshold_from {threshold.rule} needs labels of both sorts")
-    masks, mask_note = masks_of(places, images, run.config, required=bool(options.mask_dir))
+    required = bool(options.mask_dir)
+    masks, mask_note = masks_of(places, images, beside, run.config, required)
     if not options.test_result_dir and places.results.is_symlink():
         raise UserError(
             f"{places.results} is a link, and results would be written where it leads: remove it, "
@@ -117,18 +118,21 @@ def prepare(options: Options, run: Run, out: TextIO) -> ScorePlan | None:
 
 
 def masks_of(
-    places: Places, images: ImageSet, config: Config, required: bool
+    places: Places, images: ImageSet, beside: list[str], config: Config, required: bool
 ) -> tuple[Masks | None, list[str]]:
     """Return the masks, None where none can be used, and what the user should know of them.
 
-    UserError where they are required and cannot be used.
+    beside: names of masks that lie beside the images. UserError where they are required and cannot
+    be used.
     """
-    if not places.masks:
+    folder = places.masks or (places.images if beside else None)
+    if not folder:
         return None, []
-    if os.path.realpath(places.masks) == os.path.realpath(places.images):
-        raise UserError(f"{places.masks} holds images and masks: put the masks into another folder")
+    is_same = os.path.realpath(folder) == os.path.realpath(places.images)
+    if is_same and not beside:
+        raise UserError(f"{folder} holds images and masks: put the masks into another folder")
     try:
-        masks = Masks(places.masks, images, config.crop)
+        masks = Masks(folder, images, config.crop, beside if is_same else None)
         return masks, [masks.check()]
     except UserError as error:
         if required:
@@ -136,8 +140,12 @@ def masks_of(
         return None, [f"no pixel measures: {error}"]
 
 
-def test_images(options: Options, config: Config, places: Places) -> ImageSet:
-    """Return the images to score: see test_places; for mnist, if none is given, its own."""
+def test_images(options: Options, config: Config, places: Places) -> tuple[ImageSet, list[str]]:
+    """Return the images to score, see test_places, and the names of masks beside them.
+
+    For mnist, if none is given, its own.
+    """
+    beside = list[str]()
     if config.dataset == "mnist" and not options.test_dir:
         classes = (config.normal_class, config.anomaly_class)
         images = mnist.mnist(options.data_dir, "test", *classes, config.height, config.width)
@@ -148,13 +156,14 @@ def test_images(options: Options, config: Config, places: Places) -> ImageSet:
             chosen=places.chosen,
         )
         by_folder = not (options.labels or places.chosen)
-        images = image_folder(find_images(places.images, wanted), config.form, by_folder)
+        listing = find_images(places.images, wanted)
+        images, beside = image_folder(listing, config.form, by_folder), listing.masks
         if options.labels:
             images = labelled(images, options.labels, places.images)
     image_set.require(images, 1, "images to score")
     if options.test_size and options.test_size < len(images):
         images = images.subset(np.linspace(0, len(images) - 1, options.test_size).astype(int))
-    return images
+    return images, beside
 
 
 def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:

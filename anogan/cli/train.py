@@ -156,7 +156,7 @@ def list_training(options: Options, source: Path, kept: Kept | None) -> Listing:
         dropped=kept.dropped if kept else (),
         limit=limit or None,
     )
-    return find_images(source, wanted, training=True)
+    return find_images(source, wanted, training=options.dataset)
 
 
 def digits(data_dir: str, config: Config) -> ImageSet:

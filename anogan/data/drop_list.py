@@ -13,13 +13,12 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from anogan.data.listing import Listing, shown_name
+from anogan.data.listing import Listing, shortened, shown_name
 from anogan.data.text import finder, read_text
 from anogan.errors import UserError, first_line
 from anogan.runs.files import read_own, write_atomic
 
 DROPPED = "dropped.json"  # in a run's folder
-SHOWN = 5  # lines of a list that name no image
 
 
 def without(listing: Listing, drop: str | Path | None, dropped: Collection[str] = ()) -> Listing:
@@ -37,7 +36,7 @@ def without(listing: Listing, drop: str | Path | None, dropped: Collection[str] 
         note = f"left out {len(named & present)} images that {drop} names"
         if unmatched:
             note += f"; {len(unmatched)} of its lines name none or are damaged: "
-            note += ", ".join(unmatched[:SHOWN]) + (", …" if len(unmatched) > SHOWN else "")
+            note += shortened(unmatched)
         notes.append(note)
     if more := present & before - named:
         notes.append(f"left out {len(more)} images that this run has dropped before (--drop)")
@@ -47,7 +46,7 @@ def without(listing: Listing, drop: str | Path | None, dropped: Collection[str] 
         what = f"--drop {drop} names" if named >= present else "this run has dropped"
         raise UserError(f"{what} all images in {folder}: there is none to train on")
     return dataclasses.replace(
-        listing, names=kept, dropped=frozenset(left_out), drop_notes=tuple(notes)
+        listing, names=kept, dropped=frozenset(left_out), more_notes=(*listing.more_notes, *notes)
     )
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anogan.data.drop_list import without
+from anogan.data.file_kinds import by_kind
 from anogan.data.image_set import ImageSet, thin
-from anogan.data.layouts import require_normal
+from anogan.data.layouts import is_conventional, require_normal
 from anogan.data.listing import Listing, list_chosen, list_images, shown_name
-from anogan.data.sub_folders import labels_of
+from anogan.data.sub_folders import labels_of, trained_on
 from anogan.image_form import MEMORY_LIMIT, ImageForm
 
 
@@ -27,21 +28,39 @@ class Selection:
 
 
 def find_images(
-    folder: str | Path, selection: Selection | None = None, training: bool = False
+    folder: str | Path, selection: Selection | None = None, training: str | None = None
 ) -> Listing:
-    """The images that a selection means in a folder and its sub-folders.
+    """The images that a selection means in a folder and its sub-folders, without masks and such.
 
-    training: all must be normal ones, see require_normal. UserError where there is no image.
+    training: the data set, of which all must be normal images, see require_normal. UserError where
+    there is no image.
     """
     wanted = selection or Selection()
     if wanted.chosen:
         listing = list_chosen(Path(folder), wanted.chosen, wanted.pattern, wanted.excluded)
     else:
-        listing = list_images(folder, wanted.pattern, wanted.excluded)
+        listing = _images_alone(list_images(folder, wanted.pattern, wanted.excluded))
     if training:
-        require_normal(listing)
+        require_normal(listing, training)
     listing = without(listing, wanted.drop, wanted.dropped)
-    return dataclasses.replace(listing, names=thin(listing.names, wanted.limit))
+    listing = dataclasses.replace(listing, names=thin(listing.names, wanted.limit))
+    if training:
+        more = *listing.more_notes, *trained_on(listing)
+        listing = dataclasses.replace(listing, more_notes=more)
+    return listing
+
+
+def _images_alone(listing: Listing) -> Listing:
+    """The images without what lies beside them: masks, depth maps and the like."""
+    images, masks, others = by_kind(listing.names)
+    notes = [
+        f"{len(names)} files beside the images are {what}, the first: {shown_name(names[0])}"
+        for names, what in ((masks, "masks"), (others, "of another kind"))
+        if names
+    ]
+    return dataclasses.replace(
+        listing, names=images, masks=masks, more_notes=(*listing.more_notes, *notes)
+    )
 
 
 def image_folder(
@@ -51,9 +70,12 @@ def image_folder(
 
     Raises UserError, see sub_folders.labels_of.
     """
-    labels, kinds = labels_of(listing) if labelled else (None, None)
+    labels, kinds, notes = None, None, list[str]()
+    if labelled:
+        labels, kinds, notes = labels_of(listing, is_conventional(listing.folder))
     shown = [shown_name(name) for name in listing.names]
     images = ImageSet.from_files(listing.paths(), shown, form, memory_limit, labels, kinds)
-    images.left_out += listing.notes()
+    images.left_out += [*listing.notes(), *notes]
+    images.skipped += [(f"{shown_name(name)}/", reason) for name, reason in listing.unreadable]
     images.dropped |= listing.dropped
     return images

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import functools
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -16,8 +17,16 @@ from anogan.errors import UserError
 from anogan.opening import NOT_READ
 from anogan.runs.files import MARKER, written
 
+SHOWN = 5  # of many, in a line
 # Pillow knows these by name, but reads them with the help of other programs only, or never
 NOT_BY_ITSELF = NOT_READ | {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+# What systems and programs leave in folders, with copies of images or what was thrown away
+SYSTEM_FOLDERS = re.compile(
+    r"@(eadir|tmp|__thumb|sharebin|recycle|recently.*)|#(recycle|snapshot)|\$recycle\.bin|recycler"
+    r"|__macosx|__pycache__|lost\+found|lost\.dir|system volume information|found\.\d{3}"
+    r"|_?thumbnails|_gsdata_|_vti_cnf",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +37,11 @@ class Listing:
     names: list[str]  # paths of the images within the folder, sorted
     left_out: Counter[str] = field(default_factory=Counter)  # files that are no images, by ending
     results: int = 0  # files that this tool itself wrote: pictures of earlier results and the like
+    system: tuple[str, ...] = ()  # folders of the system that were left out
+    unreadable: tuple[tuple[str, str], ...] = ()  # (folder, reason) of those that were skipped
+    masks: list[str] = field(default_factory=list)  # masks beside the images, see file_kinds
     dropped: frozenset[str] = frozenset()  # names left out by the user's wish, see drop_list
-    drop_notes: tuple[str, ...] = ()
+    more_notes: tuple[str, ...] = ()
 
     def paths(self) -> list[str]:
         return [os.path.join(self.folder, name) for name in self.names]
@@ -42,7 +54,11 @@ class Listing:
             lines.append(f"left out {self.left_out.total()} files that are no images: {endings}")
         if self.results:
             lines.append(f"left out {self.results} files of earlier results of this tool")
-        return [*lines, *self.drop_notes]
+        if self.system:
+            lines.append(f"left out folders of the system: {shortened(self.system)}")
+        for name, reason in self.unreadable[:SHOWN]:
+            lines.append(f"skipped the folder {self.folder / name}: it cannot be read ({reason})")
+        return [*lines, *self.more_notes]
 
 
 def list_images(
@@ -51,14 +67,16 @@ def list_images(
     """The images in a folder and its sub-folders, and what else is there.
 
     pattern: for the file's name, as in a shell; none: any ending of an image type that Pillow
-    reads. Hidden files and folders, the folders in `exclude`, and what this tool wrote are left
-    out. Links are followed, but no folder is entered twice.
+    reads. Hidden files and folders, those of the system, the folders in `exclude`, and what this
+    tool wrote are left out; a sub-folder that cannot be read is skipped. Links are followed, but
+    no folder is entered twice.
     Raises UserError where the folder is missing, cannot be read or holds no such file.
     """
     folder = Path(folder)
     above = Path(os.path.realpath(folder)).parents  # links up there are loops
     seen = {os.path.realpath(path) for path in (*exclude, *above)}
     images: list[str] = []
+    system, unreadable = list[str](), list[tuple[str, str]]()
     folders, links = [""], list[str]()
     left_out, own, results = Counter[str](), set[str](), 0
     while folders or links:  # links last, so that a folder is known by its own name
@@ -66,14 +84,23 @@ def list_images(
         if (real := os.path.realpath(folder / here)) in seen:
             continue
         seen.add(real)
-        inside = list(_entries(folder / here))
+        try:
+            with os.scandir(folder / here) as entries:
+                inside = list(entries)
+        except OSError as error:
+            if not here:
+                raise _unreadable(folder, error) from None
+            unreadable.append((here, error.strerror or str(error)))
+            continue
         if any(entry.name == MARKER for entry in inside):
             own |= {os.path.join(real, name) for name in written(folder / here)}
         for entry in inside:
             name = f"{here}/{entry.name}" if here else entry.name
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            if SYSTEM_FOLDERS.fullmatch(entry.name) and entry.is_dir():
+                system.append(name)
+            elif entry.is_dir(follow_symlinks=False):
                 folders.append(name)
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 links.append(name)
@@ -88,7 +115,8 @@ def list_images(
                 and not _is_about(entry, own, real)
             ):
                 left_out[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
-    listing = Listing(folder, sorted(images), left_out, results)
+    skipped = tuple(sorted(system)), tuple(sorted(unreadable))
+    listing = Listing(folder, sorted(images), left_out, results, *skipped)
     if not images:
         wanted = f"file that matches {pattern!r}" if pattern else "image"
         notes = "".join(f"; {line}" for line in listing.notes())
@@ -108,17 +136,26 @@ def list_chosen(
     """
     names: list[str] = []
     left_out, results, exclude = Counter[str](), 0, list(exclude)
+    system, unreadable = list[str](), list[tuple[str, str]]()
     for path in chosen:
         if os.path.isdir(folder / path):
             inside = list_images(folder / path, pattern, exclude)
             names += [PurePosixPath(path, name).as_posix() for name in inside.names]
             left_out += inside.left_out
             results += inside.results
+            system += [f"{path}/{name}" for name in inside.system]
+            unreadable += [(f"{path}/{name}", reason) for name, reason in inside.unreadable]
         elif os.path.isfile(folder / path):
             names.append(PurePosixPath(path).as_posix())
         else:
             raise UserError(f"{folder / path} does not exist: name a file or folder of images")
-    return Listing(folder, list(dict.fromkeys(names)), left_out, results)
+    unique = list(dict.fromkeys(names))
+    return Listing(folder, unique, left_out, results, tuple(system), tuple(unreadable))
+
+
+def shortened(items: Sequence[str]) -> str:
+    """The first of some items, in one line."""
+    return ", ".join(items[:SHOWN]) + (", …" if len(items) > SHOWN else "")
 
 
 def shown_name(name: str) -> str:
@@ -160,14 +197,10 @@ def _is_about(entry: os.DirEntry[str], own: set[str], real: str) -> bool:
     return entry.name.split(".")[0] == "README" or os.path.join(real, entry.name) in own
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from entries
-    except FileNotFoundError:
-        raise UserError(f"{folder} does not exist: create it and put images there") from None
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read as a folder ({error.strerror})") from None
+def _unreadable(folder: Path, error: OSError) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{folder} does not exist: create it and put images there")
+    return UserError(f"{folder} cannot be read as a folder ({error.strerror})")
 
 
 def _wanted(entry: os.DirEntry[str], pattern: str | None) -> bool:

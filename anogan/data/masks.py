@@ -4,51 +4,71 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from anogan.data.file_kinds import MASK_SUFFIX, without_kinds
 from anogan.data.image_set import ImageSet, file_state
-from anogan.data.listing import list_images, shown_name
+from anogan.data.listing import list_images, shortened, shown_name
 from anogan.errors import UserError
 from utils import ImageError, read_mask
 
-SUFFIX = "_mask"  # that a mask's file name may end in
+SUFFIX = "_mask"  # that a mask's file name may end in; MASK_SUFFIX has more
+# So many masks may be of no use, of those that there should be; more, and all are put in question
+FEW, FEWEST = 0.1, 4  # of fewer than FEWEST none
 
 
 class Masks:
     """The masks in a folder of the images in an ImageSet, at the masks' own resolution.
 
-    A mask has its image's name, whatever the extensions, or that name and SUFFIX. What it marks is
-    anomalous (see utils.read_mask); an image without a mask is normal throughout.
+    A mask has its image's name, whatever the extensions, or that name and a suffix as SUFFIX;
+    several of one image are numbered, or lie in a folder of its name, and are joined. What it marks
+    is anomalous (see utils.read_mask); an image without a mask is normal throughout.
     """
 
-    def __init__(self, folder: str | Path, images: ImageSet, crop: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        images: ImageSet,
+        crop: tuple[int, int] | None = None,
+        names: Sequence[str] | None = None,
+    ):
         """crop: (height, width) of the centre of the files that the images show; none: all.
 
-        UserError where no mask is named as an image is, or one could belong to several images, or
-        several to one.
+        names: of the masks in the folder; none: all images in it. UserError where no mask is named
+        as an image is, or one could belong to several images, or several to one.
         """
         self.folder, self.images, self.crop = Path(folder), images, crop
-        self.paths: dict[int, Path] = {}  # by place in `images`
+        self.paths: dict[int, list[Path]] = {}  # by place in `images`
+        self.left_out: dict[int, str] = {}  # of the pixel measures, and why; see check
         self.unmatched: list[str] = []  # masks that belong to no image
-        places: dict[str, list[int]] = {}
+        exact, loose = defaultdict(list), defaultdict(list)
         for i, name in enumerate(images.names):
-            places.setdefault(_stem(name), []).append(i)
-        for name in list_images(folder).names:
-            stem, path = _stem(shown_name(name)), self.folder / name
-            found = places.get(stem) or places.get(stem.removesuffix(SUFFIX), [])
-            if not found:
+            exact[_stem(name)].append(i)
+            loose[without_kinds(_stem(name))].append(i)
+        joined: dict[int, bool] = {}  # whether an image's masks are named as parts of one
+        for name in list_images(folder).names if names is None else names:
+            path = self.folder / name
+            stems = [(*stem, at) for stem in _stems(shown_name(name)) for at in (exact, loose)]
+            matches = ((at[stem], is_part) for stem, is_part, at in stems if stem in at)
+            among, is_part = next(matches, ([], False))
+            if not among:
                 self.unmatched.append(shown_name(name))
                 continue
-            if len(found) > 1:
-                one, other = (images.names[i] for i in found[:2])
+            if len(among) > 1:
+                one, other = (images.names[i] for i in among[:2])
                 raise UserError(f"{path} could be the mask of {one} or of {other}: rename one")
-            if before := self.paths.get(found[0]):
+            [index] = among
+            before = self.paths.setdefault(index, [])
+            if before and not (joined[index] and is_part):
                 raise UserError(
-                    f"{before} and {path} are both masks of {images.names[found[0]]}: remove one"
+                    f"{before[0]} and {path} are both masks of {images.names[index]}: remove one"
                 )
-            self.paths[found[0]] = path
+            joined[index] = is_part
+            before.append(path)
         if not self.paths:
             raise UserError(
                 f"none of {len(self.unmatched)} masks in {folder} belongs to an image to score: "
@@ -64,34 +84,56 @@ class Masks:
     def check(self) -> str:
         """Reads all masks that `read` will read, and returns a line that says how many there are.
 
-        UserError for a mask that cannot be read, is not of its image's aspect ratio, marks nothing
-        on an image that is labelled anomalous or something on a normal one; where an anomalous
-        image has no mask; and where no mask marks anything.
+        Images whose mask is missing or of no use (it cannot be read, is not of its image's aspect
+        ratio, or contradicts its image's label) are left out of the pixel measures where they are
+        few, and named. UserError where they are many, and where no mask marks anything.
         """
         labels, any_marks = self.images.labels, False
         for i, name in enumerate(self.images.names):
-            path = self.paths.get(i)
-            if path is None:
+            if i not in self.paths:
                 if labels is not None and labels[i]:
-                    raise UserError(
+                    self.left_out[i] = (
                         f"{self.folder} has no mask for {name}: "
                         f"add {_mask_name(name)}, or leave --mask_dir out"
                     )
                 continue
-            mask = read_mask(path)
-            self._require_aspect(i, path, mask)
-            marks = bool(mask.any())
-            if labels is not None and marks != bool(labels[i]):
-                raise UserError(
-                    f"{path} marks pixels of {name}, which is labelled normal: correct one of them"
-                    if marks
-                    else f"{path} marks nothing (all is 0), but {name} is labelled anomalous: "
-                    "correct one of them"
-                )
-            any_marks |= marks
+            try:
+                any_marks |= self._marks(i)
+            except UserError as error:
+                self.left_out[i] = str(error)
+        expected = len(self.paths.keys() | self.left_out.keys())
+        allowed = max(1, int(FEW * expected)) if expected >= FEWEST else 0
+        if len(self.left_out) > allowed:
+            raise UserError(next(iter(self.left_out.values())))
         if not any_marks:
             raise UserError(f"no mask in {self.folder} marks anything: all is 0, which is normal")
         return self._line()
+
+    def _marks(self, index: int) -> bool:
+        """Whether an image's mask marks anything; UserError where it is of no use."""
+        name, labels, path = self.images.names[index], self.images.labels, self.paths[index][0]
+        mask = self._joined(index)
+        self._require_aspect(index, path, mask)
+        marks = bool(mask.any())
+        if labels is not None and marks != bool(labels[index]):
+            raise UserError(
+                f"{path} marks pixels of {name}, which is labelled normal: correct one of them"
+                if marks
+                else f"{path} marks nothing (all is 0), but {name} is labelled anomalous: "
+                "correct one of them"
+            )
+        return marks
+
+    def _joined(self, index: int) -> np.ndarray:
+        """bool (h, w): what any of an image's masks marks; ImageError, also for unlike shapes."""
+        first, *more = self.paths[index]
+        mask = read_mask(first)
+        for path in more:
+            part = read_mask(path)
+            if part.shape != mask.shape:
+                raise ImageError(path, f"{part.shape} pixels, {first.name} has {mask.shape}")
+            mask |= part
+        return mask
 
     def _require_aspect(self, index: int, path: Path, mask: np.ndarray) -> None:
         try:
@@ -109,31 +151,34 @@ class Masks:
     def _line(self) -> str:
         count, labels = len(self.images), self.images.labels
         parts = [f"{len(self.paths)} of {count} images have a mask"]
-        if labels is not None:
+        if labels is not None and not self.left_out:
             parts[0] += f", all {np.sum(labels)} anomalous ones among them"
-        if len(self.paths) < count:
+        if len(self.paths.keys() | self.left_out.keys()) < count:
             parts.append("the others count as normal throughout")
         if self.unmatched:
             count = len(self.unmatched)
             match = "1 mask belongs" if count == 1 else f"{count} masks belong"
             parts.append(f"{match} to none of these images, the first: {self.unmatched[0]}")
+        if self.left_out:
+            reasons = list(self.left_out.values())
+            parts.append(f"left out of the pixel measures: {shortened(reasons)}")
         return "; ".join(parts)
 
     def state(self, index: int) -> list[int]:
         """What tells whether an image's mask is still the same, see file_state."""
-        return file_state(self.paths[index]) if index in self.paths else []
+        return [number for path in self.paths.get(index, ()) for number in file_state(path)]
 
     def read(self, index: int) -> np.ndarray:
         """bool (h, w): where image `index`, or the centre that was cropped, is anomalous.
 
         At the mask's resolution; all False, at the image's, where there is no mask. Raises
-        ImageError.
+        ImageError, also where the image is left out of the pixel measures.
         """
         index = int(index)
+        if index in self.left_out:
+            raise ImageError(self.images.names[index], f"its mask is of no use, see {self.folder}")
         height, width = self.images.size(index)
-        mask = read_mask(self.paths[index]) if index in self.paths else None
-        if mask is None:
-            mask = np.zeros((height, width), bool)
+        mask = self._joined(index) if index in self.paths else np.zeros((height, width), bool)
         if self.crop is None:
             return mask
         h, w = self.crop
@@ -145,6 +190,17 @@ class Masks:
 def _stem(name: str) -> str:
     """The name without its extension, in the one of its Unicode forms that is usual."""
     return unicodedata.normalize("NFC", os.path.splitext(name)[0])
+
+
+def _stems(name: str) -> Iterator[tuple[str, bool]]:
+    """Yields what the image of a mask may be called, and whether the mask is a part of several."""
+    own = _stem(name)
+    for stem in dict.fromkeys((own, without_kinds(own))):
+        yield stem, False
+        suffix = MASK_SUFFIX.search(stem)
+        if suffix:
+            yield stem[: suffix.start()], bool(suffix["number"])
+        yield stem.rpartition("/")[0], True
 
 
 def _mask_name(name: str) -> str:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from anogan.config import Config
 from anogan.errors import UserError, first_line
-from anogan.method.threshold import Threshold
 from anogan.runs.files import (
     discard,
     is_folder,
@@ -28,14 +27,11 @@ from anogan.runs.files import (
     written,
 )
 
-if TYPE_CHECKING:  # they import TensorFlow, which is slow
-    from anogan.deploy.inference_graph import InferenceGraph
-    from anogan.method.detector import Detector
-    from anogan.method.scoring import Calibration
+if TYPE_CHECKING:  # which is slow
+    import tensorflow as tf
 
 ENDS = {"onnx": ".onnx", "saved_model": "_saved_model"}
 OPSET = 18  # of ONNX
-LARGEST_GRAPH = 2**31 - 2**20  # bytes of numbers in a protocol buffer, as both formats are
 SIDES = "h", "w", "c"
 
 
@@ -63,46 +59,21 @@ def prepare(kind: str, config: Config, run: Path, folder: str | None) -> Path:
     return path
 
 
-def export(
-    kind: str,
-    path: Path,
-    config: Config,
-    detector: Detector,
-    calibration: Calibration,
-    threshold: Threshold,
-    steps: int,
-) -> str:
-    """Write the file or folder, replacing a former one; return a line for the user.
+def export(kind: str, path: Path, graph: tf.Module, facts: dict[str, str]) -> str:
+    """Write the graph as a file or folder, replacing a former one; return a line for the user.
 
-    steps: of the training. UserError where no threshold can be found.
+    graph: an InferenceGraph; facts: of it, for the file's metadata.
     """
-    from anogan.deploy.inference_graph import InferenceGraph
-
-    value, how = threshold.choose(calibration.normal_scores, None, None)
-    if value is None:
-        raise UserError(f"--export needs a threshold, and there is {how}: give --threshold")
-    size = detector.size_in_bytes()
-    if size > LARGEST_GRAPH:
-        raise UserError(
-            f"--export: weights and memory of {size / 2**30:.1f} GB are more than the 2 GB that a "
-            "file can hold: train on smaller images (--output_height)"
-        )
-    facts = {
-        "dataset": config.dataset,
-        "steps": f"{steps}",
-        "threshold": f"{value!r}",
-        "threshold_is": how,
-    }
     record(path.parent, path.name)
-    graph = InferenceGraph(config, detector, calibration, value)
     if kind == "onnx":
         write_atomic(path, _onnx(graph, facts))
     else:
         _save_folder(graph, path)
-    return f"exported to {path}, with the threshold {value:.4g} ({how})"
+    threshold = float(facts["threshold"])
+    return f"exported to {path}, with the threshold {threshold:.4g} ({facts['threshold_is']})"
 
 
-def _onnx(graph: InferenceGraph, facts: dict[str, str]) -> bytes:
+def _onnx(graph: tf.Module, facts: dict[str, str]) -> bytes:
     import onnx
     import tf2onnx
 
@@ -127,7 +98,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _save_folder(graph: InferenceGraph, path: Path) -> None:
+def _save_folder(graph: tf.Module, path: Path) -> None:
     """Write a SavedModel aside and then put it in the place of a former one."""
     import tensorflow as tf
 
