@@ -80,6 +80,6 @@ def prepare_serving(options: Options, run: Run) -> ServePlan | None:
         return None
     from anogan.deploy import serve  # its library may be missing
 
-    listener = serve.listen(options.serve_host, options.serve)
     search = search_of(options, run.config)
+    listener = serve.listen(options.serve_host, options.serve)
     return ServePlan(listener, options.serve_host, threshold_of(options), search)
