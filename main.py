@@ -48,7 +48,7 @@ def run(options: Options) -> int:
             score.prepare(options, source, out),
             draw.prepare(options, source),
             deploy.prepare_export(options, source),
-            deploy.prepare_serving(options),
+            deploy.prepare_serving(options, source),
         )
         model = source.execute()
         codes = [plan.execute(model) for plan in plans if plan]

@@ -207,7 +207,8 @@ def test_search_finds_the_latent_of_a_linear_generator():
     z = tf.constant([[1.0, -0.5, 0.3], [0.2, 0.9, -1.4]])
     run = tf.function(search_latents)
     weights = Weights(1.0, 0.5, 0.0, True)
-    found, losses = run(generator, features, generator(z), tf.zeros((2, 3)), 300, 0.1, weights)
+    steps, betas = (300, 0.1, weights), (0.9, 0.99)
+    found, losses = run(generator, features, generator(z), tf.zeros((2, 3)), *steps, betas)
     np.testing.assert_allclose(found, z, atol=1e-2)
     assert losses.shape == (2, 301) and (losses[:, -1].numpy() < 1e-2).all()
 

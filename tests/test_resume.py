@@ -72,15 +72,15 @@ def prepared(here, model, out, search=None, save_maps=True):
     """(Scoring that is to be done, its images, what scores a batch, how many images it has)."""
     images = image_folder(find_images(here / "test"), ImageForm(16, 16, 1), labelled=True)
     masks = Masks(here / "masks", images)
-    calibration, scored = model.calibrate(search), []
+    search, scored = model.search(search), []
+    calibration = model.calibrate(search)
 
     def detect(x):
         scored.append(len(x))
         return model.anomaly_detector(x, search, 3, calibration)
 
     scoring = Scoring(
-        *(here / out, images, model.workers),
-        *(identity(model, calibration, model.search(search), 3), 3),
+        *(here / out, images, model.workers, identity(model, calibration, search, 3), 3),
         pixel_threshold=calibration.pixel_threshold(), masks=masks, best=Best(),
         save_map=map_writer(1.0) if save_maps else None,
     )  # fmt: skip

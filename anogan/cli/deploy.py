@@ -13,6 +13,7 @@ from anogan.cli.printing import print_line
 from anogan.cli.run import Run
 from anogan.cli.settings import search_of, threshold_of
 from anogan.deploy import export
+from anogan.method.scoring import Search
 from anogan.method.threshold import Threshold
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
@@ -58,30 +59,30 @@ class ServePlan:
     host: str
     allowed: Sequence[str]  # other hosts by which it may be asked for
     threshold: Threshold
-    search: tuple[str | None, int | None, float]
+    search: Search
 
     def execute(self, model: DCGAN) -> int:
         """Serve the page until Ctrl-C."""
         from anogan.deploy import serve
 
-        search = model.search(*self.search)
-        calibration = model.keep_calibration(search)
+        calibration = model.keep_calibration(self.search)
         service = serve.Service(
             model.config,
             calibration,
-            lambda images: model.anomaly_detector(images, search, 1, calibration),
+            lambda images: model.anomaly_detector(images, self.search, 1, calibration),
             self.threshold,
         )
         serve.serve(service, self.listener, self.host, self.allowed)
         return 0
 
 
-def prepare_serving(options: Options) -> ServePlan | None:
+def prepare_serving(options: Options, run: Run) -> ServePlan | None:
     """Listen at the port of --serve, so that it is known to be free; None if not asked for."""
     if options.serve is None:
         return None
     from anogan.deploy import serve  # its library may be missing
 
+    search = search_of(options, run.config)
     listener = serve.listen(options.serve_host, options.serve)
     hosts = options.serve_host, options.serve_allow or ()
-    return ServePlan(listener, *hosts, threshold_of(options), search_of(options))
+    return ServePlan(listener, *hosts, threshold_of(options), search)

@@ -36,7 +36,7 @@ class LoadPlan(Run):
             )
         # it may be in training
         print_line(f"the model in {self.folder} as of step {model.progress}", workers)
-        if workers.chief and model.total_steps and model.steps_done < model.total_steps:
+        if workers.chief and model.steps_done < model.total_steps:
             logging.getLogger(__name__).warning(UNFINISHED)
         return model
 

@@ -131,8 +131,8 @@ class Options:
         (0, 100_000),
         "STEPS",
     )
-    test_learning_rate: float = setting(
-        0.1, "Search z at this learning rate (default {default}).", (1e-8, 10), "RATE"
+    test_learning_rate: float | None = setting(
+        None, "Search z at this learning rate (default 0.1).", (1e-8, 10), "RATE"
     )
     test_batch_size: int = setting(
         256, "Score N images at once (default {default}).", (1, 65536), "N"

@@ -61,7 +61,7 @@ class ScorePlan:
     threshold: Threshold
     folder: Path  # for the results
     notes: list[str]  # for the user to read
-    search: tuple[str | None, int | None, float]
+    search: Search
     batch_size: int
     save_maps: bool
     report: bool
@@ -111,7 +111,7 @@ def prepare(options: Options, run: Run, out: TextIO) -> ScorePlan | None:
     layout = f"{places.images.parent} has the layout of MVTec AD: scoring {places.images}"
     notes = [layout] * places.has_layout + mask_note + images.left_out
     return ScorePlan(
-        *(images, masks, threshold, places.results, notes, search_of(options)),
+        *(images, masks, threshold, places.results, notes, search_of(options, run.config)),
         *(options.test_batch_size, options.save_maps, options.report, options.fail_on_anomaly),
         *(out if options.json else None, run.devices),
     )
@@ -175,7 +175,7 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
     for line in plan.notes:
         print_line(line, team)
     print_line(f"scoring {len(images)} images", team)
-    search, held_out = model.search(*plan.search), len(model.images.held_out)
+    search, held_out = plan.search, len(model.images.held_out)
     calibration = model.keep_calibration(search, begin=lambda: print_search(search, held_out, team))
     print_outliers(calibration, team)
     print_line(expectation(calibration.expected), team)
@@ -270,7 +270,7 @@ def origin(model: DCGAN, search: Search) -> dict[str, Any]:
         "total_steps": model.total_steps,
         "size": " x ".join(map(str, model.config.shape)),
         "window": model.config.window,
-        "search": search.kind if not search.steps else f"{search.kind}, {search.steps} steps",
+        "search": str(search),
         "precision": model.precision,
         "versions": provenance.versions(),
         "date": provenance.now(),

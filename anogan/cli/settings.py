@@ -9,6 +9,7 @@ from typing import Any
 from anogan.cli.options import Options
 from anogan.config import CROP, FREE, Config
 from anogan.errors import UserError
+from anogan.method.scoring import Search
 from anogan.method.threshold import Threshold
 
 
@@ -54,6 +55,7 @@ def threshold_of(options: Options) -> Threshold:
     )
 
 
-def search_of(options: Options) -> tuple[str | None, int | None, float]:
-    """Return how the flags want z found: method, steps, learning rate."""
-    return options.search, options.test_epoch, options.test_learning_rate
+def search_of(options: Options, config: Config) -> Search:
+    """Return how the flags want z found; UserError where the model has no encoder for it."""
+    flags = options.search, options.test_epoch, options.test_learning_rate
+    return Search.resolve(config.recipe, *flags)

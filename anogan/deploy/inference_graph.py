@@ -125,9 +125,8 @@ class InferenceGraph(tf.Module):
         self, config: Config, detector: Detector, calibration: Calibration, threshold: float
     ):
         super().__init__()
-        self.nets = list(
-            detector.inference.nets.trained().values()
-        )  # SavedModel looks for variables here
+        nets = detector.inference.nets.trained()
+        self.nets = list(nets.values())  # SavedModel looks for variables here
 
         def score(image: tf.Tensor) -> dict[str, tf.Tensor]:
             return _scored(read_as_float(image, config), detector, calibration, threshold)
