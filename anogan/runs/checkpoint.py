@@ -54,7 +54,7 @@ class Checkpoints:
 
     def save(self) -> None:
         """Writes a checkpoint; a kill at any time leaves the last one. UserError if it can't."""
-        step, new = int(self.step), temporary_in(self.folder)
+        step, new = int(self.step.numpy()), temporary_in(self.folder)
         try:
             new.mkdir(parents=True)
             with plain_path(new) as place:
@@ -128,8 +128,8 @@ class Checkpoints:
                 stored.get_tensor(name)  # compares its checksum
             status = self._objects.read(path).expect_partial()
             status.assert_existing_objects_matched()
-        if int(self.step) != step:
-            raise ValueError(f"it is of step {int(self.step)}")
+        if int(self.step.numpy()) != step:
+            raise ValueError(f"it is of step {int(self.step.numpy())}")
 
 
 def has_checkpoint(folder: Path) -> bool:
