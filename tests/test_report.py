@@ -152,10 +152,13 @@ def test_counts_and_gallery_are_of_all_images_where_the_table_holds_but_some(bro
 
 
 def test_slider_recounts(browser, rows):
-    slide(browser, 900)
-    assert int(text(browser, "called")) == pytest.approx(COUNT / 10, abs=2)
-    slide(browser, 100)
-    assert int(text(browser, "called")) == pytest.approx(0.9 * COUNT, abs=2)
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    for place, wanted in ((900, COUNT / 10), (100, 0.9 * COUNT)):
+        slide(browser, place)
+        WebDriverWait(browser, 10).until(  # a busy machine draws late
+            lambda _, wanted=wanted: abs(int(text(browser, "called")) - wanted) <= 2
+        )
     assert float(measured(browser)["recall (sensitivity)"]) > 0.99
     browser.find_element("id", "reset").click()
 
