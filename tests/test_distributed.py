@@ -81,7 +81,7 @@ def folders(tmp_path_factory, zeros, digits):
 def finish(cwd, *processes):
     """(exit code, lines) of each process."""
     try:
-        codes = [p.wait(240) for p in processes]
+        codes = [p.wait(900) for p in processes]
     finally:
         for p in processes:
             p.kill()
