@@ -21,7 +21,7 @@ from anogan.cli.options import Options
 from anogan.cli.parser import parse
 from anogan.cli.printing import print_line, set_up_console
 from anogan.errors import UserError
-from anogan.runs.distributed import handled, lost, start_anew
+from anogan.runs.distributed import handled, hangup, lost, start_anew
 from anogan.runs.files import printable
 from anogan.runs.start_up import leave, open_streams
 
@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     set_up_console()
     try:
-        with handled(signal.default_int_handler, signal.SIGTERM):  # saves, as Ctrl-C does
+        # save, as Ctrl-C does
+        with handled(signal.default_int_handler, signal.SIGTERM, *hangup()):
             try:
                 return run(options)
             except Exception as error:

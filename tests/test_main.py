@@ -142,6 +142,22 @@ def test_the_callers_sigterm_handler_is_in_its_place_after_main(own_handler, mon
     assert signal.getsignal(signal.SIGTERM) is own_handler
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="not on this system")
+@pytest.mark.parametrize(
+    ("before", "within"),
+    [(signal.SIG_DFL, signal.default_int_handler), (signal.SIG_IGN, signal.SIG_IGN)],
+)
+def test_a_closed_terminal_ends_it_as_ctrl_c_does_but_not_under_nohup(monkeypatch, before, within):
+    seen = []
+    monkeypatch.setattr(main, "run", lambda _: seen.append(signal.getsignal(signal.SIGHUP)) or 0)
+    old = signal.signal(signal.SIGHUP, before)
+    try:
+        assert main.main([]) == 0
+        assert seen == [within] and signal.getsignal(signal.SIGHUP) is before
+    finally:
+        signal.signal(signal.SIGHUP, old)
+
+
 def test_a_handler_that_python_cannot_put_back_is_left_alone(own_handler, monkeypatch):
     monkeypatch.setattr(signal, "getsignal", lambda _: None)  # as it says of those set in C
     with handled(signal.SIG_DFL, signal.SIGTERM):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -239,6 +240,37 @@ def test_stopped_and_killed_runs_go_on_where_they_were(here, stop):
     out = process.communicate(timeout=200)[0].decode()
     assert process.returncode == 0, out
     assert "going on from step" in out and "trained to step 325" in out
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="not on this system")
+def test_a_closed_terminal_saves_the_training(here):
+    """The shell and the system may both send SIGHUP, and no line can be written any more."""
+    grids = here / "samples" / "zeros"
+    command = [sys.executable, str(ROOT / "main.py"), "--dataset", "zeros", "--train", *NETS]
+    command += ["--epoch", "100000"]
+    ours, theirs = os.openpty()
+    with open(here / "errors", "wb") as errors:
+        process = subprocess.Popen(
+            command, cwd=here, stdout=theirs, stderr=errors, preexec_fn=default_hangup
+        )
+    os.close(theirs)
+    end = time.monotonic() + 120
+    while not (grids.exists() and any((here / "checkpoints").rglob("*.index"))):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(1)
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 130
+    assert "Traceback" not in (here / "errors").read_text()
+    process = start(here, *NETS, "--epoch", "1")
+    out = process.communicate(timeout=60)[0].decode()
+    assert int(re.search(r"step (\d+)", out)[1]) > 0, out
+
+
+def default_hangup():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
 
 
 def test_values_of_all_training_images_make_the_range_that_scoring_uses(tmp_path, monkeypatch):

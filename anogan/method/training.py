@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -71,16 +72,17 @@ class TrainingRun:
         self.stopped = False  # by a signal: the step is still to be finished
 
     def to(self, total: int) -> None:
-        """Trains up to this step; saves regularly, at the end, and on Ctrl-C or SIGTERM.
+        """Trains up to this step; saves regularly, at the end, and on Ctrl-C, SIGTERM or SIGHUP.
 
         What would raise KeyboardInterrupt does so after the step and its checkpoint; when it comes
-        a second time, at once, and the last checkpoint stays.
+        a second time, at once, and the last checkpoint stays. Both shell and
+        system may send SIGHUP when a terminal is closed: a second one changes nothing.
         """
         with handled(self._stop, *interrupts()):
             self._to(total)
 
-    def _stop(self, *_: object) -> None:
-        if self.stopped:
+    def _stop(self, number: int, _: object) -> None:
+        if self.stopped and number != getattr(signal, "SIGHUP", None):
             raise KeyboardInterrupt
         self.stopped = True
 

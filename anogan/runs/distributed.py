@@ -249,10 +249,20 @@ def handled(handler: Any, *signals: signal.Signals) -> Iterator[None]:
             signal.signal(number, previous)
 
 
+def hangup() -> list[signal.Signals]:
+    """The signal of a closed terminal, where there is one that ends the process.
+
+    Under nohup it is ignored, and stays so.
+    """
+    number = getattr(signal, "SIGHUP", None)
+    return [number] if number and signal.getsignal(number) is signal.SIG_DFL else []
+
+
 def interrupts() -> list[signal.Signals]:
     """The signals that raise KeyboardInterrupt."""
-    both = signal.SIGINT, signal.SIGTERM
-    return [number for number in both if signal.getsignal(number) is signal.default_int_handler]
+    all_ = signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)
+    mine = signal.default_int_handler
+    return [number for number in all_ if number and signal.getsignal(number) is mine]
 
 
 def _connect(index: int, count: int) -> tf.distribute.Strategy:
@@ -260,7 +270,7 @@ def _connect(index: int, count: int) -> tf.distribute.Strategy:
     import tensorflow as tf
 
     print(f"worker {index} of {count}: waiting for the others", file=sys.stderr, flush=True)
-    with handled(signal.SIG_DFL, signal.SIGINT, signal.SIGTERM):
+    with handled(signal.SIG_DFL, *{signal.SIGINT, signal.SIGTERM, *interrupts()}):
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except RuntimeError as error:  # the port is taken, a host unknown

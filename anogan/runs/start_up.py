@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import gc
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterator, MutableMapping
 from typing import Any, NoReturn
@@ -98,10 +100,15 @@ class Output(io.TextIOWrapper):
     def _unread(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
+        except OSError as error:
+            if not (error.errno == errno.EPIPE or self._is_closed_terminal(error)):
+                raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
+
+    def _is_closed_terminal(self, error: OSError) -> bool:
+        return error.errno == errno.EIO and stat.S_ISCHR(os.fstat(self.fileno()).st_mode)
 
 
 def open_streams() -> bool:
