@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from anogan.cli import draw, paths, train
 from anogan.cli.options import Options
 from anogan.cli.parser import parse
 from anogan.config import Config
+from anogan.data.listing import list_chosen, list_images
 from anogan.errors import UserError
 
 pytestmark = pytest.mark.cli
@@ -126,3 +128,22 @@ def test_a_model_of_mnist_scores_a_folder_that_is_named(run, zeros, capsys):
     assert "python download.py mnist" in capsys.readouterr().err
     assert main.main([*words, "--test_dir", "mine"]) == 0
     assert [r["file"] for r in rows(run / "mine/test_result/scores.csv")] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["in/*.png", "in/*", "in/part_[0-9].png"])
+def test_a_pattern_that_no_shell_expanded_is_named(tmp_path, name):
+    with pytest.raises(UserError, match="without quotes"):
+        list_chosen(tmp_path, [name], None)
+    with pytest.raises(UserError, match="without quotes"):
+        list_images(tmp_path / name, None)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_is_refused_with_what_can_be_given(tmp_path):
+    """As <(command) and /dev/stdin are."""
+    os.mkfifo(tmp_path / "63")
+    with pytest.raises(UserError, match="63 is a pipe or device: name files or folders") as error:
+        list_chosen(tmp_path, ["63"], None)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="does not exist: name a file or folder of images"):
+        list_chosen(tmp_path, ["nosuch.png"], None)

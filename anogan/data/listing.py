@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import glob
 import os
 import re
 from collections import Counter
@@ -148,7 +149,7 @@ def list_chosen(
         elif os.path.isfile(folder / path):
             names.append(PurePosixPath(path).as_posix())
         else:
-            raise UserError(f"{folder / path} does not exist: name a file or folder of images")
+            raise _missing(folder / path, "name a file or folder of images")
     unique = list(dict.fromkeys(names))
     return Listing(folder, unique, left_out, results, tuple(system), tuple(unreadable))
 
@@ -197,9 +198,23 @@ def _is_about(entry: os.DirEntry[str], own: set[str], real: str) -> bool:
     return entry.name.split(".")[0] == "README" or os.path.join(real, entry.name) in own
 
 
+def _missing(path: Path, remedy: str) -> UserError:
+    if path.exists():
+        return UserError(
+            f"{path} is a pipe or device: name files or folders of images, such as those that "
+            "a command prints, with --test_dir $(command)"
+        )
+    if glob.has_magic(str(path)):
+        return UserError(
+            f"{path} does not exist: give a pattern without quotes, so that the shell finds the "
+            "files, or name a folder of images"
+        )
+    return UserError(f"{path} does not exist: {remedy}")
+
+
 def _unreadable(folder: Path, error: OSError) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return UserError(f"{folder} does not exist: create it and put images there")
+        return _missing(folder, "create it and put images there")
     return UserError(f"{folder} cannot be read as a folder ({error.strerror})")
 
 
