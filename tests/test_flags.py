@@ -130,3 +130,19 @@ def test_a_file_in_place_of_the_folder_of_runs_is_told(here, capsys):
     (here / "model").touch()
     assert exit_code(["--anomaly_test", "--checkpoint_dir", "model"]) == 2
     assert "--checkpoint_dir model is a file: name the folder" in capsys.readouterr().err
+
+
+def test_a_tilde_is_the_home_in_every_flag_that_is_a_path(monkeypatch):
+    """A shell does not expand it after = (--flag=~/x)."""
+    monkeypatch.setenv("HOME", "/home/me")
+    common = ["dataset", "data_dir", "checkpoint_dir"]
+    of_scoring = ["test_dir", "labels", "mask_dir", "test_result_dir"]
+    words = [f"--{name}=~/x" for name in [*common, *of_scoring]]
+    options = parse(["--anomaly_test", *words])
+    expanded = {name: getattr(options, name) for name in [*common, *of_scoring]}
+    assert expanded == {**dict.fromkeys(expanded, "/home/me/x"), "test_dir": ["/home/me/x"]}
+    options = parse(["--train", "--dataset=x", "--drop=~/x", "--log_dir=~/x", "--sample_dir=~/x"])
+    assert {options.drop, options.log_dir, options.sample_dir} == {"/home/me/x"}
+    assert parse(["--export=onnx", "--export_dir=~/x"]).export_dir == "/home/me/x"
+    assert parse(["--compare", "~/x", "~/y"]).compare == ["/home/me/x", "/home/me/y"]
+    assert parse(["--dataset=./~/x"]).dataset == "./~/x"

@@ -12,9 +12,9 @@ from anogan.cli.options import spelt
 from anogan.config import LARGEST_WINDOW
 from anogan.runs.files import printable
 
-FOLDERS = (
+PATHS = (
     *("dataset", "data_dir", "test_dir", "labels", "mask_dir", "checkpoint_dir", "sample_dir"),
-    *("test_result_dir", "log_dir", "export_dir", "serve_host", "drop"),
+    *("test_result_dir", "log_dir", "export_dir", "drop", "compare"),
 )
 OF_TENSORFLOW = "dataset", "checkpoint_dir", "log_dir", "export_dir"  # it reads and writes there
 COMMANDS = "train", "anomaly_test", "compare", "visualize", "export", "serve"  # none: draw
@@ -68,7 +68,7 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if is_mnist and not args.test_dir and (args.labels or args.mask_dir):
         p.error("--labels and --mask_dir are for image folders: name yours with --test_dir")
     check_used(p, args)
-    for flag in FOLDERS:
+    for flag in (*PATHS, "serve_host"):
         if getattr(args, flag) == "" or (flag == "test_dir" and "" in (args.test_dir or ())):
             p.error(f"--{flag} is empty: name a folder or file, or leave it out")
     if not args.train and os.path.isfile(args.checkpoint_dir):

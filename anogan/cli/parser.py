@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_type_hints
 
 from anogan import __version__
-from anogan.cli.flags import check
+from anogan.cli.flags import PATHS, check
 from anogan.cli.options import GROUPS, Options, spelt
 from anogan.settings import Setting
 
@@ -106,6 +107,8 @@ def _argument(f: dataclasses.Field, kind: type) -> dict[str, Any]:
         found |= {"choices": one.choices, "type": kind}
     elif one.span:
         found["type"] = number(kind, *one.span)
+    elif f.name in PATHS:
+        found["type"] = os.path.expanduser  # which a shell does not do after =
     return found | one.argument
 
 
