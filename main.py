@@ -8,14 +8,18 @@ python main.py --dataset NAME --anomaly_test      images in test_data
 from __future__ import annotations
 
 import signal
+import sys
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+if (
+    __name__ == "__main__"
+    and sys._getframe().f_back is None  # not called by a notebook's %run, a profiler, a debugger
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the rest loads Ctrl-C just ends it
 
 import contextlib
 import dataclasses
 import os
-import sys
 
 from anogan.cli.options import Options
 from anogan.cli.parser import parse
@@ -86,10 +90,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys._getframe().f_back is None:  # the process is this script's own
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not open_streams() and "--json" in sys.argv:
         print("error: --json writes to standard output, which is closed", file=sys.stderr)
         leave(1)
     leave(main())
+elif __name__ == "__main__":
+    sys.exit(main())

@@ -170,3 +170,38 @@ def test_main_may_be_called_from_any_thread(run):
         work = pool.submit(main.main, ["--dataset", "zeros", "--generate_test_images", "9"])
         assert work.result() == 0
     assert Image.open(run / "samples" / "zeros" / "samples.png").size == (56, 56)
+
+
+@pytest.mark.parametrize("stream", ["io.StringIO()", "Notebook()"])
+def test_a_notebook_that_runs_it_goes_on(here, stream):
+    """As by %run: the module is called __main__, the streams are the notebook's own."""
+    code = (
+        "import io, runpy, signal, sys; sys.path.insert(0, sys.argv[1])\n"
+        "class Notebook:\n"
+        "    encoding = 'utf-8'\n"
+        "    text = ''\n"
+        "    def write(self, text): self.text += text\n"
+        "    def flush(self): pass\n"
+        "    def getvalue(self): return self.text\n"
+        "path = sys.argv[1] + '/main.py'\n"
+        f"sys.argv = [path, '--version']; sys.stdout = out = {stream}\n"
+        "try: runpy.run_path(path, run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "sys.argv = [path, '--dataset', 'nosuch', '--train']\n"
+        "try: runpy.run_path(path, run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 1\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "assert sys.stdout is out and out.getvalue().startswith('AnoGAN')\n"
+        "sys.exit(7)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT)], cwd=here, capture_output=True, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), check=False,
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr
+
+
+def test_a_profile_of_it_is_printed(here):
+    command = [sys.executable, "-m", "cProfile", str(ROOT / "main.py"), "--dataset", "nosuch"]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    assert "function calls" in done.stdout and "no trained model" in done.stderr
