@@ -75,8 +75,8 @@ class TrainingRun:
         """Trains up to this step; saves regularly, at the end, and on Ctrl-C, SIGTERM or SIGHUP.
 
         What would raise KeyboardInterrupt does so after the step and its checkpoint; when it comes
-        a second time, at once, and the last checkpoint stays. Both shell and
-        system may send SIGHUP when a terminal is closed: a second one changes nothing.
+        a second time, at once, and the last checkpoint stays. Both shell and system may send SIGHUP
+        when a terminal is closed: a second one changes nothing.
         """
         with handled(self._stop, *interrupts()):
             self._to(total)
