@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from anogan.errors import UserError
 
 Group = TypeVar("Group", bound="_Checked")
+SEARCHES = ("gradient", "encoder", "hybrid")  # how z is found
 KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 

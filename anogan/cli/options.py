@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anogan.config import CLASSIC, LARGEST_SET, Config
+from anogan.recipe import RECIPES, SEARCHES
 from anogan.runs.distributed import STRATEGIES
 from anogan.settings import Setting, described, setting
+
+USUAL = RECIPES["default"]
 
 
 def of_config(name: str) -> Any:
@@ -123,16 +126,20 @@ class Options:
         None,
         "Find z by backpropagation (gradient), by the encoder, or by backpropagation from "
         "the encoder's z on (hybrid) (default: encoder, if there is one).",
-        choices=("gradient", "encoder", "hybrid"),
+        choices=SEARCHES,
     )
     test_epoch: int | None = setting(
         None,
-        "Search z for so many steps (default: gradient 50, hybrid 20).",
+        f"Search z for so many steps (default: gradient {USUAL.gradient_steps}, hybrid "
+        f"{USUAL.hybrid_steps}).",
         (0, 100_000),
         "STEPS",
     )
     test_learning_rate: float | None = setting(
-        None, "Search z at this learning rate (default 0.1).", (1e-8, 10), "RATE"
+        None,
+        f"Search z at this learning rate (default {USUAL.search_rate}).",
+        (1e-8, 10),
+        "RATE",
     )
     test_batch_size: int = setting(
         256, "Score N images at once (default {default}).", (1, 65536), "N"

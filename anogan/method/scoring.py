@@ -15,7 +15,7 @@ import numpy as np
 from anogan.config import Config
 from anogan.errors import UserError
 from anogan.method.threshold import NormalScores, Tail
-from anogan.recipe import Recipe, TermWeights
+from anogan.recipe import SEARCHES, Recipe, TermWeights
 
 _MAP_OF = {term.name: term.metadata["map"] for term in fields(TermWeights)}
 # Of the score, as they are named in scores.csv and metrics.json
@@ -25,7 +25,6 @@ MAPS = {
     part: tuple(name for name in TERMS if _MAP_OF[name] == part)
     for part in dict.fromkeys(filter(None, _MAP_OF.values()))
 }
-SEARCHES = ("gradient", "encoder", "hybrid")
 
 
 class Detection(NamedTuple):
