@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,12 +62,7 @@ def labels_of(listing: Listing, convention: bool = False) -> Labels:
     where each sub-folder but the normal one is a kind of anomaly. UserError for an image in no
     sub-folder beside a normal one: it would count as one or the other and falsify the AUROC.
     """
-    folders = [name.split("/")[:-1] for name in listing.names]
-    while all(folders) and len({path[0] for path in folders}) == 1:
-        if kind_of(folders[0][0]) != IMAGE:
-            break
-        folders = [path[1:] for path in folders]
-    kinds = [path[0] if path else "" for path in folders]
+    folders, kinds = _folders(listing, lambda name: kind_of(name) == IMAGE)
     senses = _senses(sorted(set(kinds)), convention)
     if NORMAL in senses.values():
         if "" in kinds:
@@ -95,6 +90,19 @@ def labels_of(listing: Listing, convention: bool = False) -> Labels:
             f"({counted(kinds)}): call it normal, or give --labels"
         ],
     )
+
+
+def _folders(
+    listing: Listing, says_nothing: Callable[[str], bool]
+) -> tuple[list[list[str]], list[str]]:
+    """The folders that each image lies in, and the first of these, "" for none.
+
+    From where they differ on: those that all images share are left out if they say nothing.
+    """
+    folders = [name.split("/")[:-1] for name in listing.names]
+    while all(folders) and len({path[0] for path in folders}) == 1 and says_nothing(folders[0][0]):
+        folders = [path[1:] for path in folders]
+    return folders, [path[0] if path else "" for path in folders]
 
 
 def _senses(names: list[str], convention: bool) -> dict[str, int | None]:
@@ -126,10 +134,7 @@ def _deeper(folders: list[list[str]]) -> list[str] | None:
 
 def trained_on(listing: Listing) -> list[str]:
     """A line that names sub-folders that are trained on together, as far as that may be wrong."""
-    folders = [name.split("/")[:-1] for name in listing.names]
-    while all(folders) and len({path[0] for path in folders}) == 1:
-        folders = [path[1:] for path in folders]
-    kinds = [path[0] if path else "" for path in folders]
+    _, kinds = _folders(listing, lambda _: True)
     if len(set(kinds)) < 2 or all(kind and is_normal(kind) for kind in kinds):
         return []
     return [f"all count as normal, for nothing says otherwise: {counted(kinds)}"]
