@@ -217,7 +217,7 @@ def test_labels_of_one_sort_are_scored_and_decided(run, capsys):
     assert "--threshold_from f1 needs labels of both sorts" in capsys.readouterr().err
 
 
-def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys):
+def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys, caplog):
     for i in range(6):
         mask = np.zeros((160, 160), np.uint8)
         mask[40:120, 60:100] = mask[150:153, 10:13] = 255  # one is less than a pixel of the nets
@@ -233,6 +233,7 @@ def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys):
     assert main.main(words) == 0
     assert "no mask for ones/3.png" in capsys.readouterr().out
     assert json.loads((folder / "metrics.json").read_text())["regions"] == 10
+    assert "pixel measures" not in caplog.text  # it is named once, not again as it is scored
     (run / "masks" / "ones" / "4.png").unlink()
     shutil.rmtree(folder)
     assert main.main(words) == 1

@@ -152,8 +152,8 @@ class Scoring:
         )
 
     def _measured(self, index: int, anomaly_map: np.ndarray) -> list[Any] | None:
-        """Return what an image adds to the pixel measures."""
-        if not self.masks:
+        """Return what an image adds to the pixel measures; None for nothing."""
+        if not self.masks or index in self.masks.left_out:
             return None
         one = PixelMeasures(self._unit)
         try:
