@@ -55,13 +55,13 @@ def describe(backbone: Backbone, images: tf.Tensor, fine: bool) -> tf.Tensor:
 def fit(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Return means (p, d), whitenings (p, d, d) and the bytes they take, of (n, p, d)."""
     n, places, d = x.shape
-    mean, lower, pooled, packed = x.mean(axis=0), np.empty((places, d, d), np.float32), 0.0, 0
+    mean, lower, packed = x.mean(axis=0), np.empty((places, d, d), np.float32), 0
     for p in range(places):
-        pooled = pooled + np.cov(x[:, p], rowvar=False, bias=True) / places
+        lower[p] = np.cov(x[:, p], rowvar=False, bias=True)
+    pooled = lower.mean(axis=0, dtype=np.float64)
     ridge = RIDGE * np.trace(pooled) / d * np.eye(d)
     for p in range(places):
-        own = np.cov(x[:, p], rowvar=False, bias=True)
-        shrunk = (n * own + SHRINKAGE * pooled) / (n + SHRINKAGE) + ridge
+        shrunk = (n * lower[p] + SHRINKAGE * pooled) / (n + SHRINKAGE) + ridge
         exact = np.linalg.cholesky(np.linalg.inv(shrunk))
         scale = np.abs(exact).max(axis=0, keepdims=True) / LEVELS
         lower[p] = np.rint(exact / scale) * scale
@@ -89,9 +89,9 @@ def main() -> None:
     test = sorted(path for path in (args.folder / "test").rglob("*") if path.is_file())
     test = {"all": test, "validation": test[::2], "test": test[1::2]}[args.half]
     labels = [path.parent.name not in ("good", "normal") for path in test]
+    usual = typical_size(train[:30])
     height, width = (
-        max(STEP, round(side * args.side / min(typical_size(train[:30])) / STEP) * STEP)
-        for side in typical_size(train[:30])
+        max(STEP, round(side * args.side / min(usual) / STEP) * STEP) for side in usual
     )
     backbone, fine = Backbone("lite0"), min(height, width) < FINE
     graph = tf.function(lambda images: describe(backbone, images, fine))
