@@ -26,6 +26,7 @@ from anogan.config import Config
 from anogan.data.image_set import ImageSet
 from anogan.data.inputs import as_images
 from anogan.errors import UserError
+from anogan.features.feature_bank import FeatureBank, Features
 from anogan.method import kept_images, networks
 from anogan.method.detector import Detector
 from anogan.method.inference import Inference
@@ -89,8 +90,8 @@ class DCGAN:
             dtype = keras.DTypePolicy(precision)
             self.averages = Averages(networks.build(config, dtype))
         self.inference = Inference(config, self.averages.ema, self.workers)
-        none = np.zeros((0, *config.shape), np.uint8)
-        self.images = RunImages(none, none)
+        held_out, seen = (np.zeros((0, *shape), np.uint8) for shape in (config.view, config.shape))
+        self.images = RunImages(held_out, seen)
         self.calibrations: dict[str, Calibration] = {}
         self._calibrated: dict[str, Calibration] = {}  # the last one that is not kept
         self.folder: Path | None = None
@@ -110,11 +111,23 @@ class DCGAN:
             trainer.set_learning_rate()
         return trainer
 
+    @cached_property
+    def features_of(self) -> Features | None:
+        """What a pretrained network sees of images; None where that is not in the score."""
+        config = self.config
+        if not config.has_features:
+            return None
+        return Features(config.features, config.view[:2], config.recipe.features)
+
     @property
     def detector(self) -> Detector:
         """Scores by these weights and these images; UserError before there are images."""
         if self._detector is None or self._detector.seen is not self.images.seen:
-            self._detector = Detector(self.inference, self.images.seen)
+            bank = None
+            if self.features_of and len(self.images.features):
+                size, recipe = self.config.shape[:2], self.config.recipe.features
+                bank = FeatureBank(self.features_of, self.images.features, size, recipe)
+            self._detector = Detector(self.inference, self.images.seen, bank)
         return self._detector
 
     def checksum(self) -> int:
@@ -155,24 +168,27 @@ class DCGAN:
         NaN or collapse, KeyboardInterrupt after saving on Ctrl-C.
         """
         images = images if isinstance(images, ImageSet) else ImageSet.from_array(images)
-        if images.shape != self.config.shape:
-            raise UserError(f"images are {images.shape}, the model's are {self.config.shape}")
+        if images.shape != self.config.view:
+            raise UserError(f"images are {images.shape}, the model's are {self.config.view}")
         trainer = self.trainer  # first: it may be read anew
         rest, held_out = self._split(images)
-        spread, total = find_spread(rest), self.config.total_steps(len(rest))
+        small = rest.at(self.config.shape)
+        spread, total = find_spread(small), self.config.total_steps(len(rest))
         if total > self.steps_done:
             if self.images.first is None:  # a new run
                 first = to_uint8(self.generate(self.fixed_latents()))
                 self.images = dataclasses.replace(self.images, first=first)
                 if self.config.recipe.linear_skip:
                     nets = trainer.nets, trainer.ema
-                    fit_linear_skips(rest, self.inference.windows, self.config, *nets)
-            self.images = kept_images.updated(self.images, images, rest, held_out, self.config)
+                    fit_linear_skips(small, self.inference.windows, self.config, *nets)
+            self.images = kept_images.updated(
+                self.images, images, rest, held_out, self.config, self.features_of
+            )
             self.calibrations, self._detector = {}, None
         trainer.settle(images, rest, self.precision)
         TrainingRun(
             trainer,
-            rest,
+            small,
             spread,
             save=partial(self.save, folder) if folder else None,
             draw=lambda: self.generate(self.fixed_latents()),
@@ -294,6 +310,8 @@ class DCGAN:
         what = crc32(repr(config.recipe).encode(), self.checksum())
         for images in (self.images.held_out, self.images.seen):
             what = crc32(images.tobytes(), what)
+        for one in self.images.features:
+            what = crc32(one.whitening.tobytes(), what)
         return f"{CALIBRATED} {search!r} lambda {config.lambda_} {self.precision} of {what:08x}"
 
     def features(self, images: Any) -> np.ndarray:

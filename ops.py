@@ -280,6 +280,32 @@ def residual_map(images: tf.Tensor, reconstructions: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.abs(images - reconstructions), axis=-1)
 
 
+def resized(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Images (b, H, W, c) in [-1, 1] as Pillow's bicubic filter would resize them: (b, h, w, c).
+
+    In grey levels, as a file would hold them; of the same size they stay as they are.
+    """
+    old_height, old_width, c = images.shape[1:]
+    if (old_height, old_width) == (height, width):
+        return images
+    down, across = _resize_matrix(old_height, height), _resize_matrix(old_width, width)
+    x = tf.matmul(down, tf.reshape(images, (-1, old_height, old_width * c)))
+    x = tf.matmul(across, tf.reshape(x, (-1, old_width, c)))
+    levels = tf.round((tf.clip_by_value(x, -1.0, 1.0) + 1.0) * 127.5)
+    return tf.reshape(levels / 127.5 - 1.0, (-1, height, width, c))
+
+
+@functools.cache
+def _resize_matrix(old: int, new: int) -> np.ndarray:
+    """What each of new pixels in a row takes from each of the old: (new, old)."""
+    scale = old / new
+    reach = max(scale, 1.0)  # antialiasing: as wide as a new pixel
+    x = np.abs(np.arange(old) + 0.5 - ((np.arange(new) + 0.5) * scale)[:, None]) / reach
+    near, far = (1.5 * x - 2.5) * x * x + 1.0, ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))  # Keys' cubic convolution
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 def smooth(maps: tf.Tensor, sigma: float) -> tf.Tensor:
     """Gaussian blur of maps (b, h, w, ...), the edges repeated; sigma in pixels."""
     down, across = (_blur_matrix(side, sigma) for side in maps.shape[1:3])

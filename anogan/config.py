@@ -29,9 +29,11 @@ CLASSIC = {
     "learning_rate": 2e-4,
     "lambda_": 0.1,
     "steps": 0,
+    "features": "none",
 }
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "classic": CLASSIC}
 
+FEATURES = ("lite0", "none")  # pretrained networks, see features/backbone.py
 MOST_WINDOWS = 1024  # on an image
 LARGEST = 4096  # side of an image that is seen through windows, pixels
 LARGEST_WINDOW = 256  # side of the networks' images or windows, pixels
@@ -76,6 +78,13 @@ class Config:
         (0, LARGEST_WINDOW),
         "PIXELS",
     )
+    features: str = setting(
+        "lite0",
+        "Look at images with this pretrained network, too (default {default}; classic {classic}).",
+        choices=FEATURES,
+    )
+    view_height: int = 0  # at which files are read, where that is not the networks' size
+    view_width: int = 0
     crop_height: int = setting(  # before the resize; 0: the whole image
         0,
         f"Cut out a centre of this height (default {CROP}).",
@@ -213,11 +222,21 @@ class Config:
         return self.height, self.width, self.channels
 
     @property
+    def view(self) -> tuple[int, int, int]:
+        """Of images as they are read; the networks see them as `shape`."""
+        return self.view_height or self.height, self.view_width or self.width, self.channels
+
+    @property
     def net_shape(self) -> tuple[int, int, int]:
         """Of what the networks see: images, or windows on them."""
         if self.window:
             return self.window, self.window, self.channels
         return self.shape
+
+    @property
+    def has_features(self) -> bool:
+        """Whether a pretrained network's features are in the score."""
+        return self.features != "none" and self.recipe.weights.features != 0
 
     @property
     def crop(self) -> tuple[int, int] | None:
@@ -230,7 +249,7 @@ class Config:
     @property
     def form(self) -> ImageForm:
         """What image files become for this model."""
-        return ImageForm(*self.shape, self.crop, self.value_range)
+        return ImageForm(*self.view, self.crop, self.value_range)
 
     def total_steps(self, images: int) -> int:
         """Batches of the whole training on so many images; the classic's 25 epochs if unset."""

@@ -165,7 +165,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
                     f"settings: channels is {config.channels}, the images are {self.image_shape_}"
                 )
             model = DCGAN(config)
-            model.train(self._images(rows, model.config.shape), progress=False)
+            model.train(self._images(rows, model.config.view), progress=False)
             model.keep_calibration()
             self.offset_ = -model.threshold(self.target_fpr)
         except UserError as error:
@@ -179,7 +179,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         rows, _ = self._rows(X, reset=False)
         if text := other_scale(rows, *self.value_range_):
             warnings.warn(text, UserWarning, stacklevel=2)
-        images = self._images(rows, self.model_.config.shape)
+        images = self._images(rows, self.model_.config.view)
         try:
             return -self.model_.anomaly_detector(images, batch_size=BATCH).score
         except UserError as error:

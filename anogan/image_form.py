@@ -1,4 +1,4 @@
-"""The form that the images of a model have."""
+"""The form that a model's images have, and the size at which a pretrained network sees them."""
 
 from __future__ import annotations
 
@@ -20,3 +20,20 @@ class ImageForm:
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.height, self.width, self.channels
+
+
+# Of the pretrained network's input, pixels
+STRIDE = 32  # its sides are multiples of it
+SIDE = 224  # the shorter one at most, as in its training
+SMALL, ENLARGED, MOST_ENLARGED = 96, 3, 192  # smaller images are enlarged so many times, up to that
+LONGEST = 5 * SIDE**2  # pixels in all
+
+
+def feature_size(height: int, width: int) -> tuple[int, int]:
+    """Return the (height, width) at which a pretrained network sees images of this size."""
+    short = min(height, width)
+    side = min(short, SIDE) if short >= SMALL else min(ENLARGED * short, MOST_ENLARGED)
+    scale = side / short
+    scale *= min(1.0, (LONGEST / (height * width * scale**2)) ** 0.5)
+    first, second = (max(1, round(side * scale / STRIDE)) * STRIDE for side in (height, width))
+    return first, second

@@ -80,6 +80,7 @@ class TermWeights(_Checked):
     reconstruction_realism: float = _term(-0.25, None)  # D's logit for G(z)
     pixels: float = _term(0.5, "pixel_part")  # D's most abnormal pixel: its logit, negative
     memory: float = _term(2.0, "memory_part")  # distance from the memory bank, at the worst places
+    features: float = _term(3.0, "features_part")  # likewise in a pretrained network's features
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,18 @@ class BankRecipe(_Checked):
     two_shades: float = _ranged(0.65, 1e-6, 100)  # spread of sharpness that only shows edges
     highest: float = _ranged(0.05, 0, 1)  # fraction of the places whose mean is an image's value
     usual: float = _ranged(0.5, 0, 1)  # of a place's usual distance, taken off: some always differ
+
+
+@dataclass(frozen=True)
+class FeatureRecipe(_Checked):
+    """The Gaussians of a pretrained network's features."""
+
+    blocks: tuple[int, int, int] = _ranged((4, 10, 14), 0, 1000)  # of the network: whose maps
+    most_places: int = _ranged(40, 1, 10**4)  # a side: from so many on a quarter of the finest map
+    images: int = _ranged(400, 2, 10**5)  # training images at most
+    shrinkage: float = _ranged(100.0, 0, 1e6)  # the pooled covariance counts as so many images
+    ridge: float = _ranged(0.01, 1e-6, 100)  # of the features' variance, added to each
+    highest: float = _ranged(0.01, 0, 1)  # fraction of the places whose mean is an image's value
 
 
 @dataclass(frozen=True)
@@ -137,12 +150,14 @@ class Recipe(_Checked):
     standardised: bool = True  # terms and losses by held-out normal images, weights fitted to them
     map_blur: float = _ranged(1 / 28, 1e-3, 1)  # stddev for the residual map, in shorter sides
     pixel_blur: float = _ranged(1.0, 1e-3, 100)  # stddev for the pixel logits, in their own pixels
-    held_out_kept: int = _ranged(512, 1, 4096)  # at most so many held-out images are kept
+    held_out_kept: int = _ranged(512, 1, 4096)  # at most so many held-out images are kept,
+    held_out_bytes: int = _ranged(2**24, 1, 2**34)  # and no more than fit into so many bytes
     seen_kept: int = _ranged(512, 2, 4096)  # and so many training images, to compare with
     spread_windows: int = _ranged(512, 2, 65536)  # of held-out images: how far apart two are
     planted: int = _ranged(128, 1, 65536)  # synthetic anomalies of each sort, to fit the weights
     weights: TermWeights = TermWeights()
     bank: BankRecipe = BankRecipe()
+    features: FeatureRecipe = FeatureRecipe()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -165,6 +180,6 @@ RECIPES = {
         r1_weight=0.0,
         squared=False,
         standardised=False,
-        weights=TermWeights(1.0, 1.0, *(0.0,) * 5),
+        weights=TermWeights(1.0, 1.0, *(0.0,) * 6),
     ),
 }

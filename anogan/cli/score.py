@@ -187,6 +187,7 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
             *(rule.target_fpr, count, count),
         )
     batch_size = min(plan.batch_size, len(images))
+    seen = images.at(model.config.shape)  # by the networks
 
     def detect(batch: np.ndarray) -> Detection:
         return model.anomaly_detector(batch, search, batch_size, calibration)
@@ -197,7 +198,7 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
     together = batch_size * team.devices
     pixel_threshold = calibration.pixel_threshold(rule.target_fpr)
     scoring = Scoring(
-        *(plan.folder, images, team, identity(model, calibration, search, together), together),
+        *(plan.folder, seen, team, identity(model, calibration, search, together), together),
         pixel_threshold=pixel_threshold,
         masks=plan.masks,
         save_map=map_writer(pixel_threshold) if plan.save_maps else None,
@@ -210,7 +211,7 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
     mine = left[share.start : share.stop]
     with scoring, progress(len(mine), "img", "scoring", shown=team.chief) as bar:
         for indices, batch in images.subset(mine).batches(together):
-            scoring.add(mine[indices], batch, detect(batch))
+            scoring.add(mine[indices], detect(batch))
             bar.update(len(indices))
         bar.close()
         rows = scoring.gather()

@@ -25,7 +25,7 @@ from anogan.cli.printing import (
 )
 from anogan.cli.run import Devices, Run
 from anogan.cli.settings import given_settings, require_settings
-from anogan.config import FILE_NAME, FREE, Config, preset
+from anogan.config import FILE_NAME, FREE, PRESETS, Config, preset
 from anogan.data import drop_list, image_set, mnist, scale
 from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.image_set import ImageSet
@@ -190,6 +190,10 @@ def probed(options: Options, listing: Listing, given: dict[str, Any]) -> dict[st
         found["height"], found["width"] = scale.typical_size(some, crop)
     elif options.window is None and options.preset != "classic" and "width" not in given:
         found |= scale.choose(some, crop, channels)._asdict()
+    if (given.get("features") or PRESETS[options.preset or "default"].get("features")) != "none":
+        shape = {"height": Config.height, "width": Config.width} | found | given
+        view = scale.view_size(scale.typical_size(some, crop), (shape["height"], shape["width"]))
+        found["view_height"], found["view_width"] = view
     return found
 
 

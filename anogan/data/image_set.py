@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anogan.errors import UserError
-from anogan.image_form import ImageForm
+from anogan.image_form import MEMORY_LIMIT, ImageForm
 from utils import ImageError, checked_images, image_size, load_image, to_float, to_uint8
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FEWEST_HELD_OUT = 8  # images, if the fraction asks for as many: chance alone could leave none
 DECODED_TOGETHER = 8  # images
+RESIZED_TOGETHER = 64
 COPIED = 2  # so much of file_state has a copy of the file, too: size and time
 Item = TypeVar("Item")
 DECODERS = ThreadPoolExecutor(os.cpu_count(), "decode")  # shared: as many threads as cores at most
@@ -108,6 +109,13 @@ class ImageSet:
     def relabelled(self, labels: npt.ArrayLike | None, kinds: Sequence[str] | None) -> ImageSet:
         """The same images with other labels (n,) and kinds."""
         return ImageSet(self._source, self.names, labels, kinds, self._indices)
+
+    def at(self, shape: tuple[int, int, int]) -> ImageSet:
+        """The same images resized to a shape (h, w, c); what is broken is broken in both."""
+        if shape == self.shape:
+            return self
+        source = _Resized(self._source, shape)
+        return ImageSet(source, self.names, self.labels, self.kinds, self._indices)
 
     def split(
         self, fraction: float, seed: int, decided: dict[str, bool] | None = None
@@ -340,6 +348,31 @@ class _Source:
             if not names:
                 logging.getLogger(__name__).warning("%s: %s", name, text)
             names[name] = None
+
+
+class _Resized(_Source):
+    """The images of another source, which decodes them, at another size."""
+
+    def __init__(self, source: _Source, shape: tuple[int, int, int]):
+        vars(self).update(vars(source))  # what is skipped or broken is one list for both
+        fits = len(source.names) * int(np.prod(shape)) <= MEMORY_LIMIT
+        self.source, self.shape = source, shape
+        self.images = np.empty((len(source.names), *shape), np.uint8) if fits else None
+        self.known = np.zeros(len(source.names), bool)
+
+    def state(self, i: int) -> list[int]:
+        return self.source.state(i)
+
+    def leave_out(self, i: int, reason: str) -> bool:
+        return self.source.leave_out(i, reason)
+
+    def _decoded(self, indices: np.ndarray) -> Iterator[np.ndarray | None]:
+        from ops import resized  # TensorFlow is slow to load
+
+        for start in range(0, len(indices), RESIZED_TOGETHER):
+            images, good = self.source.read(indices[start : start + RESIZED_TOGETHER])
+            made = iter(to_uint8(resized(to_float(images), *self.shape[:2]).numpy()))
+            yield from (next(made) if one else None for one in good)
 
 
 def file_state(path: str | Path) -> list[int]:

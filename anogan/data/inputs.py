@@ -49,14 +49,14 @@ def as_images(given: Any, config: Config) -> np.ndarray:
     if _holds_files(given):
         return _read(list(given), config)
     images = _as_array(given)
-    if images.shape == config.shape:
+    if images.shape == config.view:
         images = images[None]
-    elif images.shape == config.shape[:2] and config.channels == 1:
+    elif images.shape == config.view[:2] and config.channels == 1:
         images = images[None, ..., None]
     elif images.ndim == 3 and images.shape[2] in (1, 3):
         _refuse(str(images.shape), config)
     images = checked_images(images)
-    if images.shape[1:] != config.shape:
+    if images.shape[1:] != config.view:
         _refuse(str(images.shape[1:]), config)
     return images
 
@@ -97,7 +97,7 @@ def _as_array(given: Any) -> np.ndarray:
 
 def _refuse(shape: str, config: Config) -> None:
     raise UserError(
-        f"images are {shape}, the model's are {config.shape}: paths and Pillow images are "
+        f"images are {shape}, the model's are {config.view}: paths and Pillow images are "
         "resized, arrays are not; PIL.Image.fromarray(image) makes one of a uint8 array"
     )
 
@@ -133,4 +133,4 @@ def _read_one(file: Any, config: Config) -> np.ndarray:
     warn: Callable[[str], None] = functools.partial(
         logging.getLogger(__name__).warning, "%s: %s", name_of(file)
     )
-    return load_image(file, *config.shape, config.crop, config.value_range, warn)
+    return load_image(file, *config.view, config.crop, config.value_range, warn)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anogan.image_form import feature_size
 from utils import ImageError, image_size, load_image
 
 SIDE = 64  # of the networks' images or windows, pixels
@@ -57,6 +58,18 @@ def choose(paths: Sequence[str | Path], crop: tuple[int, int] | None, channels: 
             return Scale(SIDE, SIDE, 0)
     shrink = min(1.0, LONGEST / max(height, width))
     return Scale(max(SIDE, round(height * shrink)), max(SIDE, round(width * shrink)), SIDE)
+
+
+def view_size(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) at which to read images of this size for a pretrained network.
+
+    Their own, or what the network sees of larger ones, but no less of these than the GAN's
+    networks see, `least`.
+    """
+    seen = feature_size(*size)
+    if seen[0] >= size[0] or seen[1] >= size[1]:
+        return size
+    return max(seen[0], least[0]), max(seen[1], least[1])
 
 
 def alike(images: Sequence[np.ndarray]) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import PIL
 import tensorflow as tf
 
+import ops
 from anogan.config import Config
 from anogan.errors import UserError
 from anogan.method.detector import Detector
@@ -39,8 +40,8 @@ def read_as_float(image: tf.Tensor, config: Config) -> tf.Tensor:
     if config.channels == 1:
         grey = tf.reduce_sum(x * LUMA, axis=-1, keepdims=True)
         x = tf.floor((grey + 32768.0) / 65536.0)
-    x = _resized(tf.cast(x, tf.float64), config.height, config.width)
-    return tf.reshape(tf.cast(x, tf.float32) / 127.5 - 1.0, (1, *config.shape))
+    x = _resized(tf.cast(x, tf.float64), *config.view[:2])
+    return tf.reshape(tf.cast(x, tf.float32) / 127.5 - 1.0, (1, *config.view))
 
 
 def _resized(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -140,11 +141,12 @@ def _scored(
 ) -> dict[str, tf.Tensor]:
     """(1, H, W, C) in [-1, 1] -> what Detector.terms and Calibration find for batches."""
     inference, windows = detector.inference, detector.inference.windows
-    cut = windows.cut(x)
+    seen = ops.resized(x, *inference.config.shape[:2])
+    cut = windows.cut(seen)
     found = inference.measure_batch(cut, inference.encode_batch(cut))
     found |= {name: windows.join(found[name])[0, ..., 0] for name in MAPS if name in found}
     for name, bank in detector.banks.items():
-        value, places = bank.frozen().distances(x)
+        value, places = bank.frozen().distances(x if name == "features" else seen)
         found |= {name: tf.repeat(value, len(windows)), f"{name}_part": places[0]}
     score = tf.zeros(len(windows))
     for name in filter(found.__contains__, TERMS):  # the others' weight is 0

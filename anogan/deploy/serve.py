@@ -88,7 +88,7 @@ class Service:
             )
         self.threshold = value
         self.pixel_threshold = calibration.pixel_threshold(threshold.target_fpr)
-        detect(np.zeros((1, *config.shape), np.uint8))  # so that no user waits for it
+        detect(np.zeros((1, *config.view), np.uint8))  # so that no user waits for it
 
     def score(self, content: bytes) -> dict[str, Any]:
         """What is found in an image file, JSON-ready; Refused where it is none, or too large.
@@ -103,9 +103,7 @@ class Service:
         try:
             height, width = config.crop or image_size(file)
             file.seek(0)
-            image = load_image(
-                file, *config.shape, config.crop, config.value_range, warnings.append
-            )
+            image = load_image(file, *config.view, config.crop, config.value_range, warnings.append)
         except ImageError as error:
             raise Refused(415, error.reason) from None
         found = self.detect(image[None])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from anogan.data.image_set import ImageSet
 from anogan.method.scoring import Detection
 from anogan.runs.files import open_own, write_atomic
-from utils import to_float, to_uint8
+from utils import to_uint8
 
 NAMED = 2**17  # bytes that a picture takes for its name and the like, at most
 TOGETHER = 32  # images that are scored again at a time, where their pictures were lost
@@ -49,23 +49,17 @@ class Best:
             for name, count in self.counts.items()
         }
 
-    def offer(self, indices: Sequence[int], queries: np.ndarray, detection: Detection) -> None:
-        """Keep the pictures, queries (n, h, w, c) in [-1, 1], that are worth showing so far."""
+    def offer(self, indices: Sequence[int], detection: Detection) -> None:
+        """Keep the pictures that are worth showing so far."""
         scores = [*(p.score for p in self.pictures.values()), *detection.score]
         wanted = set().union(*self.groups([*self.pictures, *indices], scores).values())
         self.pictures = {i: p for i, p in self.pictures.items() if i in wanted}
-        self._draw(indices, queries, detection, wanted)
+        self._draw(indices, detection, wanted)
 
-    def _draw(
-        self,
-        indices: Sequence[int],
-        queries: np.ndarray,
-        detection: Detection,
-        wanted: Collection[int],
-    ) -> None:
+    def _draw(self, indices: Sequence[int], detection: Detection, wanted: Collection[int]) -> None:
         for i, index in enumerate(indices):
             if index in wanted:
-                drawn = to_uint8(queries[i]), to_uint8(detection.reconstruction[i])
+                drawn = to_uint8(detection.image[i]), to_uint8(detection.reconstruction[i])
                 anomaly_map = np.array(detection.anomaly_map[i], np.float32)
                 self.pictures[index] = Picture(float(detection.score[i]), *drawn, anomaly_map)
 
@@ -85,7 +79,7 @@ class Best:
         for start in range(0, len(missing), TOGETHER):
             read, some = images.read(missing[start : start + TOGETHER])
             if len(read):
-                self._draw(some.tolist(), to_float(read), detect(read), missing)
+                self._draw(some.tolist(), detect(read), missing)
         return {name: [i for i in some if i in self.pictures] for name, some in groups.items()}
 
     def save(self, path: Path, key: dict[str, Any], names: Sequence[str]) -> None:

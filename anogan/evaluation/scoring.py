@@ -112,18 +112,18 @@ class Scoring:
 
     # one batch after the other
 
-    def add(self, indices: np.ndarray, queries: np.ndarray, detection: Detection) -> None:
-        """Add a batch: indices into the ImageSet, its images in [-1, 1], their Detection."""
+    def add(self, indices: np.ndarray, detection: Detection) -> None:
+        """Add a batch: indices into the ImageSet, and their Detection."""
         rows = self._broken_rows()
         for i, index in enumerate(map(int, indices)):
             if self.save_map:
                 stem = self.folder.staging / self._stems[index]
-                self.save_map(stem, queries[i], detection.anomaly_map[i])
+                self.save_map(stem, detection.image[i], detection.anomaly_map[i])
             rows.append(self._row(index, i, detection))
             self._take(index, rows[-1])
         self.files.add(rows)
         if self.best:
-            self.best.offer(indices.tolist(), queries, detection)
+            self.best.offer(indices.tolist(), detection)
         self._save_pictures()
 
     def _broken_rows(self) -> list[Row]:

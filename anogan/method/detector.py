@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from anogan.errors import UserError
-from anogan.method.inference import BATCH, Inference, Pool
+from anogan.features.feature_bank import FeatureBank
+from anogan.method.inference import BATCH, Compare, Inference, Pool
 from anogan.method.memory_bank import MemoryBank
 from anogan.method.scoring import (
     MAPS,
@@ -26,24 +27,30 @@ from anogan.method.threshold import FEWEST, NormalScores, Threshold
 from utils import to_float
 
 JUDGES = plant_unseen, plant_anomalies
-# {term: makes the bank of normal images (n, H, W, c) that measures it}
-BANKS = {"memory": lambda images, recipe: MemoryBank(images, recipe.bank)}
 
 
 class Detector:
     """Networks and the images they compare with, neither of which it changes."""
 
-    def __init__(self, inference: Inference, seen: np.ndarray):
-        """seen: normal images (n, H, W, c), uint8, for the banks; UserError for fewer than two."""
+    def __init__(
+        self, inference: Inference, seen: np.ndarray, feature_bank: FeatureBank | None = None
+    ):
+        """seen: normal images (n, H, W, c), uint8, for the memory bank.
+
+        feature_bank: where there are features in the score. UserError for fewer than two images.
+        """
         self.inference, self.seen = inference, seen
         self.config, self.weights = inference.config, base_weights(inference.config)
-        makers = {name: make for name, make in BANKS.items() if self.weights[name]}
-        if makers and len(seen) < 2:
+        self.banks: dict[str, MemoryBank | FeatureBank] = {}
+        if self.weights["memory"] and len(seen) >= 2:
+            self.banks["memory"] = MemoryBank(seen, self.config.recipe.bank)
+        if self.weights["features"] and feature_bank:
+            self.banks["features"] = feature_bank
+        if any(self.weights[name] and name not in self.banks for name in ("memory", "features")):
             raise UserError(
                 f"of {len(seen)} different training images no score can be made, at least 2 are "
                 "needed: train the model first"
             )
-        self.banks = {name: make(seen, self.config.recipe) for name, make in makers.items()}
         self._pool: Pool | None = None
 
     def size_in_bytes(self) -> int:
@@ -61,7 +68,11 @@ class Detector:
         only: Collection[str] = (),
     ) -> dict[str, Any]:
         """See Inference.terms; 0 are those terms and maps that the recipe does without."""
-        banks = {name: bank.compare for name, bank in self.banks.items()}
+        banks: dict[str, Compare] = {}
+        if memory := self.banks.get("memory"):
+            banks["memory"] = lambda views: memory.compare(self.inference.scaled(views))
+        if features := self.banks.get("features"):
+            banks["features"] = features.compare
         size = batch_size or batch_size_of(images)
         pool = self._starts() if search.kind == "gradient" else None
         found = self.inference.terms(images, search, weights, pool, size, only, banks)
@@ -70,7 +81,7 @@ class Detector:
                 found.setdefault(name, np.zeros((len(images), len(self.inference.windows))))
         for name, terms in MAPS.items():
             if not any(self.weights[term] for term in terms) and (not only or name in only):
-                found.setdefault(name, np.zeros(images.shape[:3], np.float32))
+                found.setdefault(name, np.zeros((len(images), *self.config.shape[:2]), np.float32))
         return found
 
     def _starts(self) -> Pool:
@@ -99,6 +110,7 @@ class Detector:
             contributions=parts,
             z=found["z"][worst],
             losses=None if losses is None else losses[worst],
+            image=found["image"],
             reconstruction=found["reconstruction"],
             residual_map=found["residual_map"],
             anomaly_map=calibration.anomaly_map(found),

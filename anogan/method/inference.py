@@ -18,13 +18,13 @@ from anogan.method.synthetic import plant_unseen
 from anogan.method.windows import Windows
 from anogan.runs.distributed import Workers, graph_of
 from anogan.runs.run_images import RunImages
-from utils import to_float
+from utils import to_float, to_uint8
 
 BATCH = 64  # images, or windows on them, at once on a device, unless a caller says otherwise
 JUDGED, FEWEST_JUDGED = 32, 4  # windows, images held out by which networks in training are judged
 ONE_LEVEL = 1 / 127.5  # a grey level's width in [-1, 1]
 Pool = tuple[tf.Tensor, tf.Tensor]  # latents (n, z_dim) and their images (n, h, w, c)
-# Of images (b, H, W, c) in [-1, 1]: (values (b,), their places (b, H, W))
+# Of images as they are read, in [-1, 1]: (values (b,), their places (b, H, W))
 Compare = Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]
 
 
@@ -47,6 +47,21 @@ class Inference:
         self.encode = shared_out(self.encode_batch, reduce_retracing=True)
         self.measure = shared_out(self.measure_batch, reduce_retracing=True)
 
+    def scaled(self, images: np.ndarray) -> np.ndarray:
+        """Images (n, H, W, c) as the networks see them: uint8 or float in [-1, 1], as they are."""
+        height, width, _ = self.config.shape
+        if images.shape[1:3] == (height, width):
+            return images
+        found = [
+            ops.resized(to_float(images[i : i + BATCH]), height, width).numpy()
+            for i in range(0, len(images), BATCH)
+        ]
+        if not found:
+            return np.zeros((0, *self.config.shape), images.dtype)
+        return (
+            to_uint8(np.concatenate(found)) if images.dtype == np.uint8 else np.concatenate(found)
+        )
+
     def fixed_latents(self, count: int) -> np.ndarray:
         """So many latents (count, z_dim), always the same."""
         rng = np.random.default_rng(self.config.seed)
@@ -63,13 +78,13 @@ class Inference:
 
         Of several windows the mean.
         """
-        parts = self.windows.in_parts(images, batch_size)
+        parts = self.windows.in_parts(self.scaled(images), batch_size)
         found = [self.windows.apart(self._features(part)) for part in parts]
         return np.concatenate([tf.reduce_mean(features, axis=1) for features in found])
 
     def squared_spreads(self, images: np.ndarray) -> tuple[float, float]:
         """The mean squared distance of two windows on images, in pixels and in D's features."""
-        x = self.windows.some(images, self.config.recipe.spread_windows)
+        x = self.windows.some(self.scaled(images), self.config.recipe.spread_windows)
         parts = [self._features(x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
         pixels, features = (
             max(2.0 * float(a.reshape(len(a), -1).var(axis=0).sum()), 1e-6)
@@ -92,18 +107,19 @@ class Inference:
         Of the terms, z and losses a row for each window: (n, windows, ...); of the reconstruction
         and the maps one for each image: (n, H, W, ...).
 
-        images (n, H, W, c), uint8 or float in [-1, 1]. weights: of the search's loss. pool: some
-        (latents, their images), of which the nearest is where the search starts; without it E finds
-        the start. batch_size: windows on each device at a time, always of this size, for other
-        sizes round otherwise. banks: {term: what compares images with those of a bank}.
+        images (n, H, W, c), uint8 or float in [-1, 1], as they are read. weights: of the search's
+        loss. pool: some (latents, their images), of which the nearest is where the search starts;
+        without it E finds the start. batch_size: windows on each device at a time, always of this
+        size, for other sizes round otherwise. banks: {term: what compares images with those of a bank}.
         """
         parts, count = [], len(self.windows)
         together = max(batch_size // count, 1) * self.workers.devices
         numbers = [np.float32(w) for w in (search.learning_rate, *weights)]
         for i in range(0, max(len(images), 1), together):
             batch = to_float(images[i : i + together])
-            padded = np.zeros((together, *self.config.shape), np.float32)
-            padded[: len(batch)] = batch
+            views = np.zeros((together, *self.config.view), np.float32)
+            views[: len(batch)] = batch
+            padded = self.scaled(views)
             cut = self._cut(padded)
             z = self.encode(cut) if pool is None else nearest_start(cut, *pool)
             losses = None
@@ -114,10 +130,11 @@ class Inference:
             found = {name: self.windows.apart(values) for name, values in found.items()}
             found["losses"] = None if losses is None else self.windows.apart(losses)
             found["reconstruction"] = joined.pop("reconstruction")
+            found["image"] = tf.constant(padded)
             found["residual_map"] = ops.residual_map(padded, found["reconstruction"])
             found |= {name: values[..., 0] for name, values in joined.items()}
             for name, compare in (banks or {}).items():
-                values, found[f"{name}_part"] = compare(padded)
+                values, found[f"{name}_part"] = compare(views)
                 found[name] = tf.repeat(values[:, None], count, axis=1)
             found = {k: v for k, v in found.items() if not only or k in only}
             parts.append(
@@ -207,7 +224,7 @@ class Inference:
                     normal = found[name][:count]
                     score += weight * (found[name] - normal.mean()) / max(float(normal.std()), 1e-6)
             highest = score.max(axis=1)
-            error = (found["reconstruction"][:count] - both[:count]) ** 2
+            error = (found["reconstruction"][:count] - self.scaled(both[:count])) ** 2
             auc = auroc(highest[:count], highest[count:])
             return {"val_reconstruction_loss": float(error.mean()), "val_auc": auc}
 
@@ -219,7 +236,7 @@ class Inference:
         1 is no better than the mean image: collapse. None without encoder or held-out images, or
         where these differ by less than a grey level.
         """
-        windows, held_out, seen = self.windows, images.held_out, images.seen
+        windows, held_out, seen = self.windows, self.scaled(images.held_out), images.seen
         if not self.nets.encoder or not len(held_out):
             return None
         mean = sum(x.sum(axis=0) for x in windows.in_parts(seen, 64)) / (len(seen) * len(windows))

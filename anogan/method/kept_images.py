@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+import math
 
 import numpy as np
 
 from anogan.config import Config
-from anogan.data.image_set import ImageSet
+from anogan.data.image_set import ImageSet, permutation
+from anogan.features import feature_bank
+from anogan.features.feature_bank import Features
+from anogan.runs.gaussians import Gaussians
 from anogan.runs.run_images import RunImages
 
 
 def updated(
-    kept: RunImages, images: ImageSet, rest: ImageSet, held_out: ImageSet, config: Config
+    kept: RunImages,
+    images: ImageSet,
+    rest: ImageSet,
+    held_out: ImageSet,
+    config: Config,
+    features: Features | None,
 ) -> RunImages:
-    """What a run keeps of all its images, of which `rest` are trained on, from now on."""
+    """What a run keeps of all its images, of which `rest` are trained on, from now on.
+
+    features: where they are a part of the score.
+    """
     if (states := images.dated()) == kept.states:
         return kept
-    some = held_out.some(config.recipe.held_out_kept, config.seed)
-    seen = _without_copies(rest.some(config.recipe.seen_kept, config.seed))
+    recipe = config.recipe
+    fitting = max(1, recipe.held_out_bytes // math.prod(config.view))
+    count = min(recipe.held_out_kept, fitting)
+    some = held_out.some(count, config.seed)
+    small = rest.at(config.shape).some(recipe.seen_kept, config.seed)
+    seen = small[_without_copies(small)]
     own = kept.held_out
     if len(some):
-        own = _without_copies(some, seen)
+        own = some[_without_copies(held_out.at(config.shape).some(count, config.seed), seen)]
         if len(own) < len(some):
             logging.getLogger(__name__).warning(
                 "%d of %d held-out images are copies of others or of images trained on: they are "
@@ -30,12 +45,20 @@ def updated(
                 len(some) - len(own),
                 len(some),
             )
-    return dataclasses.replace(
-        kept, held_out=own, seen=seen, states=states, held_out_names=held_out.names
-    )
+    gaussians = fit_features(rest, features, config) if features else []
+    return RunImages(own, seen, kept.first, states, held_out.names, gaussians)
 
 
-def _without_copies(images: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+def fit_features(images: ImageSet, features: Features, config: Config) -> list[Gaussians]:
+    """The Gaussians of images to train on, some of all."""
+    recipe = config.recipe.features
+    some = np.sort(permutation(len(images), config.seed)[: recipe.images])
+    chosen = images.subset(some)
+    batches = (batch for _, batch in chosen.batches(feature_bank.BATCH))
+    return feature_bank.fit(features, batches, recipe)
+
+
+def _without_copies(images: np.ndarray, known: np.ndarray | None = None) -> list[int]:
     """Those of images (n, h, w, c) that are neither before them nor among the known, in order."""
     there = {image.tobytes() for image in (() if known is None else known)}
     own = []
@@ -43,4 +66,4 @@ def _without_copies(images: np.ndarray, known: np.ndarray | None = None) -> np.n
         if (content := image.tobytes()) not in there:
             there.add(content)
             own.append(i)
-    return images[own]
+    return own

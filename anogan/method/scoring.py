@@ -38,6 +38,7 @@ class Detection(NamedTuple):
     terms: dict[str, np.ndarray]  # {one of TERMS: (n,)}, see TermWeights; 0 where there is none
     contributions: np.ndarray  # (n, len(TERMS)) what each term adds to the score, in TERMS' order
     z: np.ndarray  # (n, z_dim) the best latent seen
+    image: np.ndarray  # (n, h, w, c) as the networks see it, in [-1, 1]
     reconstruction: np.ndarray  # (n, h, w, c) G(z) in [-1, 1]
     residual_map: np.ndarray  # (n, h, w) |x - G(z)|, mean over channels, in [0, 2]
     anomaly_map: np.ndarray  # (n, h, w) where the image is abnormal, 0 and up
@@ -195,6 +196,8 @@ def base_weights(config: Config) -> dict[str, float]:
     weights = asdict(config.recipe.weights)
     weights["residual"] *= 1 - config.lambda_
     weights["discrimination"] *= config.lambda_
+    if config.features == "none":
+        weights["features"] = 0.0
     return weights
 
 

@@ -56,7 +56,8 @@ def outlier_scores(
     found = detector.terms(images, search, calibration.search_weights, only=TERMS)
     if not detector.banks or len(images) < 4:
         return calibration.scores_of(found)
-    alone = bank_alone(images, detector.config.recipe.bank, detector.config.seed)
+    seen = detector.inference.scaled(images)
+    alone = bank_alone(seen, detector.config.recipe.bank, detector.config.seed)
     return _in_spreads(alone) + _in_spreads(found["pixels"].max(axis=1))
 
 

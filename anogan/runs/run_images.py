@@ -2,6 +2,7 @@
 
 images.npz   uint8: held_out and seen, some images (n, h, w, c) that were and were not kept
              from training; first, G's samples before it
+features.npz  the Gaussians of a pretrained network's features, where they are in the score
 images.json  held_out: names of all images kept from training; images: {name: [size, time]} of
              all training images
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZipFile
@@ -20,8 +21,9 @@ import numpy as np
 from anogan.config import Config
 from anogan.errors import UserError, first_line
 from anogan.runs.files import read_own, write_atomic
+from anogan.runs.gaussians import Gaussians, packed, unpacked
 
-ARRAYS, IMAGES = "images.npz", "images.json"
+ARRAYS, FEATURES, IMAGES = "images.npz", "features.npz", "images.json"
 MOST_IMAGES = 4096  # in each of the arrays, far more than are ever kept
 
 
@@ -29,11 +31,12 @@ MOST_IMAGES = 4096  # in each of the arrays, far more than are ever kept
 class RunImages:
     """What a run keeps of its training images."""
 
-    held_out: np.ndarray  # (n, h, w, c) uint8, some of those kept from training
-    seen: np.ndarray  # some of those trained on
+    held_out: np.ndarray  # (n, H, W, c) uint8, some of those kept from training, as they are read
+    seen: np.ndarray  # (n, h, w, c) some of those trained on, as the networks see them
     first: np.ndarray | None = None  # what G drew for the fixed latents before training
     states: dict[str, list[int]] = field(default_factory=dict)  # see ImageSet.dated
     held_out_names: tuple[str, ...] = ()
+    features: Sequence[Gaussians] = ()
 
     def decided(self) -> dict[str, bool]:
         """{name: is held out} of all images that the run knows."""
@@ -55,11 +58,13 @@ class RunImages:
         return [line] if told else []
 
     def save(self, folder: Path) -> None:
-        packed = io.BytesIO()
+        file = io.BytesIO()
         arrays = {"held_out": self.held_out, "seen": self.seen}
         arrays |= {} if self.first is None else {"first": self.first}
-        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
-        write_atomic(folder / ARRAYS, packed.getvalue())
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        write_atomic(folder / ARRAYS, file.getvalue())
+        if self.features:
+            write_atomic(folder / FEATURES, packed(self.features))
         listed = {"held_out": list(self.held_out_names), "images": self.states}
         write_atomic(folder / IMAGES, json.dumps(listed) + "\n")
 
@@ -69,8 +74,12 @@ class RunImages:
         path = folder / ARRAYS
         try:
             # what G draws are windows, where the images are seen through them
-            shapes = {"held_out": config.shape, "seen": config.shape, "first": config.net_shape}
+            shapes = {"held_out": config.view, "seen": config.shape, "first": config.net_shape}
             found = _arrays(read_own(path), shapes)
+            known: list[Gaussians] = []
+            if config.has_features:
+                path = folder / FEATURES
+                known = unpacked(read_own(path), len(config.recipe.features.blocks))
             path = folder / IMAGES
             listed = json.loads(read_own(path))
             names, states = listed["held_out"], listed["images"]
@@ -79,7 +88,7 @@ class RunImages:
                 raise ValueError("no list of images")
             if not all(type(name) is str for name in names):
                 raise ValueError("no list of names")
-            return cls(**found, states=states, held_out_names=tuple(names))
+            return cls(**found, states=states, held_out_names=tuple(names), features=known)
         except Exception as error:
             raise UserError(
                 f"{path} cannot be restored ({first_line(error)}): put it back from a copy, or "
