@@ -9,6 +9,7 @@ another camera changes all places alike and is no defect.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -85,7 +86,7 @@ class FeatureBank:
 
         In spreads of normal images; those of places are 0 and up.
         """
-        whole: tf.Tensor | None = None
+        whole: Any = None
         for x, one, whitening in zip(
             self.features.maps(images), self.known, self._whitenings, strict=True
         ):

@@ -110,7 +110,7 @@ class Inference:
         images (n, H, W, c), uint8 or float in [-1, 1], as they are read. weights: of the search's
         loss. pool: some (latents, their images), of which the nearest is where the search starts;
         without it E finds the start. batch_size: windows on each device at a time, always of this
-        size, for other sizes round otherwise. banks: {term: what compares images with those of a bank}.
+        size, for other sizes round otherwise. banks: {term: what compares images with a bank}.
         """
         parts, count = [], len(self.windows)
         together = max(batch_size // count, 1) * self.workers.devices
