@@ -51,7 +51,7 @@ def images_of(run):
 
 
 def test_images_of_a_run_with_windows_are_read_again(tmp_path):
-    config = preset("default", height=48, width=32, channels=1, window=16)
+    config = preset("default", height=48, width=32, channels=1, window=16, features="none")
     whole, drawn = np.ones((3, 48, 32, 1), np.uint8), np.full((4, 16, 16, 1), 7, np.uint8)
     RunImages(whole, 2 * whole, drawn).save(tmp_path)
     found = RunImages.load(tmp_path, config)

@@ -24,7 +24,7 @@ def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_
     batch = to_float(queries[0][:20])
     found = trained.anomaly_detector(batch)
     best = Best()
-    best.offer(range(20), batch, found)
+    best.offer(range(20), found)
     assert len(best.pictures) == 20
     shown = batch, found.reconstruction, found.anomaly_map
     for _, *arrays in best.pictures.values():
@@ -41,7 +41,7 @@ def test_the_pictures_worth_showing_are_kept_in_order(trained, queries):
     for start in range(0, 80, 20):
         part = slice(start, start + 20)
         some = found._replace(**{name: getattr(found, name)[part] for name in SHOWN})
-        best.offer(list(range(80)[part]), to_float(queries[0][part]), some)
+        best.offer(list(range(80)[part]), some)
         assert len(best.pictures) <= 7
     groups, order = best.groups(range(80), found.score), np.argsort(-found.score, kind="stable")
     assert groups["most"] == order[:3].tolist()
@@ -63,7 +63,7 @@ def scored(folder, model, images, labels=None, rule=None, save_maps=False):
     scoring = Scoring(folder, listed, model.workers, {}, len(images), save_map=save_map, best=best)
     scoring.resume()
     with scoring:
-        scoring.add(np.arange(len(images)), to_float(images), detection)
+        scoring.add(np.arange(len(images)), detection)
         rows = scoring.gather()
     outcome = decide(listed, rows, rule or Threshold(), calibration, origin(model, model.search()))
     outcome.write(scoring.folder.staging)

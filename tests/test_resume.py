@@ -95,7 +95,7 @@ def score(here, model, out, batches=99, search=None, save_maps=True):
         for number, (indices, batch) in enumerate(images.subset(left).batches(3)):
             if number == batches:
                 raise Stop
-            scoring.add(left[indices], batch, detect(batch))
+            scoring.add(left[indices], detect(batch))
         finish(scoring, model, model.search(search), detect)
     return sum(scored)
 

@@ -86,6 +86,7 @@ class Options:
     output_width: int | None = of_config("width")
     window: int | None = of_config("window")
     channels: int | None = of_config("channels")
+    features: str | None = of_config("features")
 
     # networks
     preset: str | None = of_config("preset")

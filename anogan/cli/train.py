@@ -32,6 +32,7 @@ from anogan.data.image_set import ImageSet
 from anogan.data.listing import Listing
 from anogan.data.probing import find_range, probe
 from anogan.errors import UserError
+from anogan.image_form import feature_size
 from anogan.method import suspicious
 from anogan.method.scoring import Calibration
 from anogan.runs import distributed, estimate
@@ -224,6 +225,9 @@ def print_start(plan: TrainPlan, model: DCGAN) -> None:
     where = f" from {plan.source}" if plan.source else ""
     seen = f", through windows of {config.window}" if config.window else ""
     size = f"{h} x {w} x {c}{seen}"
+    if config.has_features:
+        pretrained = " x ".join(map(str, feature_size(*config.view[:2])))
+        size += f", and by the pretrained {config.features} at {pretrained}"
     lines = [f"training on {len(images)} images{where} at {size}, {model.precision}"]
     if config.value_range:
         low, high = config.value_range

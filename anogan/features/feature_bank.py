@@ -23,6 +23,7 @@ from anogan.runs.gaussians import Gaussians
 
 BATCH = 8  # images that the network sees at once: more are no faster, and take memory
 LEVELS = 127  # of int8, in which whitenings are kept: AUROC is the same to the third digit
+LEAST_VARIANCE = 1e-6  # of features of length 1: of images that are all alike
 BLOCKS_A_TIME = 64  # places whose covariances are inverted at once
 
 
@@ -143,7 +144,8 @@ def _fitted(x: tf.Tensor, recipe: FeatureRecipe) -> Gaussians:
         for i in parts
     ]
     pooled = tf.add_n([tf.reduce_sum(part, axis=0) for part in products]) / (n * rows * columns)
-    ridge = recipe.ridge * tf.linalg.trace(pooled) / d * tf.eye(d)
+    variance = tf.maximum(tf.linalg.trace(pooled) / d, LEAST_VARIANCE)
+    ridge = recipe.ridge * variance * tf.eye(d)
     packed, scales, squared = [], [], []
     for i, product in zip(parts, products, strict=True):
         covariance = (product + recipe.shrinkage * pooled) / (n + recipe.shrinkage) + ridge
