@@ -25,6 +25,7 @@ import numpy.typing as npt
 from anogan.config import Config
 from anogan.data.image_set import ImageSet
 from anogan.data.inputs import as_images
+from anogan.data.near_copies import near_copies
 from anogan.errors import UserError
 from anogan.features.feature_bank import FeatureBank, Features
 from anogan.method import kept_images, networks
@@ -205,8 +206,8 @@ class DCGAN:
 
     def _split(self, images: ImageSet) -> tuple[ImageSet, ImageSet]:
         """(images to train on, images held out); what a run once decided stays so."""
-        config = self.config
-        return images.split(config.validation_fraction, config.seed, self.images.decided())
+        config, decided = self.config, self.images.decided()
+        return images.split(config.validation_fraction, config.seed, decided, near_copies(images))
 
     # sampling
 

@@ -30,6 +30,7 @@ from anogan.data import drop_list, image_set, mnist, scale
 from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.image_set import ImageSet
 from anogan.data.listing import Listing
+from anogan.data.near_copies import near_copies
 from anogan.data.probing import find_range, probe
 from anogan.errors import UserError
 from anogan.image_form import feature_size
@@ -234,6 +235,11 @@ def print_start(plan: TrainPlan, model: DCGAN) -> None:
         deep = "files of more than 8 bits a channel"
         lines.append(f"{deep}: {low:g} becomes black, {high:g} white")
     lines += [*images.left_out, *model.images.changes(images.dated())]
+    if groups := near_copies(images):
+        lines.append(
+            f"{len(groups)} images are near copies in {len(set(groups.values()))} groups by their "
+            f"names (the first: {min(groups.values())}): each is trained on or held out as a whole"
+        )
     left = model.steps_of(images) - model.steps_done
     if left > 0:
         lines.append(estimate.describe(model.config, len(images), left, distributed.has_gpu()))

@@ -118,25 +118,31 @@ class ImageSet:
         return ImageSet(source, self.names, self.labels, self.kinds, self._indices)
 
     def split(
-        self, fraction: float, seed: int, decided: dict[str, bool] | None = None
+        self,
+        fraction: float,
+        seed: int,
+        decided: dict[str, bool] | None = None,
+        groups: dict[str, str] | None = None,
     ) -> tuple[ImageSet, ImageSet]:
         """(rest, held_out): whether an image is held out depends on its name and the seed alone.
 
         So the split stays where images are added or removed. About that fraction is held out;
         of few images the nearest to it, so that neither side is empty if there are two and the
         fraction is above 0. decided: {name: is held out} of an earlier split, which it keeps to.
+        groups: {name: what decides in its place} of images that stay together.
         """
-        n = len(self)
-        drawn = np.array([_drawn(name, seed) for name in self.names])
-        held_out = drawn < fraction
+        decided, groups = decided or {}, groups or {}
+        drawn = np.array([_drawn(groups.get(name, name), seed) for name in self.names])
+        held_out, each = drawn < fraction, np.unique(drawn)
         if decided:
-            pairs = zip(self.names, held_out, strict=True)
-            held_out = np.array([decided.get(*pair) for pair in pairs], bool)
-        elif fraction > 0 and n > 1:
-            order = np.argsort(drawn, kind="stable")
-            held_out[order[: max(1, min(round(fraction * n), FEWEST_HELD_OUT, n - 1))]] = True
-            held_out[order[-1]] = False
-        elif n:
+            together = {groups[name]: side for name, side in decided.items() if name in groups}
+            for i, name in enumerate(self.names):
+                side = together.get(groups.get(name, ""), held_out[i])
+                held_out[i] = decided.get(name, side)
+        elif fraction > 0 and len(each) > 1:
+            count = max(1, min(round(fraction * len(each)), FEWEST_HELD_OUT, len(each) - 1))
+            held_out = (held_out | (drawn <= each[count - 1])) & (drawn < each[-1])
+        else:
             held_out[:] = False
         return self.subset(~held_out), self.subset(held_out)
 
