@@ -125,3 +125,5 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         if name in at
     ]
     print_line("; ".join([line, *parts]))
+    if "shift" in metrics:
+        print_line(metrics["shift"])

@@ -16,6 +16,7 @@ from anogan.data.table import cell
 from anogan.evaluation.metrics import LABELS, measures
 from anogan.evaluation.result_folder import METRICS, SCORES
 from anogan.evaluation.rows import Rows
+from anogan.evaluation.shift import shift
 from anogan.method.scoring import TERMS, Calibration
 from anogan.method.threshold import NormalScores, Threshold, normalise, rarity
 from anogan.runs.files import atomic_file, write_atomic
@@ -152,6 +153,8 @@ def decide(
     }
     if rule.by_rate:
         metrics["target_fpr"] = rule.target_fpr
+        if line := shift(normal, labels, scores, value, rule.target_fpr):
+            metrics["shift"] = line
     if value is not None:
         metrics["called_anomalous"] = int((scores > value).sum())
     if labels is not None and len(scores):
