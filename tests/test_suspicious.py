@@ -11,9 +11,10 @@ from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.listing import Listing
 from anogan.errors import UserError
 from anogan.image_form import ImageForm
-from anogan.method import suspicious
 from anogan.method.suspicious import bank_alone
 from anogan.recipe import BankRecipe
+from anogan.report import oddest
+from anogan.report.sheet import Cell, contact_sheet
 
 pytestmark = pytest.mark.unit
 
@@ -65,7 +66,7 @@ def test_a_written_list_names_exactly_its_images_whatever_they_are_called(images
         text = "".join(f"{as_line(found.names[i])}\t{1:.4f}\n" for i in indices)
         (tmp_path / "list.txt").write_text(text, newline="")
         assert listed(tmp_path / "list.txt", found.names, tmp_path / "set") == (set(part), [])
-    path, _, count = suspicious.write(tmp_path, found, np.arange(len(odd)), scores)
+    path, _, count = oddest.write(tmp_path, found, np.arange(len(odd)), scores)
     assert listed(path, found.names, tmp_path / "set") == (set(found.names[:count]), [])
 
 
@@ -78,7 +79,7 @@ def test_a_damaged_line_is_told_and_none_other_is_taken_for_it(tmp_path):
 
 
 def ranked(images, folder, first=0):
-    return suspicious.write(folder, images, np.roll(np.arange(20), -first), np.ones(20))[:2]
+    return oddest.write(folder, images, np.roll(np.arange(20), -first), np.ones(20))[:2]
 
 
 def test_lists_and_sheets_that_the_user_has_edited_or_made_stay(images, tmp_path, caplog):
@@ -101,6 +102,14 @@ def test_lists_and_sheets_that_the_user_has_edited_or_made_stay(images, tmp_path
         assert [p.name for p in ranked(found, mine)] == ["suspicious (2).txt", "suspicious (2).png"]
     assert (mine / "suspicious.txt").read_text() == "MY OWN"
     assert (mine / "suspicious.png").read_text() == "MY OWN"
+
+
+def test_the_sheet_has_a_name_and_a_score_under_each_image(images, tmp_path):
+    found = images(*(f"{i:02d}.png" for i in range(20)))
+    _, sheet = ranked(found, tmp_path / "samples")
+    original = [found.original(i, 160) for i in range(2)]
+    wanted = [Cell(original[i], f"{i:02d}.png", 1.0, "") for i in range(2)]
+    assert (np.asarray(Image.open(sheet)) == contact_sheet(wanted, None)).all()
 
 
 def test_what_a_run_has_dropped_stays_left_out_and_may_be_named_again(tmp_path):

@@ -36,6 +36,7 @@ from anogan.errors import UserError
 from anogan.image_form import feature_size
 from anogan.method import suspicious
 from anogan.method.scoring import Calibration
+from anogan.report import oddest
 from anogan.runs import distributed, estimate
 from anogan.runs.files import clear_temporaries, require_writable
 
@@ -97,7 +98,7 @@ class TrainPlan(Run):
             )
             print_outliers(calibration, model.workers)
             # the last run may have been stopped before the list
-            trained = model.steps_done > before or not (self.samples / suspicious.LIST).exists()
+            trained = model.steps_done > before or not (self.samples / oddest.LIST).exists()
             if trained and model.workers.chief and self.source:
                 rank(model, calibration, self.images, self.samples)
         print_skipped(self.images)
@@ -272,7 +273,7 @@ def rank(model: DCGAN, calibration: Calibration, images: ImageSet, folder: Path)
     print_line(f"ranking {count} training images by how odd they are")
     indices, scores = suspicious.rank(model.detector, model.search(), calibration, images)
     try:
-        path, sheet, count = suspicious.write(folder, images, indices, scores)
+        path, sheet, count = oddest.write(folder, images, indices, scores)
     except (OSError, UserError) as error:  # a run can do without
         logging.getLogger(__name__).warning("no list of the oddest training images: %s", error)
         return

@@ -1,27 +1,22 @@
-"""Is the training folder clean? Its images ranked by outlier score, and the list of the highest."""
+"""Is the training folder clean? Its images ranked by outlier score."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anogan.data.drop_list import as_line
 from anogan.data.image_set import ImageSet, permutation, thin
 from anogan.method.scoring import TERMS, Calibration, Search
 from anogan.recipe import BankRecipe
-from anogan.runs.files import read_own, unused_path, write_atomic
-from utils import save_image, tile, to_float
+from utils import to_float
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
     from anogan.method.detector import Detector
 
-LIST, SHEET = "suspicious.txt", "suspicious.png"
 RANKED = 1000  # training images, evenly spaced: the banks' part grows with their square
 SEARCHED = 200  # where z is searched for each
 FOLDS = 3
-SHARE, MOST_LISTED = 0.1, 100  # of the ranked images are listed, at most so many
 BATCH = 64
 
 
@@ -81,29 +76,3 @@ def rank(
     scores = outlier_scores(detector, search, calibration, pixels)
     order = np.argsort(-scores, kind="stable")
     return indices[order], scores[order]
-
-
-def write(
-    folder: Path, images: ImageSet, indices: np.ndarray, scores: np.ndarray
-) -> tuple[Path, Path, int]:
-    """The list and the sheet of the highest of ranked images, and how many they are."""
-    count = min(MOST_LISTED, max(1, round(SHARE * len(indices))))
-    highest = zip(indices[:count], scores[:count], strict=True)
-    text = "".join(f"{as_line(images.names[i])}\t{score:.4f}\n" for i, score in highest)
-    path, sheet = unused_path(folder, LIST, _is_as_written), unused_path(folder, SHEET)
-    for place in (path, _as_written(path)):
-        write_atomic(place, text)
-    save_image(sheet, tile(images.read(indices[:count])[0]))
-    return path, sheet, count
-
-
-def _as_written(path: Path) -> Path:
-    """A copy of a list, for it is meant to be edited, and what a user has edited stays."""
-    return path.with_name(f".{path.name}")
-
-
-def _is_as_written(path: Path) -> bool:
-    try:
-        return read_own(path) == read_own(_as_written(path))
-    except OSError:
-        return False
