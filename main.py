@@ -37,9 +37,11 @@ def run(options: Options) -> int:
     """
     if options.compare:
         from anogan.evaluation import compare  # without TensorFlow
+        from anogan.report import differences
 
         for line in compare.compared(*options.compare):
             print_line(line)
+        print_line(differences.write(*options.compare))
         return 0
     from anogan.cli import deploy, draw, load, paths, score, train  # slow
 

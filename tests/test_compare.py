@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import main
 from anogan.errors import UserError
-from anogan.evaluation.compare import compared
+from anogan.evaluation.compare import Result, compared, moved_most
 from anogan.evaluation.metrics import auroc_difference, auroc_interval
+from anogan.report import differences
 
 pytestmark = pytest.mark.unit
 
@@ -132,6 +134,33 @@ def test_a_table_that_a_spreadsheet_saved_is_the_same(tmp_path, scores, change):
     (b / "scores.csv").write_text(text, encoding=encoding)
     assert compared(a, b)[2:] == compared(a, a)[2:]
     assert compared(a, b)[-1] == "0 of 60 images changed sides"
+
+
+def test_the_images_that_differ_most_are_drawn(tmp_path, scores):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(60):
+        Image.new("L", (20, 30), 4 * i).save(folder / f"{i:02d}.png")
+    a = result(tmp_path / "a", scores[0])
+    later = scores[0].copy()
+    later[[7, 40]] = 99, -99
+    b = result(tmp_path / "b", later, images_in=str(folder))
+    first, second, *_ = moved_most(Result.read(a), Result.read(b))
+    assert {first.file, second.file} == {"07.png", "40.png"}
+    ranks = {one.file: one.ranks for one in (first, second)}
+    assert ranks["07.png"] == ((scores[0] > scores[0][7]).sum() + 1, 1)
+    assert ranks["40.png"][1] == 60
+    line = differences.write(a, b)
+    assert line.startswith("the 20 images whose rank differs most are in ")
+    sheet = np.asarray(Image.open(b / "differences.png").convert("L")).astype(int)
+    shown = [sheet[20:150, x + 60 : x + 100] for x in (8, 176)]  # of the first two cells
+    assert {int(np.median(part)) for part in shown} == {4 * 7, 4 * 40}
+    assert differences.write(a, a) == "all images have the same rank in both"
+    (b / "differences.png").unlink()
+    (folder / "07.png").unlink()
+    assert differences.write(a, b).startswith("the 19 images")
+    c = result(tmp_path / "c", later)
+    assert "they are no longer there" in differences.write(a, c)
 
 
 def test_it_stands_alone_and_needs_no_tensorflow(tmp_path, scores, capsys):

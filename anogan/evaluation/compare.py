@@ -22,6 +22,7 @@ from anogan.evaluation.result_folder import METRICS, SCORES
 from anogan.runs.files import read_own
 
 SHOWN = 50  # images that changed sides
+DRAWN = 20  # images whose rank differs most
 LARGEST_METRICS, LARGEST_TABLE = 2**24, 2**30  # bytes; the latter are some millions of images
 NEEDED = "file", "label", "score"
 FACTS = (  # of metrics.json, in the order in which they are shown
@@ -106,6 +107,24 @@ def compared(a: str | Path, b: str | Path) -> list[str]:
     others = f"; {alone[0]} are in A alone, {alone[1]} in B alone" if any(alone) else ""
     table = [*_side_by_side(first, second), "", f"{len(both)} images are in both{others}"]
     return [*table, *_difference(list(both.values())), *_changed(both)]
+
+
+class Moved(NamedTuple):
+    """An image with its ranks among those that both hold; 1: the most anomalous."""
+
+    file: str
+    score: float  # in the second result
+    ranks: tuple[int, int]
+
+
+def moved_most(first: Result, second: Result) -> list[Moved]:
+    """Return the images whose rank differs most, the first of them first; none where all agree."""
+    names = [name for name in first.images if name in second.images]
+    scores = np.array([(first.images[n].score, second.images[n].score) for n in names])
+    ranks = np.argsort(np.argsort(-scores, axis=0, kind="stable"), axis=0) + 1
+    apart = np.abs(ranks[:, 0] - ranks[:, 1])
+    order = [i for i in np.argsort(-apart, kind="stable")[:DRAWN] if apart[i]]
+    return [Moved(names[i], scores[i, 1], (ranks[i, 0], ranks[i, 1])) for i in order]
 
 
 def _side_by_side(a: Result, b: Result) -> list[str]:
