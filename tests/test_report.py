@@ -48,7 +48,10 @@ def outcome(rows):
     low = rows["score"].min()
     normal = NormalScores([low - 1, *np.linspace(low + 0.01, 1.5, 99)])
     metrics = {
-        **dict.fromkeys(("run", "window", "threshold")),
+        **{"run": None, "window": None, "threshold": 1.5, "threshold_is": "given by hand"},
+        "called_anomalous": int((rows["score"] > 1.5).sum()),
+        **{"normal": 9000, "anomalous": 1000, "shift": "they look unlike those trained on"},
+        "at_threshold": {"recall": 0.9333, "false_positive_rate": 0.0667},
         **{"dataset": "</script><script>alert(2)</script>", "images": COUNT, "skipped": 0},
         **{"warnings": {}, "step": 1, "total_steps": 1, "size": "2 x 2 x 1", "versions": {}},
         **{"search": "encoder", "precision": "", "date": "", "score": {"expected_auroc": None}},
@@ -125,6 +128,39 @@ def test_page_is_ready_within_two_seconds(browser):
     assert timing[0] < 2000 and timing[1] == "yes"
 
 
+def test_the_first_screen_says_what_was_found_how_sure_and_what_to_look_at(browser, rows):
+    screen = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    found, sure, first, bar = (
+        browser.find_element("css selector", name) for name in (".found", ".sure", ".first", ".bar")
+    )
+    places = [one.rect for one in (found, sure, first, bar)]
+    assert [place["y"] for place in places] == sorted(place["y"] for place in places)
+    assert places[3]["y"] + places[3]["height"] < 800
+    called = (rows["score"] > 1.5).sum()
+    assert found.text == f"{called} of {COUNT} images are called anomalous: they score above 1.5"
+    lines = sure.text.split("\n")
+    assert lines[0] == "they look unlike those trained on" and "threshold: given by hand" in lines
+    assert (
+        "by the labels, of 1000 anomalous images 93.3% are and of 9000 normal images 6.7% are "
+        "called anomalous" in lines
+    )
+    links = first.find_elements("tag name", "a")
+    assert [link.text.split("\n")[0] for link in links] == rows["file"][:6]
+    links[2].click()
+    assert browser.find_element("id", "image-2").size["width"] >= 1200
+    browser.find_element("tag name", "body").send_keys(ESCAPE)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_what_the_slider_changes_follows_it_and_all_else_comes_after(browser):
+    names = [".bar", "#measures", "#table", "#gallery", ".plots", "[aria-label='The run']"]
+    tops = [browser.find_element("css selector", name).rect for name in names]
+    assert [top["y"] for top in tops] == sorted(top["y"] for top in tops)
+    assert tops[1]["y"] - (tops[0]["y"] + tops[0]["height"]) < 20
+    assert tops[2]["y"] - (tops[1]["y"] + tops[1]["height"]) < 200
+
+
 def test_counts_at_the_threshold_are_those_of_the_scores(browser, rows):
     browser.find_element("id", "reset").click()
     called = rows["score"] > 1.5
@@ -176,7 +212,7 @@ def test_table_sorts_both_ways_and_searches(browser, rows):
     assert all("crack/0012" in name for name in first_cells(browser, 1))
     browser.find_element("id", "search").clear()
     browser.find_element("id", "search").send_keys("x\b")
-    assert len(first_cells(browser, 1)) == 50
+    assert len(first_cells(browser, 1)) == 20
 
 
 def test_gallery_filters_by_kind_and_decision(browser):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anogan.evaluation.shift import shift
+from anogan.evaluation.shift import shift, without_outliers
 from anogan.method.threshold import NormalScores
 
 pytestmark = pytest.mark.unit
@@ -53,3 +53,13 @@ def test_a_folder_that_lies_elsewhere_as_a_whole_is_said(rng):
     assert line(rng, scores[:10]) is None  # too few to tell
     defects = np.ones(100, int)
     assert line(rng, scores, defects) is None  # the labels say that all are anomalous
+
+
+def test_what_would_be_decided_without_odd_held_out_images_is_said(rng):
+    clean, scores = rng.normal(size=40), rng.normal(size=60) + np.repeat([0, 5], 30)
+    without = NormalScores(clean).threshold(0.05)
+    line = without_outliers(NormalScores([*clean, 60.0]), scores, 0.05)
+    above = (scores > without).sum()
+    assert "1 of 41 held-out normal images" in line and f"it would be {without:.4g}, and" in line
+    assert f"{above} of 60 images would be called anomalous" in line
+    assert without_outliers(NormalScores(clean), scores, 0.05) is None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # NumPy, which --help and mistyped flags need not wait for
     from anogan.method.scoring import Calibration, Search
     from anogan.runs.distributed import Workers
 
+CAVEATS = "shift", "outliers"  # in metrics.json, lines on whether the threshold suits
 PRINTED = 20  # images whose score is printed
 
 
@@ -125,5 +126,6 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         if name in at
     ]
     print_line("; ".join([line, *parts]))
-    if "shift" in metrics:
-        print_line(metrics["shift"])
+    for name in CAVEATS:
+        if name in metrics:
+            print_line(metrics[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from anogan.data.table import cell
 from anogan.evaluation.metrics import LABELS, measures
 from anogan.evaluation.result_folder import METRICS, SCORES
 from anogan.evaluation.rows import Rows
-from anogan.evaluation.shift import shift
+from anogan.evaluation.shift import shift, without_outliers
 from anogan.method.scoring import TERMS, Calibration
 from anogan.method.threshold import NormalScores, Threshold, normalise, rarity
 from anogan.runs.files import atomic_file, write_atomic
@@ -144,6 +145,7 @@ def decide(
     metrics = {
         **origin,
         "images": len(scores),
+        "images_in": _folder(images),
         "skipped": len(images.skipped),
         "score": calibration.formula(),
         "warnings": {text: len(names) for text, names in images.warnings.items()},
@@ -155,6 +157,8 @@ def decide(
         metrics["target_fpr"] = rule.target_fpr
         if line := shift(normal, labels, scores, value, rule.target_fpr):
             metrics["shift"] = line
+        if normal and (line := without_outliers(normal, scores, rule.target_fpr)):
+            metrics["outliers"] = line
     if value is not None:
         metrics["called_anomalous"] = int((scores > value).sum())
     if labels is not None and len(scores):
@@ -164,3 +168,9 @@ def decide(
         metrics |= rows.pixels.measures()
     pixel_threshold = calibration.pixel_threshold(rule.target_fpr)
     return Outcome(images, rows, normal, value, pixel_threshold, metrics)
+
+
+def _folder(images: ImageSet) -> str | None:
+    """Return the folder that the images' names are within; None for an array's."""
+    path = images.path(0) if len(images) else None
+    return path and os.path.abspath(path).removesuffix(images.names[0])

@@ -1,14 +1,14 @@
-"""Do the scored images lie elsewhere than the normal images that the threshold comes from?"""
+"""Does the threshold suit the scored images, and the normal images that it comes from?"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from anogan.method.threshold import NormalScores
+from anogan.method.threshold import FEWEST, NormalScores
 
 CHANCE = 0.001  # what is as rare is no chance
 ROUGH = 0.01  # what is as likely may come from the few images that the threshold is from
-FEWEST = 20  # images without labels, below which nothing is said of all of them
+ENOUGH = 20  # images without labels, below which nothing is said of all of them
 EDGE = 0.05  # of the scores; an ordinary test folder has at least twice as many normal images
 CAUSES = "another light, camera or batch, or near copies among the training images"
 
@@ -32,6 +32,20 @@ def shift(
     if threshold is None or not len(normals):
         return None
     return _too_many(normal, normals, threshold, target_fpr)
+
+
+def without_outliers(normal: NormalScores, scores: np.ndarray, target_fpr: float) -> str | None:
+    """Return what would be decided on scores (n,) without odd held-out images, if there are any."""
+    count = normal.outliers()
+    if not count or len(normal.scores) - count < FEWEST:
+        return None
+    value = NormalScores(normal.scores[:-count]).threshold(target_fpr)
+    above = int((scores > value).sum())
+    return (
+        f"{count} of {len(normal.scores)} held-out normal images score far above all others and "
+        f"raise the threshold: without them it would be {value:.4g}, and {above} of {len(scores)} "
+        f"images would be called anomalous (--threshold {value:.4g} decides so)"
+    )
 
 
 def _too_many(
@@ -60,7 +74,7 @@ def _too_many(
 
 def _all_elsewhere(normal: NormalScores, scores: np.ndarray) -> str | None:
     """Compare the lowest scores, which in a folder with many defects are of normal images."""
-    if len(scores) < FEWEST or np.quantile(scores, EDGE) <= np.median(normal.scores):
+    if len(scores) < ENOUGH or np.quantile(scores, EDGE) <= np.median(normal.scores):
         return None
     return (
         f"nearly all of {len(scores)} images score above the middle of the held-out normal images: "

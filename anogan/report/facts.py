@@ -6,6 +6,9 @@ from typing import Any
 
 UNFINISHED = "the model is not trained to its end: run --train with the same flags to go on"
 
+# of images with a label: the measure that says how many of them are called anomalous
+RATES = {"anomalous": "recall", "normal": "false_positive_rate"}
+
 
 def expectation(auroc: float | None) -> str:
     """Return what synthetic anomalies show of the detector, for the user."""
@@ -23,6 +26,37 @@ def decided_by(contributions: dict[str, float]) -> str:
     greatest = sorted(high, key=lambda name: -high[name])[:3]
     listed = ", ".join(f"{name.replace('_', ' ')} {high[name]:+.3g}" for name in greatest)
     return f"above the mean: {listed}" if listed else "no term is above the mean of normal images"
+
+
+def found(metrics: dict[str, Any]) -> str:
+    """Return what was found, in a sentence, from what metrics.json holds."""
+    images = f"{metrics['images']} images"
+    if metrics["threshold"] is None:
+        return f"{images} are ranked by their score; there is no threshold"
+    return (
+        f"{metrics['called_anomalous']} of {images} are called anomalous: "
+        f"they score above {metrics['threshold']:.4g}"
+    )
+
+
+def sure(metrics: dict[str, Any]) -> list[str]:
+    """Return how far that can be trusted, in sentences, what limits it first."""
+    lines = [metrics[name] for name in ("shift", "outliers") if name in metrics]
+    if metrics["step"] < metrics["total_steps"]:
+        lines.append(UNFINISHED)
+    if metrics["skipped"]:
+        lines.append(f"{metrics['skipped']} files could not be read, and are not judged")
+    at = metrics.get("at_threshold", {})
+    parts = [f"of {metrics[n]} {n} images {at[k]:.1%} are" for n, k in RATES.items() if k in at]
+    if parts:
+        lines.append(f"by the labels, {' and '.join(parts)} called anomalous")
+    lines.append(f"threshold: {metrics['threshold_is']}")
+    if "auroc" in metrics:
+        low, high = metrics["auroc_interval"]
+        lines.append(f"AUROC {metrics['auroc']:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    else:
+        lines.append(expectation(metrics["score"]["expected_auroc"]))
+    return lines
 
 
 def facts(metrics: dict[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from anogan.evaluation.outcome import Outcome
-from anogan.report.facts import decided_by, facts
+from anogan.report.facts import decided_by, facts, found, sure
 from anogan.runs.files import printable, write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,6 +78,8 @@ def write(
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     page = environment.get_template("report.html").render(
         title=printable(f"Anomaly test of {outcome.metrics['dataset']}"),
+        found=found(outcome.metrics),
+        sure=[printable(line) for line in sure(outcome.metrics)],
         facts={printable(name): printable(text) for name, text in facts(outcome.metrics).items()},
         plots={t: data_uri("png", Path(p).read_bytes()) for t, p in plots.items()},
         cards=cards,
