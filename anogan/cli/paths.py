@@ -11,7 +11,7 @@ from zlib import crc32
 
 from anogan.cli.options import Options
 from anogan.config import FILE_NAME, Config
-from anogan.data.layouts import layout
+from anogan.data.layouts import TESTS, layout
 from anogan.data.listing import available, is_image_name
 from anogan.errors import UserError
 
@@ -146,7 +146,7 @@ def test_places(options: Options, config: Config) -> Places:
     given = options.test_dir[0] if options.test_dir else None
     if given:
         folder = Path(given)
-        parts = layout(folder.parent) if folder.name == "test" else layout(folder)
+        parts = layout(folder.parent) if folder.name in TESTS else layout(folder)
     else:
         folder = Path(options.data_dir) / config.dataset
         parts = layout(folder)

@@ -80,16 +80,23 @@ def by_kind(names: Sequence[str]) -> Kinds:
             name
         )
     stems = {os.path.splitext(name)[0] for name in found.images}
-    masks = {name for name in found.images if _without_suffix(name) in stems}
+    masks = {name for name in found.images if not stems.isdisjoint(image_stems(name))}
     images = [name for name in found.images if name not in masks]
     return Kinds(images, sorted([*found.masks, *masks]), found.others)
 
 
-def _without_suffix(name: str) -> str | None:
-    """The stem of the image that a mask beside it belongs to; None where it is named like none."""
-    stem = os.path.splitext(name)[0]
+def image_stems(mask: str) -> list[str]:
+    """The stems that the image of a mask beside it, or in a folder below, has; none for others.
+
+    DAGM 2007 has `0576.PNG` and `Label/0576_label.PNG`.
+    """
+    stem = os.path.splitext(mask)[0]
     image = MASK_SUFFIX.sub("", stem)
-    return image if image != stem else None
+    if image == stem:
+        return []
+    folder, _, name = image.rpartition("/")
+    above = folder.rpartition("/")[0]
+    return [image, f"{above}/{name}" if above else name]
 
 
 def without_kinds(path: str) -> str:

@@ -12,6 +12,7 @@ from anogan.data.listing import SYSTEM_FOLDERS, Listing
 from anogan.data.sub_folders import are_opposites, is_held_out, is_normal
 from anogan.errors import UserError
 
+TESTS = ("test", "test_public")  # the latter in MVTec AD 2, which keeps the masks inside
 USUAL = ("good", "normal")  # of MVTec AD and its like: what lies beside it is no doubt not normal
 
 
@@ -24,13 +25,14 @@ class Layout(NamedTuple):
 
 
 def layout(folder: str | Path) -> Layout | None:
-    """The parts of a data set with folders `train` and `test`; None for any other.
+    """The parts of a data set with folders `train` and one of TESTS; None for any other.
 
     Normal training images lie in the one sub-folder of `train` that is called so, or in train
     itself where all of its sub-folders are, or where it has none but kinds of files.
     """
-    train, test, masks = (Path(folder) / name for name in ("train", "test", "ground_truth"))
-    if not (train.is_dir() and test.is_dir()):
+    train, masks, *tests = (Path(folder) / name for name in ("train", "ground_truth", *TESTS))
+    test = next((path for path in tests if path.is_dir()), None)
+    if not (train.is_dir() and test):
         return None
     inside = [path for path in sorted(train.iterdir()) if path.is_dir() and _counts(path.name)]
     normal = [path for path in inside if is_normal(path.name)]
@@ -75,9 +77,9 @@ def require_normal(listing: Listing, dataset: str) -> None:
         return
     better = [p for p in inside if p.name and layout(listing.folder / p)]
     better += [p for p in normal if not any(map(_is_other, p.parents))]
-    better += [p for paths in beside.values() for p in _opposite(paths)]
-    trains = [p for p in inside if p.name.lower() in ("train", "training")]
-    better += [p for p in trains if not any(p in q.parents for q in others)]
+    likely = [p for paths in beside.values() for p in _opposite(paths)]
+    likely += [p for p in inside if p.name.lower() in ("train", "training")]
+    better += [p for p in likely if not any(p in q.parents for q in others)]
     remedy = (
         f"train on a part of it: --dataset {_as_dataset(listing.folder, dataset)}/{better[0]}"
         if better

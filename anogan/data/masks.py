@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anogan.data.file_kinds import MASK_SUFFIX, without_kinds
+from anogan.data.file_kinds import MASK_SUFFIX, image_stems, without_kinds
 from anogan.data.image_set import ImageSet, file_state
 from anogan.data.listing import list_images, shortened, shown_name
 from anogan.errors import UserError
@@ -199,7 +199,8 @@ def _stems(name: str) -> Iterator[tuple[str, bool]]:
         yield stem, False
         suffix = MASK_SUFFIX.search(stem)
         if suffix:
-            yield stem[: suffix.start()], bool(suffix["number"])
+            for image in image_stems(f"{stem}."):
+                yield image, bool(suffix["number"])
         yield stem.rpartition("/")[0], True
 
 

@@ -17,7 +17,21 @@ HELD_OUT = {
     *("test", "tests", "testing", "val", "valid", "validation", "eval", "evaluation"),
     *("holdout", "heldout"),
 }
-FILLING = {"images", "image", "img", "data", "dataset", "set", "sets", "dir", "folder", "split"}
+FILLING = {
+    "public",
+    "private",
+    "mixed",
+    "images",
+    "image",
+    "img",
+    "data",
+    "dataset",
+    "set",
+    "sets",
+    "dir",
+    "folder",
+    "split",
+}
 WITH = {"with", "mit", "avec", "con", "met"}
 OPPOSITES = ({"yes", "no"}, {"true", "false"}, {"ja", "nein"}, {"y", "n"}, {"si", "no"})
 MOST_NAMED = 12  # sub-folders in a line
