@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections import defaultdict
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image
@@ -20,13 +20,21 @@ READ = 64  # images at once
 NEARER = 0.5
 
 
-@functools.lru_cache(1)  # asked for before training and by it
+_known = WeakKeyDictionary[ImageSet, dict[str, str]]()  # asked for before training and by it
+
+
 def near_copies(images: ImageSet) -> dict[str, str]:
     """Return {name: what it shares with its near copies} of images that have any.
 
     Groups are by name, up to the last number or word, or by sub-folder; they count where an image
     is typically far nearer to its own group than to any other image.
     """
+    if images not in _known:
+        _known[images] = _find(images)
+    return _known[images]
+
+
+def _find(images: ImageSet) -> dict[str, str]:
     for key_of in (_without_last, os.path.dirname):
         groups = _groups(images, key_of)
         if len(groups) > 1 and _are_near(images, list(groups.values())):
