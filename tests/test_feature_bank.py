@@ -48,7 +48,8 @@ def bank(photos, features):
 def test_small_images_are_enlarged_and_large_ones_seen_at_the_size_of_its_training():
     assert feature_size(28, 28) == (96, 96)
     assert feature_size(64, 64) == (192, 192)
-    assert feature_size(128, 128) == (128, 128)
+    assert feature_size(128, 200) == (192, 288)
+    assert feature_size(210, 200) == (224, 192)
     assert feature_size(250, 630) == (224, 576)
     assert feature_size(3000, 4000) == (224, 288)
     long = feature_size(60, 4000)

@@ -145,7 +145,9 @@ class Detector:
                 # not finer than a twentieth of the mean: so few images can agree by chance
                 means[name], spreads[name] = mean, max(std, 0.05 * abs(mean), 1e-6)
             planted = [known.worst(terms_of(x, *TERMS)) for x in self.planted(held_out)]
-            weights, expected = fit_weights(self.weights, known.worst(found), planted)
+            weights, expected = fit_weights(
+                self.weights, known.worst(found), planted, self.config.recipe.merit_power
+            )
             known = dataclasses.replace(known, weights=weights, expected=expected)
             known = dataclasses.replace(known, maps=known.map_weights(found, self.weights))
         scores = known.scores_of(found)
