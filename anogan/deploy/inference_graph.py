@@ -145,8 +145,11 @@ def _scored(
     cut = windows.cut(seen)
     found = inference.measure_batch(cut, inference.encode_batch(cut))
     found |= {name: windows.join(found[name])[0, ..., 0] for name in MAPS if name in found}
-    for name, bank in detector.banks.items():
-        value, places = bank.frozen().distances(x if name == "features" else seen)
+    banks = {"memory": (detector.memory, seen), "features": (detector.feature_bank, x)}
+    for name, (bank, images) in banks.items():
+        if bank is None:
+            continue
+        value, places = bank.frozen().distances(images)
         found |= {name: tf.repeat(value, len(windows)), f"{name}_part": places[0]}
     score = tf.zeros(len(windows))
     for name in filter(found.__contains__, TERMS):  # the others' weight is 0

@@ -68,6 +68,9 @@ class FeatureBank:
         self._means = [tf.constant(one.mean) for one in known]
         self._whitenings = [tf.constant(_triangles(one.whitening, one.scale)) for one in known]
         self._measure = tf.function(self.distances, reduce_retracing=True, autograph=False)
+        self._alone = tf.function(
+            lambda images: self.distances(images, seen=True), reduce_retracing=True, autograph=False
+        )
 
     def numbers(self) -> int:
         """How many the bank holds."""
@@ -80,24 +83,29 @@ class FeatureBank:
             setattr(copied, name, [np.asarray(one) for one in getattr(self, name)])
         return copied
 
-    def compare(self, images: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+    def compare(self, images: np.ndarray, seen: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """See `distances`; always of so many images at once, for the last digit depends on that."""
+        measure = self._alone if seen else self._measure
         together = min(BATCH, len(images))
         padded = np.concatenate([images, images[: -len(images) % together]])
-        parts = [self._measure(padded[i : i + together]) for i in range(0, len(padded), together)]
+        parts = [measure(padded[i : i + together]) for i in range(0, len(padded), together)]
         values, places = (tf.concat(part, 0)[: len(images)] for part in zip(*parts, strict=True))
         return values, places
 
-    def distances(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def distances(self, images: tf.Tensor, seen: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """(b, H, W, c) in [-1, 1] -> distances of the images (b,) and of their places (b, h, w).
 
-        In spreads of normal images; those of places are 0 and up.
+        In spreads of normal images; those of places are 0 and up. seen: the bank is of these images
+        and others, and each is measured as if it were of the others alone.
         """
         whole: Any = None
         for x, one, mean, whitening in zip(
             self.features.maps(images), self.known, self._means, self._whitenings, strict=True
         ):
-            far = _smooth(_far(x, mean, whitening)[..., None])
+            squared = _squared(x, mean, whitening)
+            if seen:
+                squared = _without_itself(squared, int(one.images), self.recipe.shrinkage)
+            far = _smooth(tf.sqrt(squared)[..., None])
             far = (far - one.usual[0]) / one.usual[1]
             whole = far if whole is None else whole + tf.image.resize(far, whole.shape[1:3])
         whole /= len(self.known)
@@ -116,12 +124,12 @@ def highest(values: tf.Tensor, fraction: float) -> tf.Tensor:
     return tf.reduce_mean(tf.math.top_k(flat, max(1, int(fraction * flat.shape[1]))).values, axis=1)
 
 
-def _far(x: tf.Tensor, mean: Any, whitening: Any) -> tf.Tensor:
-    """Return Mahalanobis distances: (b, y, x, d) -> (b, y, x)."""
+def _squared(x: tf.Tensor, mean: Any, whitening: Any) -> tf.Tensor:
+    """Return squared Mahalanobis distances: (b, y, x, d) -> (b, y, x)."""
     places, d = mean.shape
     apart = tf.transpose(tf.reshape(x, (-1, places, d)), (1, 0, 2)) - mean[:, None]
     squared = tf.reduce_sum(tf.square(tf.matmul(apart, whitening)), axis=-1)
-    return tf.sqrt(tf.reshape(tf.transpose(squared), (-1, *x.shape[1:3])))
+    return tf.reshape(tf.transpose(squared), (-1, *x.shape[1:3]))
 
 
 def fit(
@@ -158,7 +166,8 @@ def _fitted(x: tf.Tensor, recipe: FeatureRecipe) -> Gaussians:
     far = _smooth(tf.reshape(tf.transpose(tf.sqrt(alone)), (n, rows, columns, 1)))
     values = highest(far[..., 0], recipe.highest).numpy()
     usual = np.array([values.mean(), max(values.std(), 1e-3)], np.float32)
-    return Gaussians(mean[:, 0].numpy(), np.concatenate(packed), np.concatenate(scales), usual)
+    whitenings = np.concatenate(packed), np.concatenate(scales)
+    return Gaussians(mean[:, 0].numpy(), *whitenings, usual, np.array(n, np.int64))
 
 
 def _whitening(covariance: tf.Tensor) -> tf.Tensor:
