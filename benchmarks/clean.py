@@ -61,8 +61,8 @@ def one_run(data_dir: str, name: str, seed: int, train: bool) -> dict:
     model, mixed = DCGAN(config), ImageSet.from_array(images)
     small = model.inference.scaled(images)
     alone = suspicious.bank_alone(small, config.recipe.bank, config.seed)
-    known, names = kept_images.fit_features(mixed, model.features_of, config)
-    bank = FeatureBank(model.features_of, known, config.shape[:2], config.recipe.features)
+    known, names = kept_images.fit_features(mixed, model.pretrained, config)
+    bank = FeatureBank(model.pretrained, known, config.shape[:2])
     far = suspicious.features_alone(bank, images, np.isin(mixed.names, names))
     result = {
         "images": len(images),

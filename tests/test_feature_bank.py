@@ -42,7 +42,7 @@ def features():
 @pytest.fixture(scope="module")
 def bank(photos, features):
     known = feature_bank.fit(features, [to_float(photos[:40])], RECIPE)
-    return FeatureBank(features, known, (64, 64), RECIPE)
+    return FeatureBank(features, known, (64, 64))
 
 
 @pytest.mark.unit
@@ -183,7 +183,7 @@ def test_outliers_are_ranked_by_a_bank_that_has_not_seen_them(photos, features):
     mixed = photos.copy()
     mixed[7, 10:30, 10:30] = mixed[7, 30:50, 30:50][::-1]
     known = feature_bank.fit(features, [to_float(mixed)], RECIPE)
-    bank = FeatureBank(features, known, (64, 64), RECIPE)
+    bank = FeatureBank(features, known, (64, 64))
     everywhere = np.ones(len(mixed), bool)
     alone = suspicious.features_alone(bank, mixed, everywhere)
     assert np.argmax(alone) == 7

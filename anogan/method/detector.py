@@ -72,7 +72,7 @@ class Detector:
         """See Inference.terms; 0 are those terms and maps that the recipe does without."""
         banks: dict[str, Compare] = {}
         if memory := self.memory:
-            banks["memory"] = lambda views: memory.compare(self.inference.scaled(views))
+            banks["memory"] = lambda views, _: memory.compare(self.inference.scaled(views))
         if self.feature_bank:
             banks["features"] = self.feature_bank.compare
         wanted = {k: v for k, v in banks.items() if not only or {k, f"{k}_part"} & set(only)}
