@@ -200,7 +200,10 @@ class Config:
                     f"{name} must be from 16 to {LARGEST_WINDOW}, not {getattr(self, name)}"
                 )
         if self.recipe is None:
-            object.__setattr__(self, "recipe", RECIPES[self.preset])
+            alone = self.preset == "default" and self.features == "none"
+            object.__setattr__(
+                self, "recipe", RECIPES["without features" if alone else self.preset]
+            )
         if not isinstance(self.recipe, Recipe):
             raise UserError(f"recipe must be a Recipe, not {self.recipe!r:.40}")
         if self.value_range and not self.value_range[0] < self.value_range[1]:
@@ -237,6 +240,12 @@ class Config:
     def has_features(self) -> bool:
         """Whether a pretrained network's features are in the score."""
         return self.features != "none" and self.recipe.weights.features != 0
+
+    @property
+    def reduction(self) -> float:
+        """How many times smaller the GAN sees images than they are read: 0 to 1, along a side."""
+        height, width, _ = self.view
+        return min(1.0, (self.height * self.width / (height * width)) ** 0.5)
 
     @property
     def crop(self) -> tuple[int, int] | None:

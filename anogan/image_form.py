@@ -25,14 +25,14 @@ class ImageForm:
 # Of the pretrained network's input, pixels
 STRIDE = 32  # its sides are multiples of it
 SIDE = 224  # the shorter one at most, as in its training
-SMALL, ENLARGED, MOST_ENLARGED = 96, 3, 192  # smaller images are enlarged so many times, up to that
+ENLARGED, MOST_ENLARGED = 3, 192  # smaller images are enlarged so many times, up to that
 LONGEST = 5 * SIDE**2  # pixels in all
 
 
 def feature_size(height: int, width: int) -> tuple[int, int]:
     """Return the (height, width) at which a pretrained network sees images of this size."""
     short = min(height, width)
-    side = min(short, SIDE) if short >= SMALL else min(ENLARGED * short, MOST_ENLARGED)
+    side = max(min(short, SIDE), min(ENLARGED * short, MOST_ENLARGED))
     scale = side / short
     scale *= min(1.0, (LONGEST / (height * width * scale**2)) ** 0.5)
     first, second = (max(1, round(side * scale / STRIDE)) * STRIDE for side in (height, width))

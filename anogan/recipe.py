@@ -73,14 +73,14 @@ class TermWeights(_Checked):
     term. The first two are multiplied by 1 - lambda and lambda (Schlegl et al. 2017, equation 7).
     """
 
-    residual: float = _term(1.0, "residual_part")  # residual loss
-    discrimination: float = _term(1.0, "residual_part")  # discrimination loss
-    peak: float = _term(0.5, "residual_part")  # highest value of the networks' own anomaly map
-    realism: float = _term(-0.5, None)  # D's logit for the image itself, higher is more normal
+    residual: float = _term(2.0, "residual_part")  # residual loss
+    discrimination: float = _term(2.0, "residual_part")  # discrimination loss
+    peak: float = _term(1.0, "residual_part")  # highest value of the networks' own anomaly map
+    realism: float = _term(-1.0, None)  # D's logit for the image itself, higher is more normal
     reconstruction_realism: float = _term(-0.25, None)  # D's logit for G(z)
-    pixels: float = _term(0.5, "pixel_part")  # D's most abnormal pixel: its logit, negative
-    memory: float = _term(2.0, "memory_part")  # distance from the memory bank, at the worst places
-    features: float = _term(3.0, "features_part")  # likewise in a pretrained network's features
+    pixels: float = _term(1.5, "pixel_part")  # D's most abnormal pixel: its logit, negative
+    memory: float = _term(1.5, "memory_part")  # distance from the memory bank, at the worst places
+    features: float = _term(1.5, "features_part")  # likewise in a pretrained network's features
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,8 @@ class Recipe(_Checked):
     held_out_bytes: int = _ranged(2**24, 1, 2**34)  # and no more than fit into so many bytes
     seen_kept: int = _ranged(512, 2, 4096)  # and so many training images, to compare with
     spread_windows: int = _ranged(512, 2, 65536)  # of held-out images: how far apart two are
+    merit_power: float = _ranged(2.0, 0, 10)  # of how a term detects them, in its weight
+    reduced_power: float = _ranged(3.0, 0, 10)  # of how small the GAN sees images, in its terms'
     planted: int = _ranged(128, 1, 65536)  # synthetic anomalies of each sort, to fit the weights
     weights: TermWeights = TermWeights()
     bank: BankRecipe = BankRecipe()
@@ -167,6 +169,10 @@ class Recipe(_Checked):
 
 RECIPES = {
     "default": Recipe(),
+    # the default with --features none
+    "without features": Recipe(
+        weights=TermWeights(1.0, 1.0, 0.5, -0.5, -0.25, 0.5, 2.0, 0.0), merit_power=1.0
+    ),
     # Radford et al. 2016 and Schlegl et al. 2017
     "classic": Recipe(
         encoder=False,

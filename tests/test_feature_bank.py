@@ -15,6 +15,7 @@ from anogan.errors import UserError
 from anogan.features import feature_bank, lite0
 from anogan.features.feature_bank import FeatureBank, Features
 from anogan.image_form import ImageForm, feature_size
+from anogan.method import suspicious
 from anogan.recipe import FeatureRecipe
 from anogan.runs import gaussians
 from model import DCGAN
@@ -41,14 +42,15 @@ def features():
 @pytest.fixture(scope="module")
 def bank(photos, features):
     known = feature_bank.fit(features, [to_float(photos[:40])], RECIPE)
-    return FeatureBank(features, known, (64, 64), RECIPE)
+    return FeatureBank(features, known, (64, 64))
 
 
 @pytest.mark.unit
 def test_small_images_are_enlarged_and_large_ones_seen_at_the_size_of_its_training():
     assert feature_size(28, 28) == (96, 96)
     assert feature_size(64, 64) == (192, 192)
-    assert feature_size(128, 128) == (128, 128)
+    assert feature_size(128, 200) == (192, 288)
+    assert feature_size(210, 200) == (224, 192)
     assert feature_size(250, 630) == (224, 576)
     assert feature_size(3000, 4000) == (224, 288)
     long = feature_size(60, 4000)
@@ -175,3 +177,16 @@ def test_without_features_there_is_no_term_no_file_and_no_network(photos, tmp_pa
     assert not found.terms["features"].any() and not (tmp_path / "features.npz").exists()
     with pytest.raises(UserError, match="pip install -r requirements.txt, or give --features none"):
         DCGAN(dataclasses.replace(config, features="lite0")).train(photos[:, ::2, ::2])
+
+
+def test_outliers_are_ranked_by_a_bank_that_has_not_seen_them(photos, features):
+    mixed = photos.copy()
+    mixed[7, 10:30, 10:30] = mixed[7, 30:50, 30:50][::-1]
+    known = feature_bank.fit(features, [to_float(mixed)], RECIPE)
+    bank = FeatureBank(features, known, (64, 64))
+    everywhere = np.ones(len(mixed), bool)
+    alone = suspicious.features_alone(bank, mixed, everywhere)
+    assert np.argmax(alone) == 7
+    assert alone[7] > 2 * np.sort(alone)[-2]
+    with_itself = suspicious.features_alone(bank, mixed, ~everywhere)
+    assert with_itself[7] < 0.7 * alone[7]

@@ -18,6 +18,7 @@ from anogan.method.threshold import NormalScores, Tail
 from anogan.recipe import SEARCHES, Recipe, TermWeights
 
 _MAP_OF = {term.name: term.metadata["map"] for term in fields(TermWeights)}
+BANKS = {"memory", "features"}  # terms that come of comparing with training images
 # Of the score, as they are named in scores.csv and metrics.json
 TERMS = tuple(_MAP_OF)
 # {part of the anomaly map: the terms that say the same of the image}
@@ -192,23 +193,29 @@ def _number(value: Any) -> float:
 
 
 def base_weights(config: Config) -> dict[str, float]:
-    """{term: its weight before it is fitted to the images}; 0 where the recipe has none."""
+    """{term: its weight before it is fitted to the images}; 0 where the recipe has none.
+
+    Where the GAN sees images reduced, what it finds counts less.
+    """
     weights = asdict(config.recipe.weights)
     weights["residual"] *= 1 - config.lambda_
     weights["discrimination"] *= config.lambda_
-    if config.features == "none":
+    if not config.has_features:
         weights["features"] = 0.0
+    for name in weights.keys() - BANKS:
+        weights[name] *= config.reduction**config.recipe.reduced_power
     return weights
 
 
 def fit_weights(
-    base: dict[str, float], normal: np.ndarray, planted: Sequence[np.ndarray]
+    base: dict[str, float], normal: np.ndarray, planted: Sequence[np.ndarray], power: float = 1.0
 ) -> tuple[dict[str, float], float | None]:
     """(weights of the terms, AUROC with them) that suit planted anomalies of some sorts.
 
     normal, planted: standardised terms (n, terms), and (m, terms) of each sort. A term's weight in
     base is multiplied by its merit, the mean of 2 AUROC - 1 by the term alone, or 0 where that is
-    negative, over the mean of all merits: so a term that does not depend on what is planted fades.
+    negative, to some power, over the mean of all merits: so a term that does not depend on what is
+    planted fades.
     One number a term from some hundred images; a regression of the terms on the same images fitted
     their noise (benchmarks/README.md). Without planted anomalies base stays, and the AUROC is None.
     """
@@ -218,7 +225,7 @@ def fit_weights(
     for some in planted:
         for i, sign in enumerate(np.sign(scale)):
             merits[i] += 2.0 * auroc(sign * normal[:, i], sign * some[:, i]) - 1.0
-    merits = np.where(scale != 0, np.maximum(merits, 0.0), 0.0)
+    merits = np.where(scale != 0, np.maximum(merits, 0.0) ** power, 0.0)
     usual = merits[scale != 0].mean() if merits.any() else 0.0
     weights = scale * (merits / usual) + 0.0 if usual else scale
     scores = normal @ weights, *(some @ weights for some in planted)
