@@ -148,8 +148,9 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         self.image_shape_ = shape or self._shape_of(rows.shape[1])
         low, high = (0, 255) if rows.dtype == np.uint8 else (rows.min(), rows.max())
         self.value_range_ = float(low), float(high)
-        height, width = _scored_size(*self.image_shape_[:2])
-        view_height, view_width = view_size(self.image_shape_[:2], (height, width))
+        size = self.image_shape_[0], self.image_shape_[1]
+        height, width = _scored_size(*size)
+        view_height, view_width = view_size(size, (height, width))
         fraction = max(0.1, min(0.5, ENOUGH_HELD_OUT / len(rows)))
         known = {
             "dataset": "fit",

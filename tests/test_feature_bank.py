@@ -170,6 +170,7 @@ def test_another_view_than_the_networks_goes_through_training_scoring_and_loadin
 def test_without_features_there_is_no_term_no_file_and_no_network(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(lite0, "PACKAGE", "no_such_package")
     lite0.load.cache_clear()
+    feature_bank.shared_features.cache_clear()
     sizes = {"height": 32, "width": 32, "gf_dim": 4, "df_dim": 4}
     config = preset("default", steps=1, features="none", **sizes)
     model = DCGAN(config).train(photos[:, ::2, ::2], tmp_path, progress=False)
