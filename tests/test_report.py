@@ -75,9 +75,18 @@ def page(outcome, tmp_path_factory):
     return path
 
 
+def load(browser, path):
+    """Open a page; on a busy machine the driver may return while it is still being read."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(path.as_uri())
+    is_ready = "return document.body?.dataset.ready === 'yes';"
+    WebDriverWait(browser, 10).until(lambda _: browser.execute_script(is_ready))
+
+
 @pytest.fixture(scope="module")
 def browser(page, chromium):
-    chromium.get(page.as_uri())
+    load(chromium, page)
     return chromium
 
 
@@ -173,7 +182,7 @@ def test_counts_at_the_threshold_are_those_of_the_scores(browser, rows):
 
 
 def test_counts_and_gallery_are_of_all_images_where_the_table_holds_but_some(browser, page, rows):
-    browser.get(page.with_name("short.html").as_uri())
+    load(browser, page.with_name("short.html"))
     called, truth = rows["score"] > 1.5, np.array(rows["label"]) == "anomalous"
     found = measured(browser)
     assert int(text(browser, "called")) == called.sum() and text(browser, "total") == str(COUNT)
@@ -184,7 +193,7 @@ def test_counts_and_gallery_are_of_all_images_where_the_table_holds_but_some(bro
     assert rows["file"][-1] in card and "99 of 100 held-out normal images" in card
     choose(browser, "order", "most")
     assert "fewer than 1 in 100 " in browser.find_element("css selector", "#gallery .card").text
-    browser.get(page.as_uri())
+    load(browser, page)
 
 
 def test_slider_recounts(browser, rows):
@@ -277,7 +286,7 @@ def test_page_is_of_use_without_script(page, browser):
         assert card.size["width"] < 600
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-        browser.get(page.as_uri())
+        load(browser, page)
 
 
 def test_names_are_shown_as_text(browser):
