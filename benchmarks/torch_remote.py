@@ -24,7 +24,7 @@ def described(net, shape) -> SimpleNamespace:
         known = {name: getattr(layer, name, None) for name in NUMBERS}
         for name in VARIABLES:
             variable = getattr(layer, name, None)
-            known[name] = None if variable is None else variable.numpy()
+            known[name] = None if variable is None else np.array(variable)
         kind = type(layer).__name__
         layers.append(SimpleNamespace(kind=kind, slope=networks.SLOPE, **known))
     return SimpleNamespace(layers=layers, shape=tuple(shape))
