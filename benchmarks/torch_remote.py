@@ -14,7 +14,7 @@ from anogan.method import networks
 
 SCRIPT = Path(__file__).with_name("torch_twin.py")
 VARIABLES = "kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"
-NUMBERS = "use_bias", "size", "epsilon", "momentum"
+NUMBERS = "use_bias", "size", "epsilon", "momentum", "negative_slope"
 
 
 def described(net, shape) -> SimpleNamespace:
@@ -26,7 +26,7 @@ def described(net, shape) -> SimpleNamespace:
             variable = getattr(layer, name, None)
             known[name] = None if variable is None else np.array(variable)
         kind = type(layer).__name__
-        layers.append(SimpleNamespace(kind=kind, slope=networks.SLOPE, **known))
+        layers.append(SimpleNamespace(kind=kind, **known))
     return SimpleNamespace(layers=layers, shape=tuple(shape))
 
 

@@ -70,7 +70,7 @@ KINDS = {
     "Conv": _down,
     "BatchNorm": _norm,
     "ReLU": lambda layer: nn.ReLU(),
-    "LeakyReLU": lambda layer: nn.LeakyReLU(layer.slope),
+    "LeakyReLU": lambda layer: nn.LeakyReLU(layer.negative_slope),
     "Activation": lambda layer: nn.Tanh(),
 }
 
