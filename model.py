@@ -26,7 +26,7 @@ from anogan.config import Config
 from anogan.data.image_set import ImageSet
 from anogan.data.inputs import as_images
 from anogan.errors import UserError
-from anogan.features.feature_bank import FeatureBank, Features
+from anogan.features.feature_bank import FeatureBank, Features, shared_features
 from anogan.method import kept_images, networks
 from anogan.method.detector import Detector
 from anogan.method.inference import Inference
@@ -113,12 +113,12 @@ class DCGAN:
         return trainer
 
     @cached_property
-    def features_of(self) -> Features | None:
+    def pretrained(self) -> Features | None:
         """What a pretrained network sees of images; None where that is not in the score."""
         config = self.config
         if not config.has_features:
             return None
-        return Features(config.features, config.view[:2], config.recipe.features)
+        return shared_features(config.features, config.view[:2], config.recipe.features)
 
     @property
     def detector(self) -> Detector:
@@ -126,9 +126,8 @@ class DCGAN:
         require_threads()
         if self._detector is None or self._detector.seen is not self.images.seen:
             bank = None
-            if self.features_of and len(self.images.features):
-                size, recipe = self.config.shape[:2], self.config.recipe.features
-                bank = FeatureBank(self.features_of, self.images.features, size, recipe)
+            if self.pretrained and len(self.images.features):
+                bank = FeatureBank(self.pretrained, self.images.features, self.config.shape[:2])
             self._detector = Detector(self.inference, self.images.seen, bank)
         return self._detector
 
@@ -186,7 +185,7 @@ class DCGAN:
                     nets = trainer.nets, trainer.ema
                     fit_linear_skips(small, self.inference.windows, self.config, *nets)
             self.images = kept_images.updated(
-                self.images, images, rest, held_out, self.config, self.features_of
+                self.images, images, rest, held_out, self.config, self.pretrained
             )
             self.calibrations, self._detector = {}, None
         trainer.settle(images, rest, self.precision)

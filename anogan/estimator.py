@@ -58,6 +58,7 @@ def _own_modules() -> Iterator[None]:
 with _own_modules():
     from anogan.config import preset
     from anogan.data.inputs import other_scale
+    from anogan.data.scale import view_size
     from anogan.errors import UserError
     from model import DCGAN
 
@@ -147,12 +148,16 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         self.image_shape_ = shape or self._shape_of(rows.shape[1])
         low, high = (0, 255) if rows.dtype == np.uint8 else (rows.min(), rows.max())
         self.value_range_ = float(low), float(high)
-        height, width = _scored_size(*self.image_shape_[:2])
+        size = self.image_shape_[0], self.image_shape_[1]
+        height, width = _scored_size(*size)
+        view_height, view_width = view_size(size, (height, width))
         fraction = max(0.1, min(0.5, ENOUGH_HELD_OUT / len(rows)))
         known = {
             "dataset": "fit",
             "height": height,
             "width": width,
+            "view_height": view_height,
+            "view_width": view_width,
             "channels": self.image_shape_[2],
             "steps": self.steps,
             "seed": self._seed(),

@@ -72,7 +72,9 @@ def _reference(model, x, search):
         if i < steps:
             adam.apply_gradients([(tape.gradient(loss, z), z)])
     found = model.inference.measure(x, tf.constant(best))
-    found |= {name: bank.compare(x)[0] for name, bank in model.detector.banks.items()}
+    detector = model.detector
+    banks = {"memory": detector.memory, "features": detector.feature_bank}  # digits: seen as read
+    found |= {name: bank.compare(x)[0] for name, bank in banks.items() if bank}
     found = {name: np.array(found.get(name, np.zeros(len(x)))) for name in TERMS}
     return calibration.contributions(found).sum(axis=1)
 

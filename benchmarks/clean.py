@@ -3,9 +3,9 @@
 python benchmarks/clean.py [--data_dir data] [--sets elpv pcb] [--seeds 0 1 2] [--train]
 
 Adds defective test images to normal training images until they are 5 %, and counts how many of
-these are in the oddest tenth: by the memory alone, and with --train by the whole score after a
-training with the tool's defaults on that mixture. Appends a line of JSON a run to
-results/clean.jsonl; what is there already is not run again.
+these are in the tenth with the highest outlier scores: by the memory alone, by the features alone,
+and with --train as the tool ranks them after a training with its defaults on that mixture. Appends
+a line of JSON a run to results/clean.jsonl; what is there already is not run again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from lines import run_once  # noqa: E402
 
 from anogan.config import Config  # noqa: E402
 from anogan.data.image_set import ImageSet  # noqa: E402
-from anogan.method import suspicious  # noqa: E402
+from anogan.features.feature_bank import FeatureBank  # noqa: E402
+from anogan.method import kept_images, suspicious  # noqa: E402
 
 RESULTS = HERE / "results" / "clean.jsonl"
 CLASSES = {"elpv": "mono", "pcb": "pcb"}
@@ -48,21 +49,33 @@ def mixture(data_dir: str, name: str, seed: int) -> tuple[Config, np.ndarray, np
 
 
 def found(scores: np.ndarray, planted: np.ndarray) -> float:
-    """Of the planted images, the fraction in the oddest tenth."""
+    """Of the planted images, the fraction in the tenth with the highest scores."""
     top = np.argsort(-scores, kind="stable")[: round(SHARE * len(scores))]
     return float(planted[top].sum() / planted.sum())
 
 
 def one_run(data_dir: str, name: str, seed: int, train: bool) -> dict:
     config, images, planted = mixture(data_dir, name, seed)
-    counts = {"images": len(images), "planted": int(planted.sum())}
-    alone = suspicious.memory_alone(images, config.seed)
-    result = {**counts, "memory_alone": found(alone, planted)}
-    if train:
-        from model import DCGAN
+    from model import DCGAN
 
-        model = DCGAN(config).train(ImageSet.from_array(images), progress=False)
-        result["score"] = found(suspicious.outlier_scores(model, images), planted)
+    model, mixed = DCGAN(config), ImageSet.from_array(images)
+    small = model.inference.scaled(images)
+    alone = suspicious.bank_alone(small, config.recipe.bank, config.seed)
+    known, names = kept_images.fit_features(mixed, model.pretrained, config)
+    bank = FeatureBank(model.pretrained, known, config.shape[:2])
+    far = suspicious.features_alone(bank, images, np.isin(mixed.names, names))
+    result = {
+        "images": len(images),
+        "planted": int(planted.sum()),
+        "memory_alone": found(alone, planted),
+        "features_alone": found(far, planted),
+    }
+    if train:
+        model.train(mixed, progress=False)
+        ranked, _ = suspicious.rank(
+            model.detector, model.search(), model.calibrate(), mixed, model.images.feature_names
+        )
+        result["ranked"] = found(-np.argsort(ranked).astype(float), planted)
     return result
 
 

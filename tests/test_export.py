@@ -31,21 +31,27 @@ SHAPES = (16, 16, 1), (8, 8, 1), (100, 37, 3), (90, 33, 1), (33, 90, 2), (50, 60
 
 @pytest.fixture(scope="module")
 def coloured(digits):
-    """An untrained model that looks through windows at colour, its weights all random."""
-    from anogan.features import feature_bank
+    """An untrained model that looks through windows at colour, its weights all random.
+
+    It reads images at a larger size than its networks see them.
+    """
+    from anogan.data.image_set import ImageSet
+    from anogan.method.kept_images import fit_features
     from anogan.runs.run_images import RunImages
     from model import DCGAN
 
-    seen = np.repeat(np.stack([np.tile(digits[0][i], (2, 3, 1)) for i in range(40)]), 3, axis=3)
-    seen[..., 2] = 255 - seen[..., 2] // 2
-    config = preset("default", height=32, width=48, window=32, z_dim=4, gf_dim=4, df_dim=4)
+    views = np.repeat(np.stack([np.tile(digits[0][i], (3, 4, 1)) for i in range(40)]), 3, axis=3)
+    views[..., 2] = 255 - views[..., 2] // 2
+    sizes = {"height": 32, "width": 48, "view_height": 48, "view_width": 64}
+    config = preset("default", window=32, z_dim=4, gf_dim=4, df_dim=4, **sizes)
     model, rng = DCGAN(config), np.random.default_rng(0)
     for net in model.trainer.ema.trained().values():
         for weight in net.weights:
             random = rng.normal(0, 0.1, weight.shape)
             weight.assign(1 + np.abs(random) if "variance" in weight.path else random)
-    known = feature_bank.fit(model.features_of, [to_float(seen[:20])], config.recipe.features)
-    model.images = RunImages(seen[:20], seen[20:], features=known)
+    known, _ = fit_features(ImageSet.from_array(views[20:]), model.pretrained, config)
+    seen = model.inference.scaled(views[20:])
+    model.images = RunImages(views[:20], seen, features=known)
     model.keep_calibration()
     return model
 
@@ -104,7 +110,7 @@ def test_scores_decisions_and_maps_are_the_tools(kind, trained, coloured, querie
         score, config = exported(model, kind, tmp_path), model.config
         images = [*queries[0][::8], *(image_of(shape) for shape in SHAPES)]
         paths = [saved(tmp_path / f"{i}.png", image) for i, image in enumerate(images)]
-        loaded = [load_image(path, *config.shape) for path in paths]
+        loaded = [load_image(path, *config.view) for path in paths]
         expected = model.anomaly_detector(np.stack(loaded))
         threshold = model.calibrate().normal_scores.threshold(0.05)
         found = [score(image) for image in images]

@@ -15,6 +15,7 @@ from anogan.errors import UserError
 from anogan.features import feature_bank, lite0
 from anogan.features.feature_bank import FeatureBank, Features
 from anogan.image_form import ImageForm, feature_size
+from anogan.method import suspicious
 from anogan.recipe import FeatureRecipe
 from anogan.runs import gaussians
 from model import DCGAN
@@ -41,7 +42,7 @@ def features():
 @pytest.fixture(scope="module")
 def bank(photos, features):
     known = feature_bank.fit(features, [to_float(photos[:40])], RECIPE)
-    return FeatureBank(features, known, (64, 64), RECIPE)
+    return FeatureBank(features, known, (64, 64))
 
 
 @pytest.mark.unit
@@ -169,6 +170,7 @@ def test_another_view_than_the_networks_goes_through_training_scoring_and_loadin
 def test_without_features_there_is_no_term_no_file_and_no_network(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(lite0, "PACKAGE", "no_such_package")
     lite0.load.cache_clear()
+    feature_bank.shared_features.cache_clear()
     sizes = {"height": 32, "width": 32, "gf_dim": 4, "df_dim": 4}
     config = preset("default", steps=1, features="none", **sizes)
     model = DCGAN(config).train(photos[:, ::2, ::2], tmp_path, progress=False)
@@ -176,3 +178,16 @@ def test_without_features_there_is_no_term_no_file_and_no_network(photos, tmp_pa
     assert not found.terms["features"].any() and not (tmp_path / "features.npz").exists()
     with pytest.raises(UserError, match="pip install -r requirements.txt, or give --features none"):
         DCGAN(dataclasses.replace(config, features="lite0")).train(photos[:, ::2, ::2])
+
+
+def test_outliers_are_ranked_by_a_bank_that_has_not_seen_them(photos, features):
+    mixed = photos.copy()
+    mixed[7, 10:30, 10:30] = mixed[7, 30:50, 30:50][::-1]
+    known = feature_bank.fit(features, [to_float(mixed)], RECIPE)
+    bank = FeatureBank(features, known, (64, 64))
+    everywhere = np.ones(len(mixed), bool)
+    alone = suspicious.features_alone(bank, mixed, everywhere)
+    assert np.argmax(alone) == 7
+    assert alone[7] > 2 * np.sort(alone)[-2]
+    with_itself = suspicious.features_alone(bank, mixed, ~everywhere)
+    assert with_itself[7] < 0.7 * alone[7]

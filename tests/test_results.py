@@ -106,7 +106,7 @@ def test_map_shows_the_parts_as_far_as_they_make_the_score(trained, queries):
         for m in np.abs(x - found.reconstruction).mean(-1)
     ]
     np.testing.assert_allclose(parts["residual_part"], smooth, atol=1e-4)
-    memory = trained.detector.banks["memory"].compare(x)[1]
+    memory = trained.detector.memory.compare(x)[1]
     np.testing.assert_allclose(parts["memory_part"], memory, atol=1e-5)
 
 

@@ -29,8 +29,8 @@ def test_default_score_is_the_readmes_formula():
     parts = ((FOUND[n] - MEANS[n]) / SPREADS[n] for n in TERMS)
     r, d, peak, real, fake, pixels, memory, features = parts
     lambda_ = 0.25
-    expected = (1 - lambda_) * r + lambda_ * d + peak / 2 - real / 2 - fake / 4
-    expected += pixels / 2 + 2 * memory + 3 * features
+    expected = 2 * (1 - lambda_) * r + 2 * lambda_ * d + peak - real - fake / 4
+    expected += 1.5 * (pixels + memory + features)
     parts = calibration(preset("default", lambda_=lambda_)).contributions(FOUND)
     assert parts.shape == (7, len(TERMS))
     np.testing.assert_allclose(parts.sum(axis=1), expected)

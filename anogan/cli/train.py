@@ -264,7 +264,9 @@ def rank(model: DCGAN, calibration: Calibration, images: ImageSet, folder: Path)
     """Rank the training images by outlier score; list the highest in a folder."""
     count = min(len(images), suspicious.most(model.search()))
     print_line(f"ranking {count} training images by how odd they are")
-    indices, scores = suspicious.rank(model.detector, model.search(), calibration, images)
+    indices, scores = suspicious.rank(
+        model.detector, model.search(), calibration, images, model.images.feature_names
+    )
     try:
         path, sheet, count = suspicious.write(folder, images, indices, scores)
     except (OSError, UserError) as error:  # a run can do without

@@ -13,7 +13,9 @@ import tensorflow as tf
 import ops
 from anogan.config import Config
 from anogan.errors import UserError
+from anogan.features.feature_bank import FeatureBank
 from anogan.method.detector import Detector
+from anogan.method.memory_bank import MemoryBank
 from anogan.method.scoring import MAPS, TERMS, Calibration
 from anogan.method.threshold import Threshold
 
@@ -173,8 +175,13 @@ def _scored(
     cut = windows.cut(seen)
     found = inference.measure_batch(cut, inference.encode_batch(cut))
     found |= {name: windows.join(found[name])[0, ..., 0] for name in MAPS if name in found}
-    for name, bank in detector.banks.items():
-        value, places = bank.frozen().distances(x if name == "features" else seen)
+    banks: dict[str, tuple[MemoryBank | FeatureBank, tf.Tensor]] = {}
+    if detector.memory:
+        banks["memory"] = detector.memory.frozen(), seen
+    if detector.feature_bank:
+        banks["features"] = detector.feature_bank, x
+    for name, (bank, images) in banks.items():
+        value, places = bank.distances(images)
         found |= {name: tf.repeat(value, len(windows)), f"{name}_part": places[0]}
     score = tf.zeros(len(windows))
     for name in filter(found.__contains__, TERMS):  # the others' weight is 0

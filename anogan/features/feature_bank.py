@@ -8,7 +8,7 @@ another camera changes all places alike and is no defect.
 
 from __future__ import annotations
 
-import copy
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -33,9 +33,11 @@ class Features:
     def __init__(self, name: str, view: tuple[int, int], recipe: FeatureRecipe):
         """name: of features.backbone.BACKBONES; view: (height, width) of the images."""
         self.backbone, self.size = Backbone(name, recipe.blocks), feature_size(*view)
+        self.recipe = recipe
         finest = [-(-side // self.backbone.strides[0]) for side in self.size]
         self.coarse = max(finest) >= recipe.most_places
         self.describe = tf.function(self.maps, reduce_retracing=True, autograph=False)
+        self.measure = tf.function(self.distances, reduce_retracing=True, autograph=False)
 
     def maps(self, images: tf.Tensor) -> list[tf.Tensor]:
         """Return each map's vectors: (b, H, W, c) in [-1, 1] -> [(b, y, x, d), …].
@@ -51,58 +53,76 @@ class Features:
             found.append(x - tf.reduce_mean(x, axis=(1, 2), keepdims=True))
         return found
 
+    def distances(
+        self, images: tf.Tensor, known: Sequence[Sequence[Any]], seen: Any = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """(b, H, W, c) in [-1, 1] -> distances (b,) and of places (b, y, x), in usual spreads.
+
+        known: mean, whitening and `usual` of each map's Gaussians. seen: how many images these are
+        of, if the images are some of them: each is then measured by the others alone. `measure` is
+        the same as a graph, which all banks share.
+        """
+        whole: Any = None
+        for x, (mean, whitening, usual) in zip(self.maps(images), known, strict=True):
+            squared = _squared(x, mean, whitening)
+            if seen is not None:
+                squared = _without_itself(squared, seen, self.recipe.shrinkage)
+            far = (_smooth(tf.sqrt(squared)[..., None]) - usual[0]) / usual[1]
+            whole = far if whole is None else whole + tf.image.resize(far, whole.shape[1:3])
+        whole = whole[..., 0] / len(known)
+        return highest(whole, self.recipe.highest), whole
+
+
+@functools.cache
+def shared_features(name: str, view: tuple[int, int], recipe: FeatureRecipe) -> Features:
+    """Return the Features of these, once for all models in a process: to trace them is slow."""
+    return Features(name, view, recipe)
+
 
 class FeatureBank:
     """Gaussians of normal images' features, and distances from them."""
 
-    def __init__(
-        self,
-        features: Features,
-        known: Sequence[Gaussians],
-        size: tuple[int, int],
-        recipe: FeatureRecipe,
-    ):
+    def __init__(self, features: Features, known: Sequence[Gaussians], size: tuple[int, int]):
         """known: of each map; size: of the maps of distances, pixels."""
-        self.features, self.known, self.size, self.recipe = features, known, size, recipe
+        self.features, self.known, self.size = features, known, size
         # tensors, which a graph takes as inputs: as its constants they would slow its first use
-        self._means = [tf.constant(one.mean) for one in known]
-        self._whitenings = [tf.constant(_triangles(one.whitening, one.scale)) for one in known]
-        self._measure = tf.function(self.distances, reduce_retracing=True, autograph=False)
+        self._arguments = [tuple(map(tf.constant, self._numbers(one))) for one in known]
+
+    @staticmethod
+    def _numbers(one: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return one.mean, _triangles(one.whitening, one.scale), one.usual
 
     def numbers(self) -> int:
-        """How many the bank holds."""
-        return sum(one.whitening.size + one.mean.size for one in self.known)
+        """How many the bank holds, as a graph of it does."""
+        return sum(a.size for one in self.known for a in self._numbers(one))
 
-    def frozen(self) -> FeatureBank:
-        """A copy whose numbers become part of the graphs in which it is used."""
-        copied = copy.copy(self)
-        for name in ("_means", "_whitenings"):
-            setattr(copied, name, [np.asarray(one) for one in getattr(self, name)])
-        return copied
+    def compare(
+        self, images: np.ndarray, count: int | None = None, seen: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """(n, H, W, c) in [-1, 1] -> distances of the images (n,) and of their places (n, h, w).
 
-    def compare(self, images: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `distances`; always of so many images at once, for the last digit depends on that."""
-        together = min(BATCH, len(images))
+        In spreads of normal images; those of places are 0 and up. count: the first so many images
+        matter, and a few after them are measured, too. seen: the bank is of these images
+        and others, and each is measured as if it were of the others alone.
+        """
+        together = min(BATCH, len(images))  # always so many: the last digit depends on that
+        images = images[: -(-(count or len(images)) // together) * together]
         padded = np.concatenate([images, images[: -len(images) % together]])
-        parts = [self._measure(padded[i : i + together]) for i in range(0, len(padded), together)]
+        number = tf.constant(float(self.known[0].images)) if seen else None
+        parts = [
+            self.features.measure(padded[i : i + together], self._arguments, number)
+            for i in range(0, len(padded), together)
+        ]
         values, places = (tf.concat(part, 0)[: len(images)] for part in zip(*parts, strict=True))
-        return values, places
+        return values, self._enlarged(places)
 
     def distances(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(b, H, W, c) in [-1, 1] -> distances of the images (b,) and of their places (b, h, w).
+        """As `compare`, within a graph whose constants the bank's numbers become."""
+        values, places = self.features.distances(images, list(map(self._numbers, self.known)))
+        return values, self._enlarged(places)
 
-        In spreads of normal images; those of places are 0 and up.
-        """
-        whole: Any = None
-        for x, one, mean, whitening in zip(
-            self.features.maps(images), self.known, self._means, self._whitenings, strict=True
-        ):
-            far = _smooth(_far(x, mean, whitening)[..., None])
-            far = (far - one.usual[0]) / one.usual[1]
-            whole = far if whole is None else whole + tf.image.resize(far, whole.shape[1:3])
-        whole /= len(self.known)
-        places = tf.image.resize(tf.nn.relu(whole), self.size)[..., 0]
-        return highest(whole[..., 0], self.recipe.highest), places
+    def _enlarged(self, places: tf.Tensor) -> tf.Tensor:
+        return tf.image.resize(tf.nn.relu(places)[..., None], self.size)[..., 0]
 
 
 def _smooth(values: tf.Tensor) -> tf.Tensor:
@@ -116,12 +136,12 @@ def highest(values: tf.Tensor, fraction: float) -> tf.Tensor:
     return tf.reduce_mean(tf.math.top_k(flat, max(1, int(fraction * flat.shape[1]))).values, axis=1)
 
 
-def _far(x: tf.Tensor, mean: Any, whitening: Any) -> tf.Tensor:
-    """Return Mahalanobis distances: (b, y, x, d) -> (b, y, x)."""
+def _squared(x: tf.Tensor, mean: Any, whitening: Any) -> tf.Tensor:
+    """Return squared Mahalanobis distances: (b, y, x, d) -> (b, y, x)."""
     places, d = mean.shape
     apart = tf.transpose(tf.reshape(x, (-1, places, d)), (1, 0, 2)) - mean[:, None]
     squared = tf.reduce_sum(tf.square(tf.matmul(apart, whitening)), axis=-1)
-    return tf.sqrt(tf.reshape(tf.transpose(squared), (-1, *x.shape[1:3])))
+    return tf.reshape(tf.transpose(squared), (-1, *x.shape[1:3]))
 
 
 def fit(
@@ -158,7 +178,8 @@ def _fitted(x: tf.Tensor, recipe: FeatureRecipe) -> Gaussians:
     far = _smooth(tf.reshape(tf.transpose(tf.sqrt(alone)), (n, rows, columns, 1)))
     values = highest(far[..., 0], recipe.highest).numpy()
     usual = np.array([values.mean(), max(values.std(), 1e-3)], np.float32)
-    return Gaussians(mean[:, 0].numpy(), np.concatenate(packed), np.concatenate(scales), usual)
+    whitenings = np.concatenate(packed), np.concatenate(scales)
+    return Gaussians(mean[:, 0].numpy(), *whitenings, usual, np.array(n, np.int64))
 
 
 def _whitening(covariance: tf.Tensor) -> tf.Tensor:
@@ -168,7 +189,7 @@ def _whitening(covariance: tf.Tensor) -> tf.Tensor:
     return tf.linalg.matrix_transpose(tf.linalg.triangular_solve(lower, unit))
 
 
-def _without_itself(squared: tf.Tensor, n: int, shrinkage: float) -> tf.Tensor:
+def _without_itself(squared: tf.Tensor, n: Any, shrinkage: float) -> tf.Tensor:
     """Return the squared distances of the n images by Gaussians of the other n - 1 images.
 
     By the formula of Sherman and Morrison, but for what an image adds to the pooled covariance.

@@ -41,12 +41,14 @@ class Detector:
         """
         self.inference, self.seen = inference, seen
         self.config, self.weights = inference.config, base_weights(inference.config)
-        self.banks: dict[str, MemoryBank | FeatureBank] = {}
-        if self.weights["memory"] and len(seen) >= 2:
-            self.banks["memory"] = MemoryBank(seen, self.config.recipe.bank)
-        if self.weights["features"] and feature_bank:
-            self.banks["features"] = feature_bank
-        if any(self.weights[name] and name not in self.banks for name in ("memory", "features")):
+        enough = len(seen) >= 2
+        self.memory = (
+            MemoryBank(seen, self.config.recipe.bank) if self.weights["memory"] and enough else None
+        )
+        self.feature_bank = feature_bank if self.weights["features"] else None
+        if (self.weights["memory"] and not enough) or (
+            self.weights["features"] and feature_bank is None
+        ):
             raise UserError(
                 f"of {len(seen)} different training images no score can be made, at least 2 are "
                 "needed: train the model first"
@@ -56,7 +58,7 @@ class Detector:
     def size_in_bytes(self) -> int:
         """Of all numbers that scores are made with: weights and banks."""
         weights = [w for net in self.inference.nets.trained().values() for w in net.weights]
-        known = sum(bank.numbers() for bank in self.banks.values())
+        known = sum(bank.numbers() for bank in (self.memory, self.feature_bank) if bank)
         return 4 * (known + sum(int(np.prod(w.shape)) for w in weights))
 
     def terms(
@@ -69,13 +71,14 @@ class Detector:
     ) -> dict[str, Any]:
         """See Inference.terms; 0 are those terms and maps that the recipe does without."""
         banks: dict[str, Compare] = {}
-        if memory := self.banks.get("memory"):
-            banks["memory"] = lambda views: memory.compare(self.inference.scaled(views))
-        if features := self.banks.get("features"):
-            banks["features"] = features.compare
+        if memory := self.memory:
+            banks["memory"] = lambda views, _: memory.compare(self.inference.scaled(views))
+        if self.feature_bank:
+            banks["features"] = self.feature_bank.compare
+        wanted = {k: v for k, v in banks.items() if not only or {k, f"{k}_part"} & set(only)}
         size = batch_size or batch_size_of(images)
         pool = self._starts() if search.kind == "gradient" else None
-        found = self.inference.terms(images, search, weights, pool, size, only, banks)
+        found = self.inference.terms(images, search, weights, pool, size, only, wanted)
         for name in TERMS:
             if not self.weights[name] and (not only or name in only):
                 found.setdefault(name, np.zeros((len(images), len(self.inference.windows))))

@@ -24,8 +24,9 @@ BATCH = 64  # images, or windows on them, at once on a device, unless a caller s
 JUDGED, FEWEST_JUDGED = 32, 4  # windows, images held out by which networks in training are judged
 ONE_LEVEL = 1 / 127.5  # a grey level's width in [-1, 1]
 Pool = tuple[tf.Tensor, tf.Tensor]  # latents (n, z_dim) and their images (n, h, w, c)
-# Of images as they are read, in [-1, 1]: (values (b,), their places (b, H, W))
-Compare = Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]
+# Of images as they are read, in [-1, 1], of which the first so many matter: (values (b,), their
+# places (b, H, W)), of at least these
+Compare = Callable[[np.ndarray, int], tuple[tf.Tensor, tf.Tensor]]
 
 
 class Inference:
@@ -134,7 +135,7 @@ class Inference:
             found["residual_map"] = ops.residual_map(padded, found["reconstruction"])
             found |= {name: values[..., 0] for name, values in joined.items()}
             for name, compare in (banks or {}).items():
-                values, found[f"{name}_part"] = compare(views)
+                values, found[f"{name}_part"] = compare(views, len(batch))
                 found[name] = tf.repeat(values[:, None], count, axis=1)
             found = {k: v for k, v in found.items() if not only or k in only}
             parts.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -45,17 +46,20 @@ def updated(
                 len(some) - len(own),
                 len(some),
             )
-    gaussians = fit_features(rest, features, config) if features else []
-    return RunImages(own, seen, kept.first, states, held_out.names, gaussians)
+    known: tuple[Sequence[Gaussians], tuple[str, ...]] = (), ()
+    if features and len(rest) > 1:
+        known = fit_features(rest, features, config)
+    return RunImages(own, seen, kept.first, states, held_out.names, *known)
 
 
-def fit_features(images: ImageSet, features: Features, config: Config) -> list[Gaussians]:
-    """The Gaussians of images to train on, some of all."""
+def fit_features(
+    images: ImageSet, features: Features, config: Config
+) -> tuple[list[Gaussians], tuple[str, ...]]:
+    """Gaussians of some of the images to train on, and the names of these."""
     recipe = config.recipe.features
-    some = np.sort(permutation(len(images), config.seed)[: recipe.images])
-    chosen = images.subset(some)
+    chosen = images.subset(np.sort(permutation(len(images), config.seed)[: recipe.images]))
     batches = (batch for _, batch in chosen.batches(feature_bank.BATCH))
-    return feature_bank.fit(features, batches, recipe)
+    return feature_bank.fit(features, batches, recipe), chosen.names
 
 
 def _without_copies(images: np.ndarray, known: np.ndarray | None = None) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from anogan.runs.files import read_own, unused_path, write_atomic
 from utils import save_image, tile, to_float
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
+    from anogan.features.feature_bank import FeatureBank
     from anogan.method.detector import Detector
 
 LIST, SHEET = "suspicious.txt", "suspicious.png"
@@ -42,23 +44,44 @@ def bank_alone(images: np.ndarray, recipe: BankRecipe, seed: int = 0) -> np.ndar
     return found
 
 
-def outlier_scores(
-    detector: Detector, search: Search, calibration: Calibration, images: np.ndarray
-) -> np.ndarray:
-    """Outlier scores of training images (n, h, w, c), uint8: (n,).
+def features_alone(bank: FeatureBank, images: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """How far images are from the others in the bank's features: (n, H, W, c) uint8 -> (n,).
 
-    How far they are from the others by memory banks that have not seen them, and how abnormal D's
-    most abnormal pixel is, both in spreads of these images. D's part is biased: it was trained on
-    most of them, so outliers among them may score a little lower. The weights of the score are not
-    for this: they come from what is planted, which a memory bank finds far more easily than what
-    lies among images as one of them.
+    seen (n,): whether the bank is of an image, too.
     """
-    found = detector.terms(images, search, calibration.search_weights, only=TERMS)
-    if not detector.banks or len(images) < 4:
+    found = np.zeros(len(images))
+    for known in (False, True):
+        places = np.flatnonzero(seen == known)
+        for i in range(0, len(places), BATCH):
+            part = places[i : i + BATCH]
+            found[part] = bank.compare(to_float(images[part]), seen=known)[0]
+    return found
+
+
+def outlier_scores(
+    detector: Detector,
+    search: Search,
+    calibration: Calibration,
+    images: np.ndarray,
+    seen: np.ndarray,
+) -> np.ndarray:
+    """Outlier scores of training images (n, H, W, c), uint8: (n,).
+
+    How far they are from the others by banks that have not seen them, and how abnormal D's most
+    abnormal pixel is, each in spreads of these images; seen (n,): those in the feature bank. D's
+    part is biased: it was trained on most of them, so outliers among them may score a little lower.
+    The weights of the score are not for this: they come from what is planted, which a memory bank
+    finds far more easily than what lies among images as one of them.
+    """
+    if detector.memory is None or len(images) < 4:
+        found = detector.terms(images, search, calibration.search_weights, only=TERMS)
         return calibration.scores_of(found)
-    seen = detector.inference.scaled(images)
-    alone = bank_alone(seen, detector.config.recipe.bank, detector.config.seed)
-    return _in_spreads(alone) + _in_spreads(found["pixels"].max(axis=1))
+    found = detector.terms(images, search, calibration.search_weights, only=["pixels"])
+    small = detector.inference.scaled(images)
+    alone = [bank_alone(small, detector.config.recipe.bank, detector.config.seed)]
+    if detector.feature_bank:
+        alone.append(features_alone(detector.feature_bank, images, seen))
+    return np.sum([_in_spreads(v) for v in (*alone, found["pixels"].max(axis=1))], axis=0)
 
 
 def _in_spreads(values: np.ndarray) -> np.ndarray:
@@ -73,12 +96,20 @@ def most(search: Search) -> int:
 
 
 def rank(
-    detector: Detector, search: Search, calibration: Calibration, images: ImageSet
+    detector: Detector,
+    search: Search,
+    calibration: Calibration,
+    images: ImageSet,
+    in_bank: Collection[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(indices of training images, the likeliest outlier first; their scores), of `most` alone."""
+    """(indices of training images, the likeliest outlier first; their scores), of `most` alone.
+
+    in_bank: names of those that the feature bank is of.
+    """
     wanted = np.array(thin(list(range(len(images))), most(search)))
     pixels, indices = images.read(wanted)
-    scores = outlier_scores(detector, search, calibration, pixels)
+    seen = np.isin([images.names[i] for i in indices], list(in_bank))
+    scores = outlier_scores(detector, search, calibration, pixels, seen)
     order = np.argsort(-scores, kind="stable")
     return indices[order], scores[order]
 

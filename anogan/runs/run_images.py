@@ -3,8 +3,8 @@
 images.npz   uint8: held_out and seen, some images (n, h, w, c) that were and were not kept
              from training; first, G's samples before it
 features.npz  the Gaussians of a pretrained network's features, where they are in the score
-images.json  held_out: names of all images kept from training; images: {name: [size, time]} of
-             all training images
+images.json  held_out: names of all images kept from training; features: names of those that the
+             Gaussians are of; images: {name: [size, time]} of all training images
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class RunImages:
     states: dict[str, list[int]] = field(default_factory=dict)  # see ImageSet.dated
     held_out_names: tuple[str, ...] = ()
     features: Sequence[Gaussians] = ()
+    feature_names: tuple[str, ...] = ()  # of the images that these are of
 
     def decided(self) -> dict[str, bool]:
         """{name: is held out} of all images that the run knows."""
@@ -65,7 +66,11 @@ class RunImages:
         write_atomic(folder / ARRAYS, file.getvalue())
         if self.features:
             write_atomic(folder / FEATURES, packed(self.features))
-        listed = {"held_out": list(self.held_out_names), "images": self.states}
+        listed = {
+            "held_out": list(self.held_out_names),
+            "features": list(self.feature_names),
+            "images": self.states,
+        }
         write_atomic(folder / IMAGES, json.dumps(listed) + "\n")
 
     @classmethod
@@ -82,13 +87,19 @@ class RunImages:
                 known = unpacked(read_own(path), len(config.recipe.features.blocks))
             path = folder / IMAGES
             listed = json.loads(read_own(path))
-            names, states = listed["held_out"], listed["images"]
+            names, states, chosen = (listed[k] for k in ("held_out", "images", "features"))
             numbers = [number for state in states.values() for number in state]
-            if not all(type(n) is int for n in numbers) or type(names) is not list:
+            if not all(type(n) is int for n in numbers) or type(names + chosen) is not list:
                 raise ValueError("no list of images")
-            if not all(type(name) is str for name in names):
+            if not all(type(name) is str for name in names + chosen):
                 raise ValueError("no list of names")
-            return cls(**found, states=states, held_out_names=tuple(names), features=known)
+            return cls(
+                **found,
+                states=states,
+                held_out_names=tuple(names),
+                features=known,
+                feature_names=tuple(chosen),
+            )
         except Exception as error:
             raise UserError(
                 f"{path} cannot be restored ({first_line(error)}): put it back from a copy, or "
