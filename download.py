@@ -60,9 +60,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     text += "".join(f"\n{name:8}  {content}" for name, (content, _) in DATASETS.items())
     what.add_argument("datasets", nargs="+", choices=DATASETS, metavar="DATASET", help=text)
     text = "archive of DATASET fetched by hand, in place of the network (mnist: or a folder)"
-    what.add_argument("--from_file", type=Path, metavar="PATH", help=text)
+    what.add_argument("--from_file", type=_path, metavar="PATH", help=text)
     text = "folder for the data sets, each in its own (default: %(default)s)"
-    what.add_argument("--data_dir", type=Path, default=Path("data"), metavar="PATH", help=text)
+    what.add_argument("--data_dir", type=_path, default=Path("data"), metavar="PATH", help=text)
     text = "".join(f"\n{name}: {_listed(names)}" for name, names in CATEGORIES.items())
     text = f"default: bedroom of lsun, bottle of mvtec, or what its archive holds{text}"
     what.add_argument("--category", metavar="NAME", help=text)
@@ -82,6 +82,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if args.category and name in args.datasets and args.category not in known:
             parser.error(f"{name} has no --category {args.category}: {', '.join(known)}")
     return args
+
+
+def _path(text: str) -> Path:
+    """Return the path that an argument names, ~ as the home folder: no shell expands --flag=~/x."""
+    return Path(os.path.expanduser(text))
 
 
 def _listed(names: Sequence[str]) -> str:

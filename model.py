@@ -6,7 +6,7 @@ found = DCGAN.load("checkpoints/my").anomaly_detector(unseen)
 
 from __future__ import annotations
 
-from anogan.runs.start_up import import_tensorflow
+from anogan.runs.start_up import import_tensorflow, require_threads
 
 import_tensorflow()  # before all that would import it with its lines
 
@@ -84,6 +84,7 @@ class DCGAN:
 
         workers: the devices and machines to train on, of which all build the same model.
         """
+        require_threads()
         self.config, self.precision = config, precision
         self.workers = workers or Workers()
         with self.workers.strategy.scope():
@@ -123,6 +124,7 @@ class DCGAN:
     @property
     def detector(self) -> Detector:
         """Scores by these weights and these images; UserError before there are images."""
+        require_threads()
         if self._detector is None or self._detector.seen is not self.images.seen:
             bank = None
             if self.pretrained and len(self.images.features):
@@ -132,6 +134,7 @@ class DCGAN:
 
     def checksum(self) -> int:
         """Return the checksum of the weights that decide scores."""
+        require_threads()
         weights = [w for net in self.averages.ema.trained().values() for w in net.get_weights()]
         return crc32(b"".join(w.tobytes() for w in weights))
 
@@ -167,6 +170,7 @@ class DCGAN:
         Raises UserError for images that are all the same or of another range, TrainingFailed on
         NaN or collapse, KeyboardInterrupt after saving on Ctrl-C.
         """
+        require_threads()
         images = images if isinstance(images, ImageSet) else ImageSet.from_array(images)
         if images.shape != self.config.view:
             raise UserError(f"images are {images.shape}, the model's are {self.config.view}")
@@ -216,6 +220,7 @@ class DCGAN:
 
     def generate(self, z: npt.ArrayLike, batch_size: int = 256) -> np.ndarray:
         """G(z) in inference mode, (n, z_dim) -> (n, h, w, c) in [-1, 1]."""
+        require_threads()
         return self.inference.generate(z, batch_size)
 
     # scoring
@@ -316,6 +321,7 @@ class DCGAN:
 
     def features(self, images: Any) -> np.ndarray:
         """D's features of images, given as to anomaly_detector: (n, d)."""
+        require_threads()
         return self.inference.features(as_images(images, self.config))
 
     # saving

@@ -308,8 +308,17 @@ def _resize_matrix(old: int, new: int) -> np.ndarray:
 
 def smooth(maps: tf.Tensor, sigma: float) -> tf.Tensor:
     """Gaussian blur of maps (b, h, w, ...), the edges repeated; sigma in pixels."""
-    down, across = (_blur_matrix(side, sigma) for side in maps.shape[1:3])
-    return tf.einsum("ik,bk...->bi...", down, tf.einsum("jl,bkl...->bkj...", across, maps))
+    return along_sides(maps, *(_blur_matrix(side, sigma) for side in maps.shape[1:3]))
+
+
+def along_sides(x: tf.Tensor, down: np.ndarray, across: np.ndarray) -> tf.Tensor:
+    """Matrices (H, h) and (W, w) applied to each row and column: (b, h, w, ...) -> (b, H, W, ...).
+
+    An einsum would be one, which many accelerators do not take, in an exported model, too.
+    """
+    x = tf.tensordot(tf.tensordot(x, across, [[2], [1]]), down, [[1], [1]])
+    last = len(x.shape) - 1
+    return tf.transpose(x, (0, last, last - 1, *range(1, last - 1)))
 
 
 def _blur_matrix(side: int, sigma: float) -> np.ndarray:

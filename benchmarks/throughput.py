@@ -133,13 +133,13 @@ class Plain(Ours):
 
 def twin_of(ours: Ours, size, width, autocast: bool):
     """The same networks in PyTorch, with ours' weights, once both are seen to be one function."""
-    from torch_twin import Twin
+    from torch_remote import RemoteTwin
 
     exact = Ours(size, "float32", width)
     theirs = ours.model.trainer.ema.trained()
     for name, net in exact.model.trainer.ema.trained().items():
         net.set_weights(theirs[name].get_weights())
-    twin = Twin(exact.model, ours.x, ours.queries, ours.z, WEIGHTS, autocast)
+    twin = RemoteTwin(exact.model, ours.x, ours.queries, ours.z, WEIGHTS, autocast)
     twin.check()
     return twin
 

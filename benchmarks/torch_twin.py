@@ -3,28 +3,31 @@
 Convolutions pad two on each side, as PyTorch users write them, where TensorFlow pads even sizes by
 one before and two after. So the twin works on mirrored images with mirrored kernels, which makes
 it the same function without a separate padding.
+
+It runs in a process of its own, for PyTorch's triton crashes where TensorFlow is loaded: `serve`
+there, RemoteTwin in benchmarks/torch_remote.py here.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
+import sys
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anogan.method import networks
-
 LAST = torch.channels_last
 
 
 def _kernel(layer):
-    return nn.Parameter(torch.tensor(layer.kernel.numpy()[::-1, ::-1].transpose(3, 2, 0, 1).copy()))
+    return nn.Parameter(torch.tensor(layer.kernel[::-1, ::-1].transpose(3, 2, 0, 1).copy()))
 
 
 def _bias(layer):
-    return nn.Parameter(torch.tensor(layer.bias.numpy()))
+    return nn.Parameter(torch.tensor(layer.bias))
 
 
 def _up(layer):
@@ -47,18 +50,18 @@ def _down(layer):
 
 def _norm(layer):
     made = nn.BatchNorm2d(layer.gamma.shape[0], eps=layer.epsilon, momentum=1 - layer.momentum)
-    made.weight.data = torch.tensor(layer.gamma.numpy())
-    made.bias.data = torch.tensor(layer.beta.numpy())
-    made.running_mean = torch.tensor(layer.moving_mean.numpy())
-    made.running_var = torch.tensor(layer.moving_variance.numpy())
+    made.weight.data = torch.tensor(layer.gamma)
+    made.bias.data = torch.tensor(layer.beta)
+    made.running_mean = torch.tensor(layer.moving_mean)
+    made.running_var = torch.tensor(layer.moving_variance)
     return made
 
 
 def _dense(layer):
     made = nn.Linear(*layer.kernel.shape, bias=layer.use_bias)
-    made.weight.data = torch.tensor(layer.kernel.numpy()).T.contiguous()
+    made.weight.data = torch.tensor(layer.kernel).T.contiguous()
     if layer.use_bias:
-        made.bias.data = torch.tensor(layer.bias.numpy())
+        made.bias.data = torch.tensor(layer.bias)
     return made
 
 
@@ -67,14 +70,13 @@ KINDS = {
     "Conv": _down,
     "BatchNorm": _norm,
     "ReLU": lambda layer: nn.ReLU(),
-    "LeakyReLU": lambda layer: nn.LeakyReLU(networks.SLOPE),
+    "LeakyReLU": lambda layer: nn.LeakyReLU(layer.negative_slope),
     "Activation": lambda layer: nn.Tanh(),
 }
 
 
 def _chain(net):
-    found = [layer for layer in net.layers if type(layer).__name__ in KINDS]
-    return nn.Sequential(*[KINDS[type(layer).__name__](layer) for layer in found])
+    return nn.Sequential(*[KINDS[layer.kind](layer) for layer in net.layers if layer.kind in KINDS])
 
 
 def _mirrored_rows(kernel, shape):
@@ -85,8 +87,8 @@ def _mirrored_rows(kernel, shape):
 class Generator(nn.Module):
     def __init__(self, net):
         super().__init__()
-        self.shape = net.get_layer(networks.FIRST_MAP).target_shape
-        [first] = [layer for layer in net.layers if type(layer).__name__ == "Dense"]
+        self.shape = net.shape
+        [first] = [layer for layer in net.layers if layer.kind == "Dense"]
         self.first, self.rest = _dense(first), _chain(net)
         self.first.weight.data = _mirrored_rows(self.first.weight.data, self.shape)
 
@@ -97,8 +99,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     def __init__(self, net):
         super().__init__()
-        [last] = [layer for layer in net.layers if type(layer).__name__ == "Dense"]
-        self.shape = net.layers[-3].output.shape[1:]
+        [last] = [layer for layer in net.layers if layer.kind == "Dense"]
+        self.shape = net.shape
         self.stages, self.last = _chain(net), _dense(last)
         rows = _mirrored_rows(self.last.weight.data.T, self.shape)
         self.last.weight.data = rows.T.contiguous()
@@ -113,21 +115,21 @@ class Discriminator(nn.Module):
 class Twin:
     """Training and latent search, eager, as PyTorch users write them."""
 
-    def __init__(self, model, x, queries, z, weights, autocast: bool):
-        """model: a DCGAN of the classic preset; x: a batch to train on; queries, z: of the search.
+    def __init__(self, generator, discriminator, x, queries, z, weights, adam, autocast: bool):
+        """generator, discriminator: as torch_remote.described returns them, of the classic preset.
 
-        x, queries: (b, h, w, c) in [-1, 1]; weights: of the search; autocast: to bfloat16.
+        x: a batch to train on; queries, z: of the search; x, queries: (b, h, w, c) in [-1, 1];
+        weights: (residual, discrimination) of the search; adam: (rate, betas) of the training;
+        autocast: to bfloat16.
         """
         torch.set_num_threads(os.cpu_count())
-        self.model, self.weights, self.autocast = model, weights, autocast
-        nets = model.trainer.ema
-        self.generator = Generator(nets.generator).to(memory_format=LAST)
-        self.discriminator = Discriminator(nets.discriminator).to(memory_format=LAST)
-        self.x, self.queries = (self._mirrored(np.asarray(a)) for a in (x, queries))
-        self.z = torch.tensor(np.asarray(z))
-        rate, betas = model.config.learning_rate, (model.config.beta1, model.config.recipe.beta2)
+        self.weights, self.autocast = weights, autocast
+        self.generator = Generator(generator).to(memory_format=LAST)
+        self.discriminator = Discriminator(discriminator).to(memory_format=LAST)
+        self.x, self.queries = self._mirrored(x), self._mirrored(queries)
+        self.z = torch.tensor(z)
         self.optimisers = [
-            torch.optim.Adam(net.parameters(), rate, betas, fused=True)
+            torch.optim.Adam(net.parameters(), *adam, fused=True)
             for net in (self.generator, self.discriminator)
         ]
 
@@ -140,22 +142,14 @@ class Twin:
     def _context(self):
         return torch.autocast("cpu", torch.bfloat16, enabled=self.autocast)
 
-    def check(self) -> None:
-        """Raises where the two frameworks do not compute the same function, in float32."""
-        model, some = self.model, self.z[:8]
+    def outputs(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return G's images of the first latents, D's features and logits of these, as ours are."""
         self.generator.eval(), self.discriminator.eval()
         with torch.no_grad():
-            g = self.generator(some)
+            g = self.generator(self.z[:count])
             f, logits = self.discriminator.features(g), self.discriminator(g)
-        mine = model.inference.decode(some.numpy())
-        mirrored = g.permute(0, 2, 3, 1).flip(1, 2).numpy()
-        np.testing.assert_allclose(mirrored, mine, atol=1e-4)
-        theirs = f.reshape(len(f), *self.discriminator.shape).flip(1, 2).reshape(f.shape)
-        np.testing.assert_allclose(
-            theirs.numpy(), model.inference.features_of(mine), rtol=1e-3, atol=1e-3
-        )
-        expected = model.trainer.ema.discriminator(mine, training=False)[0]
-        np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-3, atol=1e-3)
+        f = f.reshape(len(f), *self.discriminator.shape).flip(1, 2).reshape(f.shape)
+        return g.permute(0, 2, 3, 1).flip(1, 2).numpy(), f.numpy(), logits.numpy()
 
     def train(self, steps: int) -> int:
         """So many steps of the DCGAN; images times steps."""
@@ -191,10 +185,32 @@ class Twin:
             with self._context():
                 g = self.generator(latent)
                 f = self.discriminator.features(g)
-            loss = self.weights.residual * (self.queries - g.float()).abs().sum((1, 2, 3))
-            loss = loss + self.weights.discrimination * (target - f.float()).abs().sum(1)
+            loss = self.weights[0] * (self.queries - g.float()).abs().sum((1, 2, 3))
+            loss = loss + self.weights[1] * (target - f.float()).abs().sum(1)
             loss.sum().backward()
             optimiser.step()
         for net in (self.generator, self.discriminator):
             net.requires_grad_(True)
         return len(self.z) * steps
+
+
+def serve() -> None:
+    """Make the twin that standard input describes, then answer what is asked of it until the end.
+
+    Pickles: the twin's arguments, then (method, argument) each time; answers go to what was
+    standard output.
+    """
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no answer
+    twin = Twin(**pickle.load(sys.stdin.buffer))
+    while True:
+        try:
+            method, argument = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        pickle.dump(getattr(twin, method)(argument), answers)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve()

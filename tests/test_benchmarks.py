@@ -64,3 +64,34 @@ def test_categories_are_those_that_are_there(detection, tmp_path):
         (tmp_path / "mvtec" / part).mkdir(parents=True)
     assert detection.categories(str(tmp_path), "mvtec") == ["grid"]
     assert detection.categories(str(tmp_path), "visa") == []
+
+
+TWIN = """
+import pickle, sys
+given = pickle.load(sys.stdin.buffer)
+while True:
+    method, argument = pickle.load(sys.stdin.buffer)
+    kinds = [layer.kind for layer in given["generator"].layers]
+    loaded = {"tensorflow", "keras", "anogan"} & sys.modules.keys()
+    pickle.dump((method, argument, kinds, loaded), sys.stdout.buffer)
+    sys.stdout.flush()
+"""
+
+
+@pytest.mark.slow
+def test_pytorchs_twin_is_described_without_tensorflow(detection, tmp_path):
+    import numpy as np
+    import torch_remote
+
+    from anogan.config import preset
+    from anogan.method.latent_search import Weights
+    from model import DCGAN
+
+    (tmp_path / "twin.py").write_text(TWIN)
+    x = np.zeros((2, 16, 16, 1), np.float32)
+    model = DCGAN(preset("classic", height=16, width=16, channels=1, gf_dim=4, df_dim=4))
+    z, weights = np.zeros((2, model.config.z_dim)), Weights(0.9, 0.1, 0.0, False)
+    twin = torch_remote.RemoteTwin(model, x, x, z, weights, False, tmp_path / "twin.py")
+    kinds = [type(layer).__name__ for layer in model.trainer.ema.generator.layers]
+    assert twin.ask("search", 3) == ("search", 3, kinds, set())
+    twin.process.kill()

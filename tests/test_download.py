@@ -50,6 +50,12 @@ def test_interrupted_unpacking_is_not_taken_for_done(tmp_path, monkeypatch):
     assert files_under(tmp_path / "data") == [f"celebA/{i}.jpg" for i in range(9)]
 
 
+def test_a_home_folder_is_meant_by_its_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = download.parse_arguments(["mnist", "--data_dir=~/sets", "--from_file=~/digits"])
+    assert (given.data_dir, given.from_file) == (tmp_path / "sets", tmp_path / "digits")
+
+
 @pytest.fixture
 def digits(monkeypatch):
     files = {name: os.urandom(500) for name in sources.MNIST_MD5}

@@ -115,14 +115,32 @@ def test_scores_decisions_and_maps_are_the_tools(kind, trained, coloured, querie
         threshold = model.calibrate().normal_scores.threshold(0.05)
         found = [score(image) for image in images]
         scores = np.array([one["score"] for one in found])
-        np.testing.assert_allclose(scores, expected.score, rtol=1e-5, atol=1e-3)
+        # of the untrained one, whose scores are in the hundreds, features round to other levels
+        rtol = 2e-4 if model is coloured else 1e-5
+        np.testing.assert_allclose(scores, expected.score, rtol=rtol, atol=1e-3)
         called = [bool(one["is_anomaly"]) for one in found]
         assert called == list(expected.score > threshold)
         maps = np.stack([one["anomaly_map"] for one in found])
-        np.testing.assert_allclose(maps, expected.anomaly_map, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(maps, expected.anomaly_map, rtol=10 * rtol, atol=1e-3)
         assert found[0]["threshold"] == pytest.approx(threshold)
         with pytest.raises(Exception, match="(?i)indices"):
             score(np.zeros((16, 16, 5), np.uint8))
+
+
+@needs_onnx
+@pytest.mark.unit
+@pytest.mark.slow
+def test_onnx_computes_in_float32_and_branches_nowhere(coloured, tmp_path):
+    import onnx
+
+    exported(coloured, "onnx", tmp_path)
+    graph = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "it.onnx")).graph
+    assert not {node.op_type for node in graph.node} & {"If", "Loop", "Scan", "Einsum"}
+    values = (*graph.value_info, *graph.input, *graph.output)
+    kinds = {value.type.tensor_type.elem_type for value in values}
+    kinds |= {constant.data_type for constant in graph.initializer}
+    tensor = onnx.TensorProto
+    assert kinds == {tensor.FLOAT, tensor.INT32, tensor.INT64, tensor.BOOL, tensor.UINT8}
 
 
 @pytest.mark.unit

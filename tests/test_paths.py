@@ -15,6 +15,7 @@ from anogan.cli.options import Options
 from anogan.cli.parser import parse
 from anogan.config import Config
 from anogan.data.listing import list_chosen, list_images
+from anogan.data.text import read_bytes
 from anogan.errors import UserError
 
 pytestmark = pytest.mark.cli
@@ -136,6 +137,29 @@ def test_a_pattern_that_no_shell_expanded_is_named(tmp_path, name):
         list_chosen(tmp_path, [name], None)
     with pytest.raises(UserError, match="without quotes"):
         list_images(tmp_path / name, None)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdin", "parts/*", "a.zip"])
+def test_a_data_set_that_can_be_no_folder_is_named(tmp_path, name):
+    (tmp_path / "a.zip").touch()
+    with pytest.raises(UserError, match="name one folder of images") as error:
+        paths.dataset_folder(str(tmp_path), name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pattern_in_place_of_a_list_is_named(tmp_path):
+    with pytest.raises(UserError, match="name one file, not a pattern"):
+        read_bytes(tmp_path / "labels*.csv")
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no pipes by number on this system")
+def test_a_list_may_come_through_a_pipe_and_be_read_twice():
+    """As labels and drop lists from <(command) are."""
+    ends = os.pipe()
+    os.write(ends[1], b"a.png\n")
+    os.close(ends[1])
+    path = f"/dev/fd/{ends[0]}"
+    assert read_bytes(path) == read_bytes(path) == b"a.png\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")

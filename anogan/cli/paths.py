@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Sequence
@@ -29,6 +30,11 @@ def dataset_folder(data_dir: str, dataset: str) -> Path:
     folder = Path(data_dir) / dataset
     if folder.is_dir():
         return folder
+    if folder.exists() or glob.has_magic(dataset):
+        raise UserError(
+            f"--dataset {dataset} is no folder: name one folder of images, in {data_dir} or by its "
+            "path; pipes, files and patterns are for --test_dir"
+        )
     there = ", ".join(available(data_dir)) or "none"
     name, *category = dataset.split(os.sep)
     remedy = "put images there"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import functools
+import glob
 import os
 import posixpath
 from collections import Counter
@@ -24,8 +26,10 @@ CODE_PAGES = (
 def read_bytes(path: str | Path) -> bytes:
     """A file that should be text; UserError where it cannot be read or is a spreadsheet's own."""
     try:
-        content = Path(path).read_bytes()
+        content = Path(path).read_bytes() if os.path.isfile(path) else _piped(path)
     except OSError as error:
+        if glob.has_magic(str(path)):
+            raise UserError(f"{path} does not exist: name one file, not a pattern") from None
         raise UserError(f"{path} cannot be read ({error})") from None
     if content.startswith(SPREADSHEETS):
         raise UserError(
@@ -33,6 +37,12 @@ def read_bytes(path: str | Path) -> bytes:
             "Text CSV), and name that file"
         )
     return content
+
+
+@functools.cache
+def _piped(path: str | Path) -> bytes:
+    """What comes through a pipe, as <(command) or /dev/stdin is, also when it is read again."""
+    return Path(path).read_bytes()
 
 
 def read_text(path: str | Path) -> str:

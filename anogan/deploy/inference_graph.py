@@ -26,6 +26,7 @@ LARGEST_GRAPH = 2**31 - 2**20  # bytes of numbers in a protocol buffer, as both 
 LUMA = 19595.0, 38470.0, 7471.0  # Pillow's grey in 65536ths of red, green and blue
 TALL_DOWN_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
 FIXED_POINT = 2.0**22  # Pillow's unit of the weights with which it resizes
+COARSE, STEPS = 2.0**11, 2**7  # units in which float32 computes exactly what it is used for
 
 
 def read_as_float(image: tf.Tensor, config: Config) -> tf.Tensor:
@@ -42,8 +43,8 @@ def read_as_float(image: tf.Tensor, config: Config) -> tf.Tensor:
     if config.channels == 1:
         grey = tf.reduce_sum(x * LUMA, axis=-1, keepdims=True)
         x = tf.floor((grey + 32768.0) / 65536.0)
-    x = _resized(tf.cast(x, tf.float64), *config.view[:2])
-    return tf.reshape(tf.cast(x, tf.float32) / 127.5 - 1.0, (1, *config.view))
+    x = _resized(x, *config.view[:2])
+    return tf.reshape(x / 127.5 - 1.0, (1, *config.view))
 
 
 def _resized(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -55,41 +56,68 @@ def _resized(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
     h, w = tf.unstack(tf.shape(x)[:2])
     x = tf.transpose(x, (2, 0, 1))
     down, across = _weights(h, height), _weights(w, width)
+    found = _down(down, _across(x, across))
+    if TALL_DOWN_FIRST:  # both, and no tf.cond, which many accelerators do not take
+        tall = tf.logical_and(h > height, h - height > 2 * (w - width))
+        found = tf.where(tall, _across(_down(down, x), across), found)
+    return tf.transpose(found, (1, 2, 0))
 
-    def down_first() -> tf.Tensor:
-        return _across(_to_bytes(tf.matmul(down, x)), across)
 
-    def across_first() -> tf.Tensor:
-        return _to_bytes(tf.matmul(down, _across(x, across)))
-
-    tall = tf.logical_and(h > height, h - height > 2 * (w - width))
-    x = tf.cond(tall, down_first, across_first) if TALL_DOWN_FIRST else across_first()
-    return tf.transpose(x, (1, 2, 0))
+def _down(weights: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """(height, h), (c, h, w) -> (c, height, w), rounded."""
+    coarse, fine = _split(weights)
+    return _to_bytes(tf.matmul(coarse, x), tf.matmul(fine, x))
 
 
 def _across(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """(c, h, w) -> (c, h, width): one large product is faster than one for each channel."""
+    """(c, h, w) -> (c, h, width), rounded: a large product is faster than one for each channel."""
     c, h, w = tf.unstack(tf.shape(x))
-    found = _to_bytes(tf.matmul(tf.reshape(x, (c * h, w)), weights, transpose_b=True))
+    rows = tf.reshape(x, (c * h, w))
+    found = _to_bytes(*(tf.matmul(rows, part, transpose_b=True) for part in _split(weights)))
     return tf.reshape(found, (c, h, -1))
 
 
-def _to_bytes(x: tf.Tensor) -> tf.Tensor:
-    return tf.clip_by_value(tf.floor(x + 0.5), 0.0, 255.0)
+def _split(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Two parts whose sums and products with grey levels float32 holds exactly."""
+    coarse = tf.round(x * COARSE) / COARSE
+    return coarse, x - coarse
+
+
+def _to_bytes(coarse: tf.Tensor, fine: tf.Tensor) -> tf.Tensor:
+    """The sum of both, rounded and from 0 to 255."""
+    whole = tf.floor(coarse + 0.5)
+    return tf.clip_by_value(whole + tf.floor(coarse + 0.5 - whole + fine), 0.0, 255.0)
 
 
 def _weights(old: tf.Tensor, new: int) -> tf.Tensor:
-    """What each of new pixels in a row takes from each of the old: (new, old), float64."""
-    old_side = tf.cast(old, tf.float64)
-    scale = old_side / new
-    centre = (tf.range(new, dtype=tf.float64) + 0.5) * scale
-    reach = tf.maximum(scale, 1.0)  # antialiasing: as wide as a new pixel
-    x = tf.abs(tf.range(old_side, dtype=tf.float64) + 0.5 - centre[:, None]) / reach
-    near = (1.5 * x - 2.5) * x * x + 1.0  # Keys' cubic convolution with a = -0.5
+    """What each of new pixels in a row takes from each of the old: (new, old).
+
+    To the last bit as from float64, which many accelerators lack: what float32 does not hold
+    exactly is kept in two parts.
+    """
+    reach = 2 * tf.maximum(old, new)  # antialiasing: at least as far as a new pixel is wide
+    apart = (2 * tf.range(old) + 1) * new - (2 * tf.range(new)[:, None] + 1) * old
+    apart = tf.minimum(tf.abs(apart), 2 * reach)
+    steps = STEPS * apart // reach
+    rest = tf.cast(STEPS * apart - steps * reach, tf.float32)
+    # the distance is x + d, in pixels or new pixels; at x the polynomials are exact
+    x, d = tf.cast(steps, tf.float32) / STEPS, rest / tf.cast(STEPS * reach, tf.float32)
+    # Keys' cubic convolution with a = -0.5, and Taylor's polynomials of what d adds to it
+    near = (1.5 * x - 2.5) * x * x + 1.0
     far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-    weights = tf.where(x < 1.0, near, tf.where(x < 2.0, far, tf.zeros_like(x)))
-    weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
-    return tf.round(weights * FIXED_POINT) / FIXED_POINT
+    more_near = ((4.5 * x - 5.0) * x + (4.5 * x - 2.5 + 1.5 * d) * d) * d
+    more_far = ((-1.5 * x + 5.0) * x - 4.0 + (-1.5 * x + 2.5 - 0.5 * d) * d) * d
+    zero = tf.zeros_like(x)
+    main = tf.where(x < 1.0, near, tf.where(x < 2.0, far, zero))
+    more = tf.where(x < 1.0, more_near, tf.where(x < 2.0, more_far, zero))
+    # divided by their sum; then what is left of that division
+    total, fine_total = (tf.reduce_sum(part, axis=1, keepdims=True) for part in _split(main))
+    fine_total += tf.reduce_sum(more, axis=1, keepdims=True)
+    both = total + fine_total
+    found = tf.round((main + more) / both * FIXED_POINT) / FIXED_POINT
+    coarse, fine = _split(found)
+    left = (main - coarse * total) - (coarse * fine_total + fine * both) + more
+    return found + tf.round(left / both * FIXED_POINT) / FIXED_POINT
 
 
 def graph_and_facts(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+import ops
 from anogan.runs.distributed import WHOLE, ReplicaSlice
 from utils import to_float
 
@@ -50,8 +51,7 @@ class Windows:
         parts = tf.reshape(maps, (-1, rows, columns, h, w, c))
         parts = tf.transpose(parts, (0, 1, 3, 2, 4, 5))
         parts = tf.reshape(parts, (-1, rows * h, columns * w, c))
-        down, across = self._joining
-        return tf.einsum("yr,brxc->byxc", down, tf.einsum("xq,brqc->brxc", across, parts))
+        return ops.along_sides(parts, *self._joining)
 
     def in_parts(self, images: np.ndarray, most: int) -> Iterator[np.ndarray]:
         """Yields the windows (m n, h, w, c) of some images after the others; n windows each.

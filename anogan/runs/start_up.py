@@ -5,11 +5,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import functools
 import gc
 import io
 import os
+import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator, MutableMapping
 from typing import Any, NoReturn
 
@@ -19,11 +22,28 @@ from anogan.runs.quiet import silence_retracing, without_startup_lines
 # Keras takes these in where they are installed, for wrappers and plots that main.py does not use:
 # a third of the time that TensorFlow's import takes
 UNUSED = "matplotlib", "pandas", "sklearn"
+_without_threads = False  # TensorFlow's, which a fork does not have
+
+
+def provide_cache() -> None:
+    """Give Matplotlib and fontconfig a folder where there is no home to write to, as in containers.
+
+    They would make one each, with four lines about it; it goes with the process.
+    """
+    home = os.path.join(os.path.expanduser("~"), "")  # with a slash, for it may be no folder
+    if "MPLCONFIGDIR" in os.environ or os.access(home, os.W_OK):
+        return
+    folder = tempfile.mkdtemp(prefix="anogan-")
+    os.environ["MPLCONFIGDIR"] = folder
+    os.environ.setdefault("XDG_CACHE_HOME", folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def import_tensorflow(*unused: str) -> None:
     """Slow. unused: modules that it shall not load; they count as not installed for it."""
     silence_retracing()
+    provide_cache()
+    _watch_forks()
     if "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with without_startup_lines(), not_imported(*unused), uncollected(), own_keras():
@@ -31,6 +51,29 @@ def import_tensorflow(*unused: str) -> None:
 
             tf.config.list_physical_devices()
     import_keras()
+
+
+@functools.cache
+def _watch_forks() -> None:
+    """Once for the process: have its forks know that they are."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_note_fork)
+
+
+def _note_fork() -> None:
+    from tensorflow.python.eager import context  # no public function tells of its threads
+
+    global _without_threads
+    _without_threads = _without_threads or context.context()._initialized
+
+
+def require_threads() -> None:
+    """UserError in a fork of a process in which TensorFlow was at work: it would wait for ever."""
+    if _without_threads:
+        raise UserError(
+            "TensorFlow was used before this process was forked from another, and does not work in "
+            'it: use multiprocessing.get_context("spawn"), or load the model in each process alone'
+        )
 
 
 def import_keras() -> None:
