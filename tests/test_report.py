@@ -156,6 +156,7 @@ def test_the_first_screen_says_what_was_found_how_sure_and_what_to_look_at(brows
     )
     links = first.find_elements("tag name", "a")
     assert [link.text.split("\n")[0] for link in links] == rows["file"][:6]
+    assert len({link.size["width"] for link in links}) == 1  # whatever their names' length
     links[2].click()
     assert browser.find_element("id", "image-2").size["width"] >= 1200
     browser.find_element("tag name", "body").send_keys(ESCAPE)
