@@ -18,7 +18,7 @@ MANUAL = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [*MANUAL, *(ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY"))]
 PAGES += sorted(path for folder in ROOT.iterdir() for path in folder.glob("README.md"))
 PAGES = [page for page in dict.fromkeys(PAGES) if not page.parent.name.startswith(".")]
-OTHERS = {"--data", "--data-binary", "--logdir"}  # flags of curl and tensorboard
+OTHERS = {"--data", "--data-binary", "--logdir", "--preload"}  # of curl, tensorboard, gunicorn
 
 pytestmark = pytest.mark.unit
 

@@ -1,5 +1,6 @@
 """From Python: decisions in what is found, all sorts of input, and the docstring's example."""
 
+import dataclasses
 import doctest
 import io
 import os
@@ -60,7 +61,7 @@ def test_a_second_query_finds_the_calibration_of_the_first(trained_folder, queri
 
 def test_without_held_out_images_nothing_is_decided(trained_folder, queries):
     model = DCGAN.load(trained_folder)
-    model.images = type(model.images)(model.images.held_out[:4], model.images.seen)
+    model.images = dataclasses.replace(model.images, held_out=model.images.held_out[:4])
     found = model.anomaly_detector(queries[0][:2])
     assert found.is_anomaly is None and found.p_value is None
     with pytest.raises(UserError, match="4 normal images were held out from training, too few"):
