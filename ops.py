@@ -280,10 +280,10 @@ def residual_map(images: tf.Tensor, reconstructions: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.abs(images - reconstructions), axis=-1)
 
 
-def resized(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
+def resized(images: tf.Tensor, height: int, width: int, levels: bool = True) -> tf.Tensor:
     """Images (b, H, W, c) in [-1, 1] as Pillow's bicubic filter would resize them: (b, h, w, c).
 
-    In grey levels, as a file would hold them; of the same size they stay as they are.
+    levels: in grey levels, as a file would hold them. Of the same size they stay as they are.
     """
     old_height, old_width, c = images.shape[1:]
     if (old_height, old_width) == (height, width):
@@ -291,8 +291,10 @@ def resized(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
     down, across = _resize_matrix(old_height, height), _resize_matrix(old_width, width)
     x = tf.matmul(down, tf.reshape(images, (-1, old_height, old_width * c)))
     x = tf.matmul(across, tf.reshape(x, (-1, old_width, c)))
-    levels = tf.round((tf.clip_by_value(x, -1.0, 1.0) + 1.0) * 127.5)
-    return tf.reshape(levels / 127.5 - 1.0, (-1, height, width, c))
+    x = tf.clip_by_value(x, -1.0, 1.0)
+    if levels:
+        x = tf.round((x + 1.0) * 127.5) / 127.5 - 1.0
+    return tf.reshape(x, (-1, height, width, c))
 
 
 @functools.cache

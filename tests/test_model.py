@@ -16,6 +16,7 @@ from anogan.config import VERSION, Config, preset
 from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 from anogan.method import networks, training
+from anogan.method.kept_images import fit_features
 from anogan.method.linear_skips import set_linear_skips
 from anogan.method.scoring import SEARCHES
 from anogan.method.synthetic import plant_anomalies, plant_defects
@@ -562,7 +563,9 @@ def test_any_size_is_drawn_and_read(size):
     model = DCGAN(config)
     images = model.generate(model.fixed_latents(2))
     assert images.shape == (2, h, w, c)
-    model.images = dataclasses.replace(model.images, seen=to_uint8(images))
+    seen = to_uint8(images)
+    known, _ = fit_features(ImageSet.from_array(seen), model.pretrained, config)
+    model.images = dataclasses.replace(model.images, seen=seen, features=known)
     found = model.anomaly_detector(to_uint8(images), model.search("gradient", 1))
     assert found.residual_map.shape == (2, h, w)
 

@@ -32,7 +32,7 @@ def test_pictures_that_are_kept_do_not_keep_their_batches(trained, queries, tmp_
             assert mine.shape == whole.shape[1:] and not np.shares_memory(mine, whole)
 
 
-SHOWN = "score", "reconstruction", "anomaly_map"
+SHOWN = "score", "image", "reconstruction", "anomaly_map"
 
 
 def test_the_pictures_worth_showing_are_kept_in_order(trained, queries):

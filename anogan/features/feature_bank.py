@@ -46,7 +46,8 @@ class Features:
         graph.
         """
         found = []
-        for i, features in enumerate(self.backbone(ops.resized(images, *self.size))):
+        enlarged = ops.resized(images, *self.size, levels=False)  # rounding would make steps
+        for i, features in enumerate(self.backbone(enlarged)):
             x = tf.math.l2_normalize(_smooth(features), axis=-1, epsilon=1e-12)
             if i == 0 and self.coarse:
                 x = tf.nn.avg_pool2d(x, 2, 2, "SAME")

@@ -49,8 +49,9 @@ class Detector:
         if (self.weights["memory"] and not enough) or (
             self.weights["features"] and feature_bank is None
         ):
+            lacking = "their features are" if enough else "at least 2 are"
             raise UserError(
-                f"of {len(seen)} different training images no score can be made, at least 2 are "
+                f"of {len(seen)} different training images no score can be made, {lacking} "
                 "needed: train the model first"
             )
         self._pool: Pool | None = None
