@@ -201,7 +201,7 @@ def base_weights(config: Config) -> dict[str, float]:
     weights["residual"] *= 1 - config.lambda_
     weights["discrimination"] *= config.lambda_
     if not config.has_features:
-        weights["features"] = 0.0
+        return {**weights, "features": 0.0}
     for name in weights.keys() - BANKS:
         weights[name] *= config.reduction**config.recipe.reduced_power
     return weights
