@@ -39,7 +39,7 @@ def features():
 
 @pytest.fixture(scope="module")
 def bank(photos, features):
-    known = feature_bank.fit(features, [to_float(photos[:40])], RECIPE)
+    known = feature_bank.fit(features, [to_float(photos[:40])])
     return FeatureBank(features, known, (64, 64))
 
 
@@ -181,7 +181,7 @@ def test_without_features_there_is_no_term_no_file_and_no_network(photos, tmp_pa
 def test_outliers_are_ranked_by_a_bank_that_has_not_seen_them(photos, features):
     mixed = photos.copy()
     mixed[7, 10:30, 10:30] = mixed[7, 30:50, 30:50][::-1]
-    known = feature_bank.fit(features, [to_float(mixed)], RECIPE)
+    known = feature_bank.fit(features, [to_float(mixed)])
     bank = FeatureBank(features, known, (64, 64))
     everywhere = np.ones(len(mixed), bool)
     alone = suspicious.features_alone(bank, mixed, everywhere)

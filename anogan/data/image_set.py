@@ -114,8 +114,7 @@ class ImageSet:
         """The same images resized to a shape (h, w, c); what is broken is broken in both."""
         if shape == self.shape:
             return self
-        source = _Resized(self._source, shape)
-        return ImageSet(source, self.names, self.labels, self.kinds, self._indices)
+        return ImageSet(self._source.at(shape), self.names, self.labels, self.kinds, self._indices)
 
     def split(
         self,
@@ -291,7 +290,14 @@ class _Source:
         self.dropped: set[str] = set()
         self.warnings: dict[str, dict[str, None]] = {}
         self.states: dict[int, list[int]] = {}  # of files, as far as they were asked for
+        self.sizes: dict[tuple[int, int, int], _Resized] = {}  # see at
         self.lock = threading.Lock()
+
+    def at(self, shape: tuple[int, int, int]) -> _Resized:
+        """The same images at another size, resized once for all sets of them."""
+        if shape not in self.sizes:
+            self.sizes[shape] = _Resized(self, shape)
+        return self.sizes[shape]
 
     def state(self, i: int) -> list[int]:
         """The file_state of file i from before it was read, or of an array the checksum."""
@@ -364,7 +370,7 @@ class _Resized(_Source):
         fits = len(source.names) * int(np.prod(shape)) <= MEMORY_LIMIT
         self.source, self.shape = source, shape
         self.images = np.empty((len(source.names), *shape), np.uint8) if fits else None
-        self.known = np.zeros(len(source.names), bool)
+        self.known, self.sizes = np.zeros(len(source.names), bool), {}
 
     def state(self, i: int) -> list[int]:
         return self.source.state(i)

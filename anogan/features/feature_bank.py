@@ -145,12 +145,10 @@ def _squared(x: tf.Tensor, mean: Any, whitening: Any) -> tf.Tensor:
     return tf.reshape(tf.transpose(squared), (-1, *x.shape[1:3]))
 
 
-def fit(
-    features: Features, batches: Iterable[np.ndarray], recipe: FeatureRecipe
-) -> list[Gaussians]:
+def fit(features: Features, batches: Iterable[np.ndarray]) -> list[Gaussians]:
     """Return the Gaussians of normal images, given in batches (b, H, W, c), two or more in all."""
     parts = [features.describe(batch) for batch in batches]
-    return [_fitted(tf.concat(maps, 0), recipe) for maps in zip(*parts, strict=True)]
+    return [_fitted(tf.concat(maps, 0), features.recipe) for maps in zip(*parts, strict=True)]
 
 
 def _fitted(x: tf.Tensor, recipe: FeatureRecipe) -> Gaussians:

@@ -59,9 +59,8 @@ class Inference:
         ]
         if not found:
             return np.zeros((0, *self.config.shape), images.dtype)
-        return (
-            to_uint8(np.concatenate(found)) if images.dtype == np.uint8 else np.concatenate(found)
-        )
+        small = np.concatenate(found)
+        return to_uint8(small) if images.dtype == np.uint8 else small
 
     def fixed_latents(self, count: int) -> np.ndarray:
         """So many latents (count, z_dim), always the same."""

@@ -56,10 +56,10 @@ def fit_features(
     images: ImageSet, features: Features, config: Config
 ) -> tuple[list[Gaussians], tuple[str, ...]]:
     """Gaussians of some of the images to train on, and the names of these."""
-    recipe = config.recipe.features
-    chosen = images.subset(np.sort(permutation(len(images), config.seed)[: recipe.images]))
+    most = config.recipe.features.images
+    chosen = images.subset(np.sort(permutation(len(images), config.seed)[:most]))
     batches = (batch for _, batch in chosen.batches(feature_bank.BATCH))
-    return feature_bank.fit(features, batches, recipe), chosen.names
+    return feature_bank.fit(features, batches), chosen.names
 
 
 def _without_copies(images: np.ndarray, known: np.ndarray | None = None) -> list[int]:
