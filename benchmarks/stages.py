@@ -1,9 +1,11 @@
 """Where a user's time goes, from the command to the report: each stage's share.
 
-python benchmarks/stages.py [parts] [faces] [digits] [--data_dir data]
+python benchmarks/stages.py [parts] [faces] [digits] [files-2000] [files-200000] [--data_dir data]
 
 parts: 200 of ELPV's cells enlarged to 500 pixels, seen through windows, 60 others scored. faces:
-celebA at 64 pixels, 500 of them scored. digits: all 60,000 of MNIST, 2,000 scored. Each user's
+celebA at 64 pixels, 500 of them scored. digits: all 60,000 of MNIST, 2,000 scored. files-N: so many
+names of celebA's files to train on and as many to score, without the pretrained network; of two
+such the second's stages are printed as ratios to the first's, too. Each user's
 `main.py --train --anomaly_test` runs in a process of its own with the tool's defaults. The clock of
 the main thread counts for the innermost stage that is at work: what other threads do beside it
 (reading ahead in training) shows only where it is waited for. The parts of a training step are
@@ -17,6 +19,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -35,6 +38,8 @@ RESULTS = HERE / "results" / "stages.json"
 REST = "rest"
 STEPS = 10  # of training, timed in a row
 USERS = "parts", "faces", "digits"
+MANY = "files-"
+OF_FACES = ["--dataset", "some", "--crop", "--input_height", "108", "--output_height", "64"]
 
 
 class Clock:
@@ -106,7 +111,16 @@ def make(user: str, data_dir: Path, folder: Path) -> list[str]:
         return ["--dataset", "mnist", "--test_size", "2000"]
     from PIL import Image
 
-    source = data_dir / ("elpv/mono/train/good" if user == "parts" else "celebA/img_align_celeba")
+    faces = data_dir / "celebA" / "img_align_celeba"
+    if user.startswith(MANY):
+        files, count = sorted(faces.glob("*")), int(user.removeprefix(MANY))
+        for name in ("data/some", "test_data"):
+            for i in range(count):
+                path = folder / name / f"{i // 1000:03d}" / f"{i:07d}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.symlink_to(files[i % len(files)])
+        return [*OF_FACES, "--features", "none"]
+    source = faces if user == "faces" else data_dir / "elpv/mono/train/good"
     files = sorted(source.glob("*"))
     some = files[:260] if user == "parts" else files
     tested = 60 if user == "parts" else 500
@@ -119,7 +133,7 @@ def make(user: str, data_dir: Path, folder: Path) -> list[str]:
             with Image.open(path) as image:
                 image.resize((500, 500), Image.Resampling.BICUBIC).save(folder / name / path.name)
     if user == "faces":
-        return ["--dataset", "some", "--crop", "--input_height", "108", "--output_height", "64"]
+        return OF_FACES
     return ["--dataset", "some"]
 
 
@@ -205,7 +219,7 @@ def inside(user: str, data_dir: Path) -> dict[str, Any]:
 def show(title: str, seconds: dict[str, float], whole: float) -> None:
     print(f"\n{title}: {whole:.3g} s")
     for name, value in seconds.items():
-        print(f"  {name:24}{value:9.3f} s {value / whole:6.1%}")
+        print(f"  {name:24}{value:9.3f} s {value / whole:6.1%}", flush=True)
 
 
 def measure() -> None:
@@ -227,6 +241,11 @@ def measure() -> None:
         step = dict(found[user]["step"])
         show(f"a training step of {user}", step, step.pop("a step"))
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    many = [found[user]["stages"] for user in args.users if user.startswith(MANY)]
+    if len(many) == 2:
+        print("\nthe second over the first")
+        for name, value in many[1].items():
+            print(f"  {name:24}{value / many[0].get(name, math.nan):9.1f}")
 
 
 if __name__ == "__main__":
