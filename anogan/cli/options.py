@@ -43,9 +43,9 @@ class Options:
     )
     export: str | None = setting(
         None,
-        "Write the trained model, from image to decision, as one file for ONNX Runtime, or as "
-        "a folder for TensorFlow.",
-        choices=("onnx", "saved_model"),
+        "Write the trained model, from image to decision, as one file for ONNX Runtime or "
+        "TensorFlow Lite, or as a folder for TensorFlow.",
+        choices=("onnx", "tflite", "saved_model"),
     )
     serve: int | None = setting(
         None,
