@@ -40,7 +40,7 @@ LARGEST_WINDOW = 256  # side of the networks' images or windows, pixels
 CROP, LARGEST_CROP = 108, 2**20  # side of the centre crop, pixels: of celebA, and at most
 LARGEST_SET = 10**9  # of more nobody can mean it
 STEPS, CLASSIC_EPOCHS = 600, 25  # how long the presets train
-SMALL, LARGE_BATCH = 32, 32  # images of more pixels a side are trained on in batches of so many
+SMALL, LARGE_BATCH = 32, 16  # images of more pixels a side are trained on in batches of so many
 VERSION = 1  # of the format of a run's folder, see runs/checkpoint.py
 
 # What may differ between a run and its continuation; all else decides what the model is.
