@@ -291,7 +291,9 @@ def features(model: DCGAN, outcome: Outcome) -> dict[str, np.ndarray]:
         if len(images):
             found[name] = model.features(images)
     if len(model.images.seen):
-        found["normal, trained on"] = model.features(model.images.seen[:TSNE_IMAGES])
+        # kept as the networks see them, so not of the size that model.features takes
+        seen = model.inference.features(model.images.seen[:TSNE_IMAGES])
+        found["normal, trained on"] = seen
     return found
 
 
