@@ -162,9 +162,9 @@ class Options:
     )
     threshold_from: str | None = setting(
         None,
-        "Find the threshold from held-out normal images, or from the test's labels by "
-        "Youden's J or the best F1 (default held_out).",
-        choices=("held_out", "youden", "f1"),
+        "Find the threshold from held-out normal images, from those without outliers (inliers), "
+        "or from the test's labels by Youden's J or the best F1 (default held_out).",
+        choices=("held_out", "inliers", "youden", "f1"),
     )
     labels: str | None = setting(
         None,
