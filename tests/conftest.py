@@ -7,15 +7,37 @@ from pathlib import Path
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # as anogan sets it, here before TensorFlow
-
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # the nets are small, and pytest's workers several
 
 import numpy as np
 import pytest
 from commands import NETS, save
+from filelock import FileLock
 from PIL import Image
 
 SIDE = 16
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture
+def eager():
+    """TensorFlow without graphs: where few steps are trained, most of the time goes into them."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def made_once(tmp_path_factory, name, make):
+    """A folder of this worker's own, a copy of what the first worker to ask for it has made."""
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"made_{name}"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            make(folder := tmp_path_factory.mktemp(name))
+            folder.rename(made)
+    return shutil.copytree(made, base / name)
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +78,13 @@ def trained_folder(zeros, small, tmp_path_factory):
     from anogan.config import preset
     from model import DCGAN
 
-    folder = tmp_path_factory.mktemp("trained") / "zeros"
-    model = DCGAN(preset("default", dataset="zeros", **small))
-    model.train(zeros[:-50], folder, folder / "samples", folder / "logs", progress=False)
-    model.keep_calibration()
-    return folder
+    def train(place):
+        folder = place / "zeros"
+        model = DCGAN(preset("default", dataset="zeros", **small))
+        model.train(zeros[:-50], folder, folder / "samples", folder / "logs", progress=False)
+        model.keep_calibration()
+
+    return made_once(tmp_path_factory, "trained", train) / "zeros"
 
 
 @pytest.fixture(scope="session")
@@ -96,15 +120,14 @@ def first_run(tmp_path_factory, zeros):
     """A folder in which a run was trained by command, for a few steps."""
     import main
 
-    folder, before = tmp_path_factory.mktemp("first_run"), Path.cwd()
-    for i, image in enumerate(zeros[:60]):
-        save(folder / "data" / "zeros" / f"{i:03d}.png", image)
-    os.chdir(folder)
-    try:
-        assert main.main(["--dataset", "zeros", "--train", "--epoch", "2", *NETS]) == 0
-    finally:
-        os.chdir(before)
-    return folder
+    def train(folder):
+        for i, image in enumerate(zeros[:60]):
+            save(folder / "data" / "zeros" / f"{i:03d}.png", image)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.chdir(folder)
+            assert main.main(["--dataset", "zeros", "--train", "--epoch", "2", *NETS]) == 0
+
+    return made_once(tmp_path_factory, "first_run", train)
 
 
 @pytest.fixture
