@@ -11,10 +11,10 @@ demo: $(VENV)/.installed
 	$(RUN) main.py --dataset mnist --normal_class 8 --train --anomaly_test
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest -q -n 2
+	$(RUN) -m pytest -q -n 2 --dist worksteal
 
 test-slow: $(VENV)/.installed-dev
-	$(RUN) -m pytest -q -n 2 -m slow --ignore tests/campaign
+	$(RUN) -m pytest -q -n 2 --dist worksteal -m slow --ignore tests/campaign
 
 # Seeded attempts to break the tool: ten minutes; SIZE=1 takes hours and is the full campaign.
 SIZE ?= 0.05

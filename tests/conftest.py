@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -11,7 +10,7 @@ os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # the nets are small, and pytest's w
 
 import numpy as np
 import pytest
-from commands import NETS, save
+from commands import NETS, save, without_graphs
 from filelock import FileLock
 from PIL import Image
 
@@ -22,11 +21,17 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 @pytest.fixture
 def eager():
     """TensorFlow without graphs: where few steps are trained, most of the time goes into them."""
-    import tensorflow as tf
+    with without_graphs():
+        yield
 
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+
+@pytest.fixture
+def no_drawings(monkeypatch):
+    """Scoring without large pictures and plots, which take as long as all else of a few images."""
+    from anogan.report import plots, showing
+
+    monkeypatch.setattr(showing, "panels", lambda *_: None)
+    monkeypatch.setattr(plots, "write", lambda *_: {})
 
 
 def made_once(tmp_path_factory, name, make):
@@ -117,8 +122,9 @@ def here(tmp_path, monkeypatch, zeros, digits):
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory, zeros):
-    """A folder in which a run was trained by command, for a few steps."""
+    """A folder in which a run was trained by command, for a few steps, and is calibrated."""
     import main
+    from model import DCGAN
 
     def train(folder):
         for i, image in enumerate(zeros[:60]):
@@ -126,6 +132,7 @@ def first_run(tmp_path_factory, zeros):
         with pytest.MonkeyPatch.context() as patched:
             patched.chdir(folder)
             assert main.main(["--dataset", "zeros", "--train", "--epoch", "2", *NETS]) == 0
+            DCGAN.load("checkpoints/zeros").keep_calibration()
 
     return made_once(tmp_path_factory, "first_run", train)
 

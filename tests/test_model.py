@@ -458,6 +458,7 @@ def test_images_kept_to_scale_scores_come_from_all_over_the_set(zeros, small):
     assert 1 <= sum(image.mean() > 100 for image in model.images.held_out) <= 7
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name", ["images.npz", "images.json", "calibration.json"])
 def test_truncated_files_beside_a_checkpoint_are_one_line_or_made_anew(
     trained_folder, tmp_path, name, caplog
@@ -492,6 +493,7 @@ def test_linear_skips_start_from_principal_components(trained, zeros):
     assert np.abs(found - expected).mean() < 0.4 * np.abs(expected - pca.mean_).mean()
 
 
+@pytest.mark.usefixtures("eager")
 def test_unexplained_variance_tells_a_fit_model_from_a_collapsed_one(trained_folder):
     model = DCGAN.load(trained_folder)
     assert 0 < model.inference.unexplained(model.images) < 0.7
@@ -521,6 +523,7 @@ def test_anomaly_map_shows_where_a_part_was_erased(trained, zeros):
     assert measured.measures()["pixel_auroc"] > 0.9
 
 
+@pytest.mark.usefixtures("eager")
 def test_what_normal_images_score_is_kept_with_the_checkpoint(trained_folder, monkeypatch):
     first = DCGAN.load(trained_folder)
     kept = first.keep_calibration()
@@ -534,6 +537,7 @@ def test_what_normal_images_score_is_kept_with_the_checkpoint(trained_folder, mo
     assert again.calibrate().pixel_threshold(0.1) == pixel
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_calibration_of_other_weights_or_images_is_not_taken(trained_folder):
     model = DCGAN.load(trained_folder)
     kept = model.keep_calibration()
@@ -670,6 +674,7 @@ def test_auto_precision_is_bfloat16_where_it_is_faster(tmp_path, monkeypatch, wo
     assert distributed.resolve_precision("float32") == "float32"
 
 
+@pytest.mark.usefixtures("eager")
 def test_training_on_arrays_or_image_sets_is_the_same(zeros, small):
     config = Config(**{**small, "steps": 2})
     a = DCGAN(config).train(zeros, progress=False)
@@ -678,6 +683,7 @@ def test_training_on_arrays_or_image_sets_is_the_same(zeros, small):
     assert model_module.DCGAN is DCGAN
 
 
+@pytest.mark.usefixtures("eager")
 def test_copies_of_trained_images_do_not_lower_the_threshold(zeros, small, caplog):
     twice = np.concatenate([zeros[:90], zeros[:30]])
     model = DCGAN(preset("default", **{**small, "steps": 1, "validation_fraction": 0.25}))
