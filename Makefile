@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 
 # make campaign: try to break it.
-.PHONY: demo test test-slow campaign lint constraints clean
+.PHONY: demo test test-slow test-all campaign lint constraints clean
 
 demo: $(VENV)/.installed
 	$(RUN) download.py mnist
@@ -15,6 +15,10 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(RUN) -m pytest -q -n 2 --dist worksteal -m slow --ignore tests/campaign
+
+# Both in one go, which makes the trained models once: for CI.
+test-all: $(VENV)/.installed-dev
+	$(RUN) -m pytest -q -n 2 --dist worksteal -m "" --ignore tests/campaign
 
 # Seeded attempts to break the tool: ten minutes; SIZE=1 takes hours and is the full campaign.
 SIZE ?= 0.05

@@ -409,11 +409,16 @@ def test_nan_that_no_loss_shows_stops_the_run_before_it_is_saved(
     assert DCGAN.load(tmp_path).steps_done == 1
 
 
-@pytest.mark.usefixtures("eager")
 def test_collapse_stops_the_run(zeros, small, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECK_EVERY", 1)
     model = DCGAN(preset("default", **small))
     constant = np.zeros((64, 16, 16, 1), np.float32)
+
+    def update(_):
+        model.trainer.step.assign_add(1)
+        return {"d_loss": 0.0}
+
+    monkeypatch.setattr(model.trainer, "update", update)
     monkeypatch.setattr(model, "generate", lambda z: constant)
     with pytest.raises(training.TrainingFailed, match="collapsed"):
         model.train(zeros, tmp_path, progress=False)

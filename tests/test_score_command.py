@@ -255,6 +255,7 @@ def test_interrupted_scoring_goes_on_with_the_rows_it_has(run, monkeypatch, caps
     from model import DCGAN
 
     words = ["--dataset", "zeros", "--anomaly_test", "--test_batch_size", "4"]
+    gradient = ["--search", "gradient", "--test_epoch", "1"]
     detect, scored, out = DCGAN.anomaly_detector, [], run / "test_data" / "test_result"
 
     def stops_at_third(model, images, *arguments):
@@ -272,5 +273,5 @@ def test_interrupted_scoring_goes_on_with_the_rows_it_has(run, monkeypatch, caps
     assert scored == [0, 4] and len(rows(out / "scores.csv")) == 12
     scored[:] = [0]
     assert main.main([*words, "--test_result_dir", "whole"]) == 130
-    assert main.main([*words, "--test_result_dir", "whole", "--search", "gradient"]) == 130
+    assert main.main([*words, "--test_result_dir", "whole", *gradient]) == 130
     assert "going on" not in capsys.readouterr().out
