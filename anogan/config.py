@@ -56,8 +56,8 @@ class Config:
     dataset: str = "images"  # the data set's name
     height: int = setting(  # of the images as they are scored
         64,
-        f"Resize images to this height, {SMALLEST} to {LARGEST_WINDOW}, with --window up to {LARGEST} "
-        "(default {default}; mnist 28).",
+        f"Resize images to this height, {SMALLEST} to {LARGEST_WINDOW}, with --window up to "
+        f"{LARGEST} (default {{default}}; mnist 28).",
         (SMALLEST, LARGEST),
         "PIXELS",
         flag="output_height",
