@@ -308,6 +308,12 @@ def _resize_matrix(old: int, new: int) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def select(where: tf.Tensor, a: Any, b: Any) -> tf.Tensor:
+    """As tf.where, of finite numbers: several times faster where `where` is broadcast."""
+    chosen = tf.cast(where, tf.float32)
+    return chosen * a + (1.0 - chosen) * b
+
+
 def smooth(maps: tf.Tensor, sigma: float) -> tf.Tensor:
     """Gaussian blur of maps (b, h, w, ...), the edges repeated; sigma in pixels."""
     return along_sides(maps, *(_blur_matrix(side, sigma) for side in maps.shape[1:3]))

@@ -154,7 +154,7 @@ class Recipe(_Checked):
     held_out_bytes: int = _ranged(2**24, 1, 2**34)  # and no more than fit into so many bytes
     seen_kept: int = _ranged(512, 2, 4096)  # and so many training images, to compare with
     spread_windows: int = _ranged(512, 2, 65536)  # of held-out images: how far apart two are
-    merit_power: float = _ranged(2.0, 0, 10)  # of how a term detects them, in its weight
+    merit_power: float = _ranged(3.0, 0, 10)  # of how a term detects them, in its weight
     reduced_power: float = _ranged(3.0, 0, 10)  # of how small the GAN sees images, in its terms'
     planted: int = _ranged(128, 1, 65536)  # synthetic anomalies of each sort, to fit the weights
     weights: TermWeights = TermWeights()

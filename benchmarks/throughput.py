@@ -4,8 +4,8 @@ python benchmarks/throughput.py [--torch] [--faces data/celebA] [--rounds 5]
 
 Every measurement is taken in turn, --rounds times over, so that drift of the machine cancels;
 medians are printed, beside the highest matrix product rates seen in the same run. The tool computes
-in the precision that --precision auto chooses here; "plain TensorFlow" is the same networks in
-mixed_bfloat16 with TensorFlow's and Keras' own layers. --torch adds the same networks in PyTorch
+in --precision, by default what main.py's auto chooses here; "plain TensorFlow" is the same networks
+in mixed_bfloat16 with TensorFlow's and Keras' own layers. --torch adds the same networks in PyTorch
 (pip install -r benchmarks/requirements-torch.txt), with the same weights: both must compute the
 same function before anything is timed. Writes results/throughput.json.
 """
@@ -174,7 +174,7 @@ def timed(work) -> float:
 
 
 def main(args) -> dict:
-    precision = resolve_precision("auto")
+    precision = resolve_precision(args.precision)
     measurements, counts = {}, {}
     for width in WIDTHS:
         for size in SIZES:
@@ -256,6 +256,7 @@ if __name__ == "__main__":
     parser.add_argument("--torch", action="store_true", help="add the PyTorch twin")
     parser.add_argument("--faces", type=Path, help="a folder of JPEGs for the input pipeline")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "throughput.json")
     arguments = parser.parse_args()
     result = main(arguments)

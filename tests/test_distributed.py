@@ -270,6 +270,33 @@ def test_tf_config_tells_index_and_count(monkeypatch):
     assert distributed.task() == (1, 2)
 
 
+@pytest.mark.parametrize(
+    "names, used, said",
+    [
+        ([], 1, "computing on . CPU cores"),
+        (["T4"], 1, "computing on T4"),
+        (["T4", "L4"], 1, "computing on T4; 1 more idle, --strategy mirrored uses all"),
+        (["T4", "L4"], 2, "computing on T4, L4"),
+    ],
+)
+def test_the_first_line_says_which_devices_compute(monkeypatch, tmp_path, names, used, said):
+    import tensorflow as tf
+
+    monkeypatch.setattr(distributed, "NVIDIA", tmp_path / "none")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: names)
+    details = lambda name: {"device_name": name}  # noqa: E731
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
+    assert re.fullmatch(said, distributed.describe_devices(used))
+
+
+def test_a_gpu_that_tensorflow_cannot_use_is_told_with_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setattr(distributed, "NVIDIA", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert re.search(r"cannot use the GPU: pip install .*cuda", distributed.describe_devices())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # that is the user's wish
+    assert "GPU" not in distributed.describe_devices()
+
+
 @pytest.mark.parametrize("count, unit", [(0, 4), (3, 4), (17, 4), (1000, 64), (64, 64)])
 @pytest.mark.parametrize("members", [1, 2, 3, 16])
 def test_shares_of_the_files_are_all_files_in_order_and_begin_at_batches(count, unit, members):

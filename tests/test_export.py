@@ -127,6 +127,46 @@ def test_scores_decisions_and_maps_are_the_tools(kind, trained, coloured, querie
             score(np.zeros((16, 16, 5), np.uint8))
 
 
+@pytest.mark.unit
+@pytest.mark.slow
+def test_lite_file_scores_resized_images_as_the_tool_by_built_in_operations(
+    coloured, tmp_path, monkeypatch, capsys
+):
+    import tensorflow as tf
+
+    ExportPlan("tflite", tmp_path / "it.tflite", Threshold()).execute(coloured)
+    assert {path.name for path in tmp_path.iterdir()} == {MARKER, "it.tflite"}
+    lite = tf.lite.Interpreter(str(tmp_path / "it.tflite"))
+    assert not {op["op_name"] for op in lite._get_ops_details() if "Flex" in op["op_name"]}
+    score, view = lite.get_signature_runner(), coloured.config.view
+    assert list(score.get_input_details()["image"]["shape"]) == [1, *view]
+    images = np.stack([*coloured.images.held_out[:3], *(image_of(view, i) for i in range(3))])
+    found, expected = (
+        [score(image=image[None]) for image in images],
+        coloured.anomaly_detector(images),
+    )
+    # untrained as it is, its scores are in the hundreds
+    np.testing.assert_allclose(
+        [one["score"] for one in found], expected.score, rtol=1e-4, atol=1e-3
+    )
+    assert [bool(one["is_anomaly"]) for one in found] == list(expected.is_anomaly)
+    maps = [one["anomaly_map"] for one in found]
+    np.testing.assert_allclose(maps, expected.anomaly_map, rtol=1e-2, atol=1e-3)
+    assert found[0]["threshold"] == pytest.approx(coloured.threshold())
+    path = saved(tmp_path / "x.png", image_of((100, 90, 3)))
+    expected = coloured.anomaly_detector([path])
+    text = (ROOT / "docs" / "export-and-page.md").read_text()
+    block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "litert" in b)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["program", path.name])
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", tf.lite)
+    capsys.readouterr()
+    exec(block.replace("parts.tflite", "it.tflite"), {})
+    name, score, called = capsys.readouterr().out.split()
+    assert name == "x.png" and float(score) == pytest.approx(expected.score[0], rel=1e-3)
+    assert called == ("anomalous" if expected.is_anomaly[0] else "normal")
+
+
 @needs_onnx
 @pytest.mark.unit
 @pytest.mark.slow

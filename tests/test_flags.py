@@ -8,6 +8,7 @@ from commands import ROOT, exit_code
 
 import anogan
 from anogan.cli.parser import parse
+from anogan.cli.settings import threshold_of
 from anogan.config import Config
 from anogan.errors import UserError
 from anogan.settings import described
@@ -146,3 +147,10 @@ def test_a_tilde_is_the_home_in_every_flag_that_is_a_path(monkeypatch):
     assert parse(["--export=onnx", "--export_dir=~/x"]).export_dir == "/home/me/x"
     assert parse(["--compare", "~/x", "~/y"]).compare == ["/home/me/x", "/home/me/y"]
     assert parse(["--dataset=./~/x"]).dataset == "./~/x"
+
+
+def test_the_rule_of_the_threshold_is_for_all_that_decide():
+    for command in ("--anomaly_test", "--export=onnx", "--serve"):
+        assert threshold_of(parse([command, "--threshold_from=inliers"])).leaves_outliers_out
+    with pytest.raises(SystemExit):
+        parse(["--train", "--threshold_from=inliers"])

@@ -5,8 +5,17 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from anogan.method.memory_bank import Grid, MemoryBank, detail, orientations, sharpness, strokes
-from anogan.recipe import BankRecipe
+from anogan.method.memory_bank import (
+    MOST_BYTES,
+    Grid,
+    MemoryBank,
+    detail,
+    most_images,
+    orientations,
+    sharpness,
+    strokes,
+)
+from anogan.recipe import RECIPES, BankRecipe
 
 pytestmark = pytest.mark.unit
 RECIPE = BankRecipe()
@@ -136,3 +145,11 @@ def test_any_size_has_a_memory_bank(size):
     assert value.shape == (2,) and places.shape == (2, *size[:2])
     flat = np.zeros_like(x)
     assert np.isfinite(bank_of(flat).compare(x)[0]).all()
+
+
+@pytest.mark.parametrize("size", [(24, 200), (33, 16)])
+def test_of_long_images_so_many_fit_as_a_bank_has_room_for(size):
+    bank = bank_of(np.random.default_rng(0).uniform(-1, 1, (2, *size, 1)).astype(np.float32))
+    assert most_images(size, RECIPE) == MOST_BYTES // (4 * bank.numbers() // 2)
+    assert most_images((64, 1600), RECIPE) < RECIPES["default"].seen_kept
+    assert most_images((320, 73), RECIPE) > RECIPES["default"].seen_kept

@@ -13,6 +13,7 @@ import main
 from anogan.cli import draw, paths, train
 from anogan.cli.options import Options
 from anogan.cli.parser import parse
+from anogan.cli.settings import require_settings
 from anogan.config import Config
 from anogan.data.listing import list_chosen, list_images
 from anogan.data.text import read_bytes
@@ -93,12 +94,26 @@ def test_no_two_data_sets_share_a_run(here):
 
 
 @pytest.mark.parametrize(
-    "words", [["--z_dim", "5"], ["--output_height", "32"], ["--crop", "--input_height", "12"]]
+    "words",
+    [
+        ["--z_dim", "5"],
+        ["--output_height", "32"],
+        ["--output_width", "32"],
+        ["--crop"],
+        ["--input_height", "12", "--crop"],
+    ],
 )
-def test_a_flag_that_contradicts_the_run_is_an_error(run, words, capsys):
+def test_a_flag_that_contradicts_the_run_is_an_error_that_names_it(run, words, capsys):
     for switch in ("--train", "--anomaly_test"):
         assert main.main(["--dataset", "zeros", switch, *words]) == 1
-        assert "was trained with" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "was trained with" in told and f"leave {words[0]} out" in told
+
+
+def test_a_width_that_comes_of_the_height_names_the_flag_of_the_height():
+    tall = Config(height=32, width=16)
+    with pytest.raises(UserError, match="width 16, not 32: leave --output_height out"):
+        require_settings(Options(output_height=32), tall, free=("dataset",))
 
 
 @pytest.mark.usefixtures("eager", "no_drawings")

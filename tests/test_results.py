@@ -1,6 +1,7 @@
 """What scoring keeps in memory."""
 
 import csv
+import dataclasses
 import html
 
 import numpy as np
@@ -13,7 +14,7 @@ from anogan.evaluation.best import Best
 from anogan.evaluation.outcome import decide
 from anogan.evaluation.scoring import Scoring
 from anogan.method.scoring import MAPS, TERMS
-from anogan.method.threshold import Threshold
+from anogan.method.threshold import NormalScores, Threshold
 from anogan.report.facts import decided_by
 from utils import to_float
 
@@ -75,6 +76,34 @@ def scored(folder, model, images, labels=None, rule=None, save_maps=False):
 def table(folder):
     with open(folder / "scores.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_outliers_that_are_left_out_count_for_no_decision(trained, queries, monkeypatch, tmp_path):
+    """Neither in scores.csv, nor for p-values, metrics.json, exports, the page, and in Python."""
+    from anogan.deploy.inference_graph import graph_and_facts
+    from anogan.deploy.serve import Service
+
+    known, rule = trained.calibrate(), Threshold(rule="inliers")
+    scores, peaks = (*known.scores, 900.0), (*known.peaks, 70.0)
+    odd = dataclasses.replace(known, scores=scores, peaks=peaks, tail=NormalScores(scores).tail)
+    monkeypatch.setattr(trained, "calibrate", lambda search=None: odd)
+    expected = known.normal_scores.threshold(0.05)
+    assert odd.normal_scores.threshold(0.05) > 3 * expected
+    metrics = scored(tmp_path, trained, queries[0], rule=rule)
+    assert (
+        metrics["threshold"] == expected and "are left out of the threshold" in metrics["outliers"]
+    )
+    rows = table(tmp_path)
+    called = [float(row["score"]) > expected for row in rows]
+    assert [row["is_anomaly"] == "1" for row in rows] == called
+    assert min(float(row["p_value"]) for row in rows) == pytest.approx(1 / len(scores), rel=1e-3)
+    counted = odd.suiting(rule)
+    assert counted.pixel_threshold() == known.pixel_threshold()
+    _, facts = graph_and_facts(trained.config, trained.detector, counted, rule, 1)
+    assert float(facts["threshold"]) == expected and "outliers left out" in facts["threshold_is"]
+    assert Service(trained.config, counted, lambda images: None, rule).threshold == expected
+    found = trained.anomaly_detector(queries[0], calibration=odd.without_outliers())
+    assert list(found.is_anomaly) == called and odd.suiting(Threshold()) is odd
 
 
 def test_each_score_can_be_computed_from_its_row(trained, queries, tmp_path):

@@ -275,3 +275,21 @@ def test_interrupted_scoring_goes_on_with_the_rows_it_has(run, monkeypatch, caps
     assert main.main([*words, "--test_result_dir", "whole"]) == 130
     assert main.main([*words, "--test_result_dir", "whole", *gradient]) == 130
     assert "going on" not in capsys.readouterr().out
+
+
+def test_the_report_shows_images_that_are_read_larger_than_the_gan_sees_them(zeros):
+    from types import SimpleNamespace
+
+    from anogan.cli.score import features
+    from anogan.config import preset
+    from anogan.data.image_set import ImageSet
+    from anogan.runs.run_images import RunImages
+    from model import DCGAN
+
+    sizes = {"height": 16, "width": 16, "channels": 1, "view_height": 32, "view_width": 32}
+    model = DCGAN(preset("default", features="none", z_dim=4, gf_dim=4, df_dim=4, **sizes))
+    large = np.kron(zeros[:6], np.ones((1, 2, 2, 1), np.uint8))
+    model.images = RunImages(large, zeros[:9])
+    images, rows = ImageSet.from_array(large), SimpleNamespace(indices=np.arange(6))
+    found = features(model, SimpleNamespace(images=images, rows=rows, labels=None))
+    assert [len(one) for one in found.values()] == [6, 9]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from anogan.evaluation.shift import shift, without_outliers
-from anogan.method.threshold import NormalScores
+from anogan.evaluation.shift import of_outliers, shift
+from anogan.method.threshold import NormalScores, Threshold
 
 pytestmark = pytest.mark.unit
 
@@ -55,11 +55,12 @@ def test_a_folder_that_lies_elsewhere_as_a_whole_is_said(rng):
     assert line(rng, scores, defects) is None  # the labels say that all are anomalous
 
 
-def test_what_would_be_decided_without_odd_held_out_images_is_said(rng):
+def test_what_would_be_decided_without_odd_held_out_images_or_with_them_is_said(rng):
     clean, scores = rng.normal(size=40), rng.normal(size=60) + np.repeat([0, 5], 30)
-    without = NormalScores(clean).threshold(0.05)
-    line = without_outliers(NormalScores([*clean, 60.0]), scores, 0.05)
-    above = (scores > without).sum()
-    assert "1 of 41 held-out normal images" in line and f"it would be {without:.4g}, and" in line
-    assert f"{above} of 60 images would be called anomalous" in line
-    assert without_outliers(NormalScores(clean), scores, 0.05) is None
+    odd, rule, robust = NormalScores([*clean, 60.0]), Threshold(), Threshold(rule="inliers")
+    for told, done, other in ((rule, "without", clean), (robust, "with", odd.scores)):
+        value, line = NormalScores(other).threshold(0.05), of_outliers(odd, scores, told)
+        assert "1 of 41 held-out normal images score far above all others" in line
+        assert f"{done} them it would be {value:.4g}, and {(scores > value).sum()} of 60" in line
+    assert of_outliers(NormalScores(clean), scores, rule) is None
+    assert of_outliers(NormalScores([*clean[:4], 60.0]), scores, rule) is None  # too few are left

@@ -169,3 +169,13 @@ def test_a_held_out_image_far_above_the_others_is_a_stray():
     for scores in (rng.normal(size=500), rng.exponential(size=500), np.arange(5.0)):
         assert NormalScores(scores).outliers() == 0
         assert NormalScores([*scores, scores.max() * 10]).outliers() == 1
+
+
+def test_inliers_are_what_is_left_when_no_score_is_far_above_the_others():
+    scores = np.random.default_rng(0).normal(size=30)
+    kept = NormalScores([300.0, *scores, 40.0]).inliers()
+    np.testing.assert_array_equal(kept.scores, np.sort(scores))
+    rule = Threshold(rule="inliers")
+    assert rule.by_rate and rule.leaves_outliers_out and not rule.uses_labels
+    assert "from 30 held-out normal images, outliers left out" in rule.choose(kept, None, None)[1]
+    assert not Threshold(1.0, rule="inliers").leaves_outliers_out

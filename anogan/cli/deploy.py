@@ -37,7 +37,7 @@ class ExportPlan:
         if model.precision != "float32" or model.workers.devices > 1:
             assert model.folder
             model = type(model).load(model.folder, lambda_=model.config.lambda_)
-        calibration = model.keep_calibration()
+        calibration = model.keep_calibration().suiting(self.threshold)
         made = model.config, model.detector, calibration, self.threshold, model.steps_done
         print_line(export.export(self.kind, self.path, *graph_and_facts(*made)))
         return 0
@@ -65,7 +65,7 @@ class ServePlan:
         """Serve the page until Ctrl-C."""
         from anogan.deploy import serve
 
-        calibration = model.keep_calibration(self.search)
+        calibration = model.keep_calibration(self.search).suiting(self.threshold)
         service = serve.Service(
             model.config,
             calibration,

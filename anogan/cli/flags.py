@@ -22,11 +22,11 @@ COMMANDS = "train", "anomaly_test", "compare", "visualize", "export", "serve"  #
 USED_BY = (
     (("preset", "epochs", "batch_size", "learning_rate", "beta1", "log_dir"), ("train",)),
     (
-        ("test_dir", "test_size", "test_batch_size", "threshold_from", "labels", "mask_dir")
+        ("test_dir", "test_size", "test_batch_size", "labels", "mask_dir")
         + ("save_maps", "report", "test_result_dir", "json", "fail_on_anomaly"),
         ("anomaly_test",),
     ),
-    (("search", "target_fpr", "threshold"), ("anomaly_test", "export", "serve")),
+    (("search", "target_fpr", "threshold", "threshold_from"), ("anomaly_test", "export", "serve")),
     (("test_epoch", "test_learning_rate"), ("anomaly_test", "serve")),
     (("export_dir",), ("export",)),
     (("serve_host", "serve_allow"), ("serve",)),

@@ -43,9 +43,9 @@ class Options:
     )
     export: str | None = setting(
         None,
-        "Write the trained model, from image to decision, as one file for ONNX Runtime, or as "
-        "a folder for TensorFlow.",
-        choices=("onnx", "saved_model"),
+        "Write the trained model, from image to decision, as one file for ONNX Runtime or "
+        "TensorFlow Lite, or as a folder for TensorFlow.",
+        choices=("onnx", "tflite", "saved_model"),
     )
     serve: int | None = setting(
         None,
@@ -162,9 +162,9 @@ class Options:
     )
     threshold_from: str | None = setting(
         None,
-        "Find the threshold from held-out normal images, or from the test's labels by "
-        "Youden's J or the best F1 (default held_out).",
-        choices=("held_out", "youden", "f1"),
+        "Find the threshold from held-out normal images, from those without outliers (inliers), "
+        "or from the test's labels by Youden's J or the best F1 (default held_out).",
+        choices=("held_out", "inliers", "youden", "f1"),
     )
     labels: str | None = setting(
         None,

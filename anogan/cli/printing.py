@@ -77,7 +77,8 @@ def print_outliers(calibration: Calibration, workers: Workers) -> None:
         logging.getLogger(__name__).warning(
             "%d of %d held-out normal images score far above all others (%.3g; half of all are "
             "below %.3g) and raise the threshold: if they are not normal (suspicious.txt in the "
-            "samples may name them), train without them (--drop), or give --threshold",
+            "samples may name them), train without them (--drop), or leave them out of the "
+            "threshold (--threshold_from inliers)",
             *(outliers, len(normal.scores), normal.scores[-1], median(normal.scores)),
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anogan.cli.options import Options
+from anogan.cli.printing import print_line
 from anogan.config import FREE, Config
 from anogan.runs import distributed
 from anogan.runs.files import clear_temporaries
@@ -32,10 +33,11 @@ class Devices:
         return cls(options.strategy, options.precision, chief)
 
     def connect(self) -> tuple[str, distributed.Workers]:
-        """Load TensorFlow; return what `precision` means here, and the workers."""
+        """Load TensorFlow; print what is computed on; return the precision, and the workers."""
         import_tensorflow(*UNUSED)
         gc.freeze()  # it is not looked through for garbage again and again
         workers = distributed.Workers(self.strategy)
+        print_line(distributed.describe_devices(workers.devices), workers)
         return distributed.resolve_precision(self.precision), workers
 
     @contextlib.contextmanager

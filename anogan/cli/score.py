@@ -177,10 +177,11 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
     print_line(f"scoring {len(images)} images", team)
     search, held_out = plan.search, len(model.images.held_out)
     calibration = model.keep_calibration(search, begin=lambda: print_search(search, held_out, team))
-    print_outliers(calibration, team)
+    counted = calibration.suiting(rule)  # all else, such as a score, is the same by every rule
+    print_outliers(counted, team)
     print_line(expectation(calibration.expected), team)
-    if rule.too_fine_for(calibration.normal_scores):
-        count = len(calibration.scores)
+    if rule.too_fine_for(counted.normal_scores):
+        count = len(counted.scores)
         logging.getLogger(__name__).warning(
             "--target_fpr %g is finer than %d held-out normal images can show (1 in %d): "
             "the threshold is extrapolated",
@@ -193,10 +194,10 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
         return model.anomaly_detector(batch, search, batch_size, calibration)
 
     # a threshold from labels is known only when all scores are
-    near = None if rule.uses_labels else rule.choose(calibration.normal_scores, None, None)[0]
+    near = None if rule.uses_labels else rule.choose(counted.normal_scores, None, None)[0]
     best = Best(near=near) if plan.report else None
     together = batch_size * team.devices
-    pixel_threshold = calibration.pixel_threshold(rule.target_fpr)
+    pixel_threshold = counted.pixel_threshold(rule.target_fpr)
     scoring = Scoring(
         *(plan.folder, seen, team, identity(model, calibration, search, together), together),
         pixel_threshold=pixel_threshold,
@@ -291,7 +292,9 @@ def features(model: DCGAN, outcome: Outcome) -> dict[str, np.ndarray]:
         if len(images):
             found[name] = model.features(images)
     if len(model.images.seen):
-        found["normal, trained on"] = model.features(model.images.seen[:TSNE_IMAGES])
+        # kept as the networks see them, so not of the size that model.features takes
+        seen = model.inference.features(model.images.seen[:TSNE_IMAGES])
+        found["normal, trained on"] = seen
     return found
 
 

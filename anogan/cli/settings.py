@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any
 
-from anogan.cli.options import Options
+from anogan.cli.options import Options, spelt
 from anogan.config import CROP, FREE, Config
 from anogan.errors import UserError
 from anogan.method.scoring import Search
@@ -41,9 +41,23 @@ def require_settings(options: Options, config: Config, free: Collection[str]) ->
         mine = getattr(config, name)
         if name not in FREE and name not in free and value != mine:
             raise UserError(
-                f"this run was trained with {name.rstrip('_')} {mine}, not {value}: leave the flag "
-                "out, or train another run under another --checkpoint_dir"
+                f"this run was trained with {name.rstrip('_')} {mine}, not {value}: leave "
+                f"{_flag(options, name)} out, or train another run under another --checkpoint_dir"
             )
+
+
+def _flag(options: Options, name: str) -> str:
+    """Return the flag that gave a setting, which may be another's."""
+    if name.startswith("crop") and options.crop is False:
+        return "--no-crop"
+    given = {
+        "height": "output_height",
+        "width": "output_width" if options.output_width else "output_height",
+        "crop_height": "input_height" if options.input_height else "crop",
+        "crop_width": "input_width" if options.input_width else "crop",
+        "pattern": "input_fname_pattern",
+    }
+    return spelt(given.get(name, name))
 
 
 def threshold_of(options: Options) -> Threshold:

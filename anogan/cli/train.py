@@ -189,8 +189,9 @@ def probed(options: Options, listing: Listing, given: dict[str, Any]) -> dict[st
     if deep:
         found["min_value"], found["max_value"] = find_range(paths)
     crop = (given["crop_height"], given["crop_width"]) if given.get("crop_height") else None
-    if options.window:
-        found["height"], found["width"] = scale.typical_size(some, crop)
+    if options.window and "height" not in given:
+        size = dict(zip(("height", "width"), scale.typical_size(some, crop), strict=True)) | given
+        found |= scale.windowed(size["height"], size["width"], options.window)._asdict()
     elif options.window is None and options.preset != "classic" and "width" not in given:
         found |= scale.choose(some, crop, channels)._asdict()
     if (given.get("features") or PRESETS[options.preset or "default"].get("features")) != "none":
@@ -226,6 +227,8 @@ def print_start(plan: TrainPlan, model: DCGAN) -> None:
     h, w, c = config.shape
     where = f" from {plan.source}" if plan.source else ""
     seen = f", through windows of {config.window}" if config.window else ""
+    if seen and scale.is_strip(h, w):
+        seen += " along the strips"
     size = f"{h} x {w} x {c}{seen}"
     if config.has_features:
         pretrained = " x ".join(map(str, feature_size(*config.view[:2])))

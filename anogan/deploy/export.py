@@ -1,6 +1,7 @@
 """A trained model as one file for other programs, see inference_graph.py for what it computes.
 
 NAME.onnx            for ONNX Runtime, without TensorFlow
+NAME.tflite          for TensorFlow Lite, on devices: of images resized before
 NAME_saved_model     a folder for TensorFlow, tf.saved_model.load(folder).score(image)
 """
 
@@ -30,7 +31,7 @@ from anogan.runs.files import (
 if TYPE_CHECKING:  # which is slow
     import tensorflow as tf
 
-ENDS = {"onnx": ".onnx", "saved_model": "_saved_model"}
+ENDS = {"onnx": ".onnx", "tflite": ".tflite", "saved_model": "_saved_model"}
 OPSET = 18  # of ONNX
 SIDES = "h", "w", "c"
 
@@ -50,7 +51,7 @@ def prepare(kind: str, config: Config, run: Path, folder: str | None) -> Path:
     name = Path(os.path.abspath(run)).name + ENDS[kind]
     path = Path(folder or run) / name
     require_writable(path.parent)
-    ours = (is_own if kind == "onnx" else is_folder)(path) and name in written(path.parent)
+    ours = (is_folder if kind == "saved_model" else is_own)(path) and name in written(path.parent)
     if os.path.lexists(path) and not ours:
         raise UserError(
             f"{path} was not written by this tool and would be replaced: move it, or name another "
@@ -67,6 +68,8 @@ def export(kind: str, path: Path, graph: tf.Module, facts: dict[str, str]) -> st
     record(path.parent, path.name)
     if kind == "onnx":
         write_atomic(path, _onnx(graph, facts))
+    elif kind == "tflite":
+        write_atomic(path, _lite(graph, path.parent))
     else:
         _save_folder(graph, path)
     threshold = float(facts["threshold"])
@@ -85,6 +88,35 @@ def _onnx(graph: tf.Module, facts: dict[str, str]) -> bytes:
         side.dim_param = name
     onnx.helper.set_model_props(found, facts)
     return found.SerializeToString()
+
+
+def _lite(graph: tf.Module, folder: Path) -> bytes:
+    """Return a file of TensorFlow Lite, of built-in operations alone.
+
+    folder: for what the converter reads, which is removed.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    traced = graph.score_resized.get_concrete_function()
+    frozen = convert_variables_to_constants_v2(traced)  # Lite drops the variables' values
+
+    class Fixed(tf.Module):
+        @tf.function(input_signature=graph.score_resized.input_signature)
+        def score(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return tf.nest.pack_sequence_as(traced.structured_outputs, frozen(image))
+
+    fixed, aside = Fixed(), temporary_in(folder)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    try:
+        with _quiet():
+            tf.saved_model.save(fixed, str(aside), fixed.score, options)
+            return tf.lite.TFLiteConverter.from_saved_model(str(aside)).convert()
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"{folder} cannot be written to ({first_line(error)})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            discard(aside)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 image (h, w, c), uint8 -> score (), is_anomaly (), anomaly_map (H, W), threshold ()
 
 c is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA); H and W are the run's height and width.
+Devices take images of one size, (1, H, W, C) as they are read, and resize them before.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def graph_and_facts(
 
 
 class InferenceGraph(tf.Module):
-    """The encoder's way to score one image, as `score`."""
+    """The encoder's way to score one image, as `score`; one that is resized, as `score_resized`."""
 
     def __init__(
         self, config: Config, detector: Detector, calibration: Calibration, threshold: float
@@ -164,6 +165,13 @@ class InferenceGraph(tf.Module):
 
         signature = [tf.TensorSpec((None, None, None), tf.uint8, name="image")]
         self.score = tf.function(score, input_signature=signature)
+
+        def score_resized(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            x = tf.cast(image, tf.float32) / 127.5 - 1.0
+            return _scored(x, detector, calibration, threshold)
+
+        signature = [tf.TensorSpec((1, *config.view), tf.uint8, name="image")]
+        self.score_resized = tf.function(score_resized, input_signature=signature)
 
 
 def _scored(

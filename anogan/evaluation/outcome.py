@@ -17,7 +17,7 @@ from anogan.data.table import cell
 from anogan.evaluation.metrics import LABELS, measures
 from anogan.evaluation.result_folder import METRICS, SCORES
 from anogan.evaluation.rows import Rows
-from anogan.evaluation.shift import shift, without_outliers
+from anogan.evaluation.shift import of_outliers, shift
 from anogan.method.scoring import TERMS, Calibration
 from anogan.method.threshold import NormalScores, Threshold, normalise, rarity
 from anogan.runs.files import atomic_file, write_atomic
@@ -139,7 +139,9 @@ def decide(
     origin: dict[str, Any],
 ) -> Outcome:
     """Find threshold and measures; origin: what the figures are of, JSON-ready."""
-    scores, seen, normal = rows.columns["score"], rows.indices, calibration.normal_scores
+    scores, seen, everyone = rows.columns["score"], rows.indices, calibration.normal_scores
+    calibration = calibration.suiting(rule)
+    normal = calibration.normal_scores
     labels = None if images.labels is None else images.labels[seen]
     value, how = rule.choose(normal, labels, scores)
     metrics = {
@@ -157,7 +159,7 @@ def decide(
         metrics["target_fpr"] = rule.target_fpr
         if line := shift(normal, labels, scores, value, rule.target_fpr):
             metrics["shift"] = line
-        if normal and (line := without_outliers(normal, scores, rule.target_fpr)):
+        if everyone and (line := of_outliers(everyone, scores, rule)):
             metrics["outliers"] = line
     if value is not None:
         metrics["called_anomalous"] = int((scores > value).sum())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zlib import crc32
@@ -16,20 +15,18 @@ import numpy as np
 from anogan.data.image_set import COPIED, ImageSet
 from anogan.data.masks import Masks
 from anogan.errors import UserError
-from anogan.evaluation.best import Best, saved
+from anogan.evaluation.best import Best
 from anogan.evaluation.metrics import PixelMeasures
 from anogan.evaluation.names import MAP_ENDINGS, map_stems
 from anogan.evaluation.result_folder import FILES, FOLDERS, ResultFolder
 from anogan.evaluation.rows import Row, RowFiles, Rows
 from anogan.method.scoring import TERMS, Detection
 from anogan.runs.distributed import Workers
-from anogan.runs.files import atomic_file
 from utils import ImageError
 
 CONTRIBUTIONS = tuple(f"{name}_contribution" for name in TERMS)
 COLUMNS = ("score", *TERMS, *CONTRIBUTIONS)
 KEPT = 500  # images of each label whose search losses are plotted
-SPARE = 20  # pictures are saved so seldom that it takes a twentieth of the time
 
 
 class Scoring:
@@ -65,7 +62,7 @@ class Scoring:
         self.folder = ResultFolder(folder, FILES, {*FOLDERS, *places})
         written = {"masks": masks is not None, "maps": save_map is not None}
         key = {**identity, **written, "pixels": pixel_threshold if any(written.values()) else None}
-        self.files = RowFiles(self.folder.path, workers.index, key, len(COLUMNS))
+        self.files = RowFiles(self.folder.path, workers.index, {**key, "columns": COLUMNS})
         self._indices = array("q")
         self._columns = {name: array("d") for name in COLUMNS}
         self._losses: dict[int, list[float]] = {}
@@ -75,8 +72,6 @@ class Scoring:
         self._places = {name: i for i, name in enumerate(images.names)}
         self._states = self._find_states()
         self._plotted = self._some_of_each_label()
-        self._staged: set[str] = set()  # maps that an interrupted run left
-        self._saved, self._pause = time.monotonic(), 0.0
 
     def _find_states(self) -> list[list[Any]]:
         """Return by index what shows whether an image, and its mask, is still the same.
@@ -103,11 +98,8 @@ class Scoring:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.files.close()
-            return
-        with contextlib.suppress(UserError):  # the first error is the one to report
-            self._save_pictures(now=True)
+        # the first error is the one to report
+        with contextlib.suppress(*([UserError] if kind else [])):
             self.files.close()
 
     # one batch after the other
@@ -124,7 +116,6 @@ class Scoring:
         self.files.add(rows)
         if self.best:
             self.best.offer(indices.tolist(), detection)
-        self._save_pictures()
 
     def _broken_rows(self) -> list[Row]:
         """Return rows of files that could not be read, as far as they have none yet."""
@@ -178,32 +169,6 @@ class Scoring:
         if self._pixels and row.pixels:
             self._pixels += PixelMeasures.unpacked(self._unit, row.pixels)
 
-    def _save_pictures(self, now: bool = False) -> None:
-        """Keep the pictures, unless that was done too short a time ago; warn if it fails."""
-        start = time.monotonic()
-        if not self.best or (not now and start - self._saved < self._pause):
-            return
-        try:
-            path = self.files.pictures_of(self.workers.index)
-            self.best.save(path, self.files.key, self.images.names)
-        except UserError as error:
-            logging.getLogger(__name__).warning("pictures are not kept so far: %s", error)
-            self._pause = float("inf")
-            return
-        self._saved = time.monotonic()
-        self._pause = SPARE * (self._saved - start)
-
-    def _take_pictures(self, worker: int) -> None:
-        """Take over pictures that a worker saved, as far as they belong to rows that are known."""
-        if not self.best:
-            return
-        scores = dict(zip(self._indices, self._columns["score"], strict=True))
-        path, most = self.files.pictures_of(worker), sum(self.best.counts.values())
-        for name, picture in saved(path, self.files.key, self.images.shape, most):
-            index = self._places.get(name)
-            if index is not None and scores.get(index) == picture.score:
-                self.best.pictures[index] = picture
-
     # from run to run, and several workers
 
     def resume(self) -> np.ndarray:
@@ -224,69 +189,48 @@ class Scoring:
             }
         )
         if self.workers.chief:
-            self.files.drop_foreign()
             known = self._known_images()
             self._take_over(known)
         self.workers.wait()
         if not self.workers.chief:
             known = self._known_images()
-        seen = crc32(known.tobytes()) if self.files.rows_of(0).exists() else -1
+        seen = crc32(known.tobytes()) if self.files.path(0).exists() else -1
         place = f"what they see of {self.files.folder} (--test_result_dir is where all see it)"
         self.workers.agree({place: seen})
         return np.flatnonzero(~known)
 
     def _known_images(self) -> np.ndarray:
         """Return which images (n,) have rows of an interrupted run, as has all of their batch."""
-        self._staged = self.folder.staged() if self.save_map else set()
         known = np.zeros(len(self.images), bool)
-        for index, _ in self._usable_rows():
-            known[index] = True
+        known[list(self._usable_rows())] = True
         starts = np.arange(0, len(known), self.batch_size)
         whole = np.logical_and.reduceat(known, starts)
         return np.repeat(whole, self.batch_size)[: len(known)]
 
     def _take_over(self, known: np.ndarray) -> None:
-        """Keep the rows, pictures and maps of these images (n,), and no others."""
-        with atomic_file(self.files.rows_of(0)) as file:
-            file.write(self.files.header())
-            wanted = known.copy()
-            for index, row in self._usable_rows():
-                if wanted[index]:
-                    wanted[index] = False
-                    self._take(index, row)
-                    file.write(row.line())
+        """Keep the rows and maps of these images (n,), and no others."""
+        rows = {index: row for index, row in self._usable_rows().items() if known[index]}
+        for index, row in rows.items():
+            self._take(index, row)
+        self.files.begin(rows.values())
         self._broken = len(self.images.skipped)
-        for worker in self.files.workers():
-            self._take_pictures(worker)
-        self.files.clear()
-        maps = map(self._map_files, np.flatnonzero(known).tolist())
-        self.folder.begin(set().union(*maps) if self.save_map else ())
+        stems = [self._stems[index] for index in rows] if self.save_map else []
+        self.folder.begin({f"{stem}{ending}" for stem in stems for ending in MAP_ENDINGS})
 
-    def _usable_rows(self) -> Iterator[tuple[int, Row]]:
-        """Yield (index, Row) of each image that is as it was when it was read."""
-        for worker in self.files.workers():
-            for row in self.files.read(worker):
-                index = self._places.get(row.file)
-                if index is None or not row.state or row.state != self._states[index]:
-                    continue
-                if not row.values or not self.save_map or self._map_files(index) <= self._staged:
-                    yield index, row
-
-    def _map_files(self, index: int) -> set[str]:
-        return {f"{self._stems[index]}{ending}" for ending in MAP_ENDINGS}
+    def _usable_rows(self) -> dict[int, Row]:
+        """Return {index: Row} of each image that is as it was when it was read."""
+        found = ((self._places.get(row.file), row) for row in self.files.read_all())
+        return {i: row for i, row in found if i is not None and row.state == self._states[i] != []}
 
     def gather(self) -> Rows:
         """Return all rows; of several workers the chief alone has those of the others."""
         self.files.add(self._broken_rows())
         self.files.close()
-        if not self.workers.chief:
-            self._save_pictures(now=True)
         self.workers.wait()
         if self.workers.chief:
             for worker in range(1, self.workers.count):
                 for row in self.files.read(worker):
                     self._take(self._places[row.file], row)
-                self._take_pictures(worker)
         order = np.argsort(self._indices, kind="stable")
         columns = {name: np.asarray(column)[order] for name, column in self._columns.items()}
         return Rows(np.asarray(self._indices)[order], columns, self._losses, self._pixels)

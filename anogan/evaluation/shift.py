@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from anogan.method.threshold import FEWEST, NormalScores
+from anogan.method.threshold import NormalScores, Threshold
 
 CHANCE = 0.001  # what is as rare is no chance
 ROUGH = 0.01  # what is as likely may come from the few images that the threshold is from
@@ -34,17 +34,24 @@ def shift(
     return _too_many(normal, normals, threshold, target_fpr)
 
 
-def without_outliers(normal: NormalScores, scores: np.ndarray, target_fpr: float) -> str | None:
-    """Return what would be decided on scores (n,) without odd held-out images, if there are any."""
-    count = normal.outliers()
-    if not count or len(normal.scores) - count < FEWEST:
+def of_outliers(normal: NormalScores, scores: np.ndarray, threshold: Threshold) -> str | None:
+    """Return what outliers among all held-out images, if there are any, do to the decisions.
+
+    scores: (n,); threshold: by a rate. What would be decided without them where they count, or
+    with them where they are left out.
+    """
+    kept, left_out = normal.inliers(), threshold.leaves_outliers_out
+    count, other = len(normal.scores) - len(kept.scores), normal if left_out else kept
+    if not count:
         return None
-    value = NormalScores(normal.scores[:-count]).threshold(target_fpr)
+    value = other.threshold(threshold.target_fpr)
     above = int((scores > value).sum())
+    done = "are left out of the threshold: with" if left_out else "raise the threshold: without"
+    remedy = "" if left_out else " (--threshold_from inliers decides so)"
     return (
         f"{count} of {len(normal.scores)} held-out normal images score far above all others and "
-        f"raise the threshold: without them it would be {value:.4g}, and {above} of {len(scores)} "
-        f"images would be called anomalous (--threshold {value:.4g} decides so)"
+        f"{done} them it would be {value:.4g}, and {above} of {len(scores)} images would be called "
+        f"anomalous{remedy}"
     )
 
 

@@ -12,6 +12,7 @@ from anogan.config import Config
 from anogan.data.image_set import ImageSet, permutation
 from anogan.features import feature_bank
 from anogan.features.feature_bank import Features
+from anogan.method.memory_bank import most_images
 from anogan.runs.gaussians import Gaussians
 from anogan.runs.run_images import RunImages
 
@@ -34,7 +35,8 @@ def updated(
     fitting = max(1, recipe.held_out_bytes // math.prod(config.view))
     count = min(recipe.held_out_kept, fitting)
     some = held_out.some(count, config.seed)
-    small = rest.at(config.shape).some(recipe.seen_kept, config.seed)
+    remembered = min(recipe.seen_kept, most_images(config.shape[:2], recipe.bank))
+    small = rest.at(config.shape).some(remembered, config.seed)
     seen = small[_without_copies(small)]
     own = kept.held_out
     if len(some):

@@ -8,6 +8,7 @@ network's features.
 from __future__ import annotations
 
 import copy
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from anogan.runs.distributed import graph_of
 from utils import to_float
 
 BATCH = 64  # images
+MOST_BYTES = 2**29  # of a bank; those of all images but strips are smaller
 
 
 class Grid(NamedTuple):
@@ -53,12 +55,7 @@ class MemoryBank:
     def __init__(self, images: np.ndarray, recipe: BankRecipe):
         """images: normal ones, (n, h, w, c), uint8 or float in [-1, 1], n at least 2."""
         self.recipe, self.size = recipe, images.shape[1:3]
-        self.grids = [
-            Grid(max(smallest, round(min(self.size) / count)), overlap)
-            for count, smallest, overlap in zip(
-                recipe.cells, recipe.smallest_cells, recipe.overlaps, strict=True
-            )
-        ]
+        self.grids = _grids(self.size, recipe)
         self.known, self.usual, self.spread, self.sharpness = [], [], [], []
         for found, weight in self._described(images):
             half = max(len(images) // 2, 1)
@@ -133,6 +130,25 @@ class MemoryBank:
         spread = tf.reduce_mean(tf.math.reduce_std(sharp, axis=0))
         weight = self.recipe.sharpness / (1.0 + (spread / self.recipe.two_shades) ** 8)
         return tf.concat([shapes, weight * sharp], -1), weight
+
+
+def _grids(size: tuple[int, int], recipe: BankRecipe) -> list[Grid]:
+    """The fine and the coarse grid of images of this size."""
+    return [
+        Grid(max(smallest, round(min(size) / count)), overlap)
+        for count, smallest, overlap in zip(
+            recipe.cells, recipe.smallest_cells, recipe.overlaps, strict=True
+        )
+    ]
+
+
+def most_images(size: tuple[int, int], recipe: BankRecipe) -> int:
+    """How many images of this size fit into a bank: of long strips few, which have many places."""
+    places = sum(
+        math.prod((side - grid.cell) // grid.step + 1 for side in size)
+        for grid in _grids(size, recipe)
+    )
+    return MOST_BYTES // (4 * 9 * (recipe.bins + 1) * places)
 
 
 def strokes(images: tf.Tensor, bins: int) -> tf.Tensor:

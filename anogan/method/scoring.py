@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from anogan.config import Config
 from anogan.errors import UserError
-from anogan.method.threshold import NormalScores, Tail
+from anogan.method.threshold import NormalScores, Tail, Threshold
 from anogan.recipe import SEARCHES, Recipe, TermWeights
 
 _MAP_OF = {term.name: term.metadata["map"] for term in fields(TermWeights)}
@@ -149,6 +149,19 @@ class Calibration:
     def normal_scores(self) -> NormalScores | None:
         """The scores of held-out normal images; None where there are too few."""
         return NormalScores(self.scores, self.tail) if self.tail else None
+
+    def without_outliers(self) -> Calibration:
+        """This with the threshold, p-values and peaks of held-out images that are no outliers."""
+        if self.normal_scores is None:
+            return self
+        normal = self.normal_scores.inliers()
+        kept = np.array(self.scores) <= normal.scores[-1]
+        scores, peaks = (tuple(np.array(x)[kept].tolist()) for x in (self.scores, self.peaks))
+        return replace(self, scores=scores, tail=normal.tail, peaks=peaks)
+
+    def suiting(self, threshold: Threshold) -> Calibration:
+        """This as a threshold wants it: with outliers among the held-out images or without."""
+        return self.without_outliers() if threshold.leaves_outliers_out else self
 
     def pixel_threshold(self, target_fpr: float = 0.05) -> float:
         """The anomaly map's value that this fraction of held-out images exceeds anywhere."""

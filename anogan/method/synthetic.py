@@ -60,7 +60,7 @@ class _Random:
         """Smooth noise, coarser in some images than in others."""
         grain = self.uniform(0.0, 3.0)
         layers = [self.noise(h, w, cells, channels) for cells in (3, 6, 14)]
-        return tf.where(grain < 1, layers[0], tf.where(grain < 2, layers[1], layers[2]))
+        return ops.select(grain < 1, layers[0], ops.select(grain < 2, layers[1], layers[2]))
 
 
 @functools.cache
@@ -100,10 +100,10 @@ def plant_anomalies(
     shift = tf.random.stateless_uniform([2], seeds[3], -reach, reach + 1, tf.int32)
     pasted = tf.roll(_others(images), shift, axis=[1, 2])
     edge = _edge_value(images, seeds[4], replica)
-    planted = tf.where(part, tf.where(erased, edge, pasted), images)
+    planted = ops.select(part, ops.select(erased, edge, pasted), images)
     changed = tf.cast(tf.abs(planted - images) > 0.25, tf.float32)
     shows = tf.reduce_mean(changed, axis=[1, 2, 3], keepdims=True) > 0.01
-    planted = tf.where(shows, planted, tf.roll(images, h // 2, 1))
+    planted = ops.select(shows, planted, tf.roll(images, h // 2, 1))
     return planted, _changed(images, planted)
 
 
@@ -189,7 +189,7 @@ def _shapes(h: int, w: int, random: _Random) -> tf.Tensor:
     along = tf.abs(tf.cos(angle) * dx + tf.sin(angle) * dy) / length
     across = tf.abs(tf.cos(angle) * dy - tf.sin(angle) * dx) / width
     rectangle, ellipse = tf.maximum(along, across), tf.sqrt(along**2 + across**2)
-    inside = (1.0 - tf.where(random.coin(), rectangle, ellipse)) * width  # pixels to the edge
+    inside = (1.0 - ops.select(random.coin(), rectangle, ellipse)) * width  # pixels to the edge
 
     cells = 4
     slope = 1.2 * cells / side  # of the noise, a pixel: about
@@ -197,7 +197,7 @@ def _shapes(h: int, w: int, random: _Random) -> tf.Tensor:
     thickness = random.log_uniform(SMALLEST, 0.05 * side)
     level = random.uniform(-0.5, 0.5)
     line = thickness - tf.abs(random.noise(h, w, cells) - level) / slope
-    inside = tf.where(random.coin(0.3), tf.minimum(line, (1.0 - reach) * side / 6.0), inside)
+    inside = ops.select(random.coin(0.3), tf.minimum(line, (1.0 - reach) * side / 6.0), inside)
     softness = random.log_uniform(0.25, 3.0)
     return tf.sigmoid(inside * 3.0 / tf.minimum(softness, tf.maximum(width, 0.5)))
 
@@ -293,12 +293,12 @@ def _contrast(images: tf.Tensor, random: _Random) -> tf.Tensor:
 
 def _blurred(images: tf.Tensor, random: _Random) -> tf.Tensor:
     wide = 4.0 if min(images.shape[1:3]) > 32 else 2.5
-    return tf.where(random.coin(), ops.smooth(images, 1.5), ops.smooth(images, wide))
+    return ops.select(random.coin(), ops.smooth(images, 1.5), ops.smooth(images, wide))
 
 
 def _noisy(images: tf.Tensor, random: _Random) -> tf.Tensor:
     noise = random.normal(*images.shape[1:])
-    noise = tf.where(random.coin(), noise, 2.5 * ops.smooth(noise, 1.2))
+    noise = ops.select(random.coin(), noise, 2.5 * ops.smooth(noise, 1.2))
     return images + noise * random.log_uniform(0.15, 0.8)
 
 
@@ -311,7 +311,7 @@ def _texture(images: tf.Tensor, random: _Random) -> tf.Tensor:
     angle = random.uniform(0.0, 6.283)
     place = tf.cos(angle) * columns[..., None] + tf.sin(angle) * rows[..., None]
     stripes = tf.sin(place * random.log_uniform(0.1, 1.5) + random.uniform(0.0, 6.283))
-    pattern = tf.where(random.coin(), stripes, random.rough_noise(h, w))
+    pattern = ops.select(random.coin(), stripes, random.rough_noise(h, w))
     return random.uniform(-0.8, 0.8, 1, 1, c) + pattern * random.uniform(0.1, 0.8, 1, 1, c)
 
 
@@ -333,7 +333,7 @@ def _ghost(images: tf.Tensor, random: _Random) -> tf.Tensor:
     """With another image shining through."""
     other = _others(images)
     brighter, between = tf.maximum(images, other[:, ::-1]), 0.5 * (images + other[:, :, ::-1])
-    return tf.where(random.coin(), brighter, between)
+    return ops.select(random.coin(), brighter, between)
 
 
 def _inverted(images: tf.Tensor, random: _Random) -> tf.Tensor:

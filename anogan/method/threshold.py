@@ -90,6 +90,13 @@ class NormalScores:
         low, middle, high = np.quantile(self.scores, [0.25, 0.5, 0.75])
         return int((self.scores > middle + STRAY * max(high - low, 1e-12)).sum())
 
+    def inliers(self) -> NormalScores:
+        """These without outliers, as long as enough for a threshold are left."""
+        kept = self.scores[: len(self.scores) - self.outliers()]
+        if len(kept) == len(self.scores) or len(kept) < FEWEST:
+            return self
+        return NormalScores(kept).inliers()
+
     def unit(self, threshold: float) -> float:
         """Of the normalised score: a third of the way from a typical normal score to threshold."""
         spread = max(float(self.scores.std()), 1e-12)
@@ -129,17 +136,23 @@ class Threshold:
 
     value: float | None = None  # given by hand
     target_fpr: float = 0.05  # of held-out normal images
-    rule: str = "held_out"  # or "youden" or "f1", which use the labels
+    # "inliers": of those without outliers; "youden" or "f1" use the labels
+    rule: str = "held_out"
 
     @property
     def uses_labels(self) -> bool:
         """Whether it is found from the labels of the very images that are scored."""
-        return self.value is None and self.rule != "held_out"
+        return self.value is None and self.rule in ("youden", "f1")
 
     @property
     def by_rate(self) -> bool:
         """Whether it is found from held-out normal images, for target_fpr."""
-        return self.value is None and self.rule == "held_out"
+        return self.value is None and not self.uses_labels
+
+    @property
+    def leaves_outliers_out(self) -> bool:
+        """Whether outliers among the held-out normal images count for nothing that is decided."""
+        return self.by_rate and self.rule == "inliers"
 
     def too_fine_for(self, normal: NormalScores | None) -> bool:
         """Whether the rate asked for is rarer than so many images can show."""
@@ -161,9 +174,10 @@ class Threshold:
         if normal is None:
             return None, "none: too few held-out normal images"
         count = len(normal.scores)
-        how = "" if self.target_fpr >= normal.shown else " and a fitted tail"
+        how = ", outliers left out" if self.leaves_outliers_out else ""
+        how += "" if self.target_fpr >= normal.shown else " and a fitted tail"
         if self.too_fine_for(normal):
-            how = f", extrapolated: they show no rate below 1 in {count}"
+            how += f", extrapolated: they show no rate below 1 in {count}"
         return (
             normal.threshold(self.target_fpr),
             f"for {self.target_fpr:.3g} false positives, from {count} held-out normal images{how}",

@@ -14,7 +14,7 @@ import ops
 from anogan.config import Config
 from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
-from anogan.method.networks import Networks
+from anogan.method.networks import SKIP, Networks
 from anogan.method.synthetic import plant_anomalies, plant_defects
 from anogan.method.windows import Windows
 from anogan.runs.distributed import ReplicaSlice, Workers, graph_of
@@ -213,7 +213,7 @@ class Trainer(Averages):
         assert self.nets.encoder
         if planted:
             whole = replica.draw(tf.random.stateless_uniform, [tf.shape(x)[0], 1, 1, 1], seed) < 0.5
-            x = tf.where(whole, x, planted.damaged)
+            x = ops.select(whole, x, planted.damaged)
         mean, log_variance = tf.split(self.nets.encoder(x, training=True), 2, axis=1)
         return mean, tf.clip_by_value(log_variance, *self.config.recipe.log_variance)
 
@@ -267,6 +267,8 @@ class Trainer(Averages):
         ema = self.ema.trained()
         for name, net in self.nets.trained().items():
             for mine, theirs in zip(ema[name].weights, net.weights, strict=True):
+                if SKIP in theirs.path:  # which both have from the start, and keep
+                    continue
                 part = rate if theirs.trainable else 1.0
                 self.workers.strategy.extended.update(
                     mine.value,

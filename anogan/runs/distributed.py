@@ -30,6 +30,7 @@ MOST_RESTARTS = 10
 LONG = 120.0  # seconds after which a start counts as a success
 STARTED = time.monotonic()
 CPU_INFO = Path("/proc/cpuinfo")
+NVIDIA = Path("/proc/driver/nvidia/gpus")  # where its driver lists the cards
 
 
 def task() -> tuple[int, int]:
@@ -208,6 +209,29 @@ def has_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def describe_devices(used: int = 1) -> str:
+    """Describe to the user on what is computed, used devices of this machine, and what is idle."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        names = [one.get("device_name", "GPU") for one in details]
+        line = f"computing on {', '.join(names[:used])}"
+        idle = len(gpus) - used
+        return line + (f"; {idle} more idle, --strategy mirrored uses all" if idle > 0 else "")
+    line = f"computing on {cores()} CPU cores"
+    hidden = "CUDA_VISIBLE_DEVICES" in os.environ
+    if NVIDIA.is_dir() and not hidden:
+        line += '; TensorFlow cannot use the GPU: pip install "tensorflow[and-cuda]", docs/speed.md'
+    return line
+
+
+def cores() -> int:
+    """Return on how many CPU cores this process may run."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_precision(name: str) -> str:

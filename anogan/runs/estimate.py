@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 
 from anogan.config import Config
 from anogan.image_form import MEMORY_LIMIT
+from anogan.runs import distributed
 
 MIB = 2**20
 # Seconds for a pixel of a batch on one core at so many channels: measured on two cores of a
@@ -25,7 +25,12 @@ def seconds(config: Config, steps: int, cores: int | None = None) -> float:
     """Return roughly what so many steps take on a CPU."""
     h, w, _ = config.net_shape
     pixels = steps * config.batch_size * h * w
-    return pixels * PIXEL_SECONDS[config.preset] * _width(config) ** 1.5 / (cores or _cores())
+    return (
+        pixels
+        * PIXEL_SECONDS[config.preset]
+        * _width(config) ** 1.5
+        / (cores or distributed.cores())
+    )
 
 
 def memory(config: Config, images: int) -> int:
@@ -42,13 +47,9 @@ def describe(config: Config, images: int, steps: int, on_gpu: bool) -> str:
     line = f"{steps} steps of {config.batch_size} images"
     if on_gpu:  # whose speed and memory are not known here
         return line
-    time, cores = duration(seconds(config, steps)), _cores()
+    time, cores = duration(seconds(config, steps)), distributed.cores()
     gib = memory(config, images) / 2**30
     return f"{line}, about {gib:.1f} GiB of memory, very roughly {time} on {cores} cores"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _width(config: Config) -> float:
