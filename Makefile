@@ -4,17 +4,21 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 
 # make campaign: try to break it.
-.PHONY: demo test test-slow campaign lint constraints clean
+.PHONY: demo test test-slow test-all campaign lint constraints clean
 
 demo: $(VENV)/.installed
 	$(RUN) download.py mnist
 	$(RUN) main.py --dataset mnist --normal_class 8 --train --anomaly_test
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest -q -n 2
+	$(RUN) -m pytest -q -n 2 --dist worksteal
 
 test-slow: $(VENV)/.installed-dev
-	$(RUN) -m pytest -q -n 2 -m slow --ignore tests/campaign
+	$(RUN) -m pytest -q -n 2 --dist worksteal -m slow --ignore tests/campaign
+
+# Both in one go, which makes the trained models once: for CI.
+test-all: $(VENV)/.installed-dev
+	$(RUN) -m pytest -q -n 2 --dist worksteal -m "" --ignore tests/campaign
 
 # Seeded attempts to break the tool: ten minutes; SIZE=1 takes hours and is the full campaign.
 SIZE ?= 0.05

@@ -40,6 +40,7 @@ LARGEST_WINDOW = 256  # side of the networks' images or windows, pixels
 CROP, LARGEST_CROP = 108, 2**20  # side of the centre crop, pixels: of celebA, and at most
 LARGEST_SET = 10**9  # of more nobody can mean it
 STEPS, CLASSIC_EPOCHS = 600, 25  # how long the presets train
+SMALLEST = 16  # height and width at least, pixels
 SMALL, LARGE_BATCH = 32, 16  # images of more pixels a side are trained on in batches of so many
 VERSION = 1  # of the format of a run's folder, see runs/checkpoint.py
 
@@ -55,16 +56,16 @@ class Config:
     dataset: str = "images"  # the data set's name
     height: int = setting(  # of the images as they are scored
         64,
-        f"Resize images to this height, 16 to {LARGEST_WINDOW}, with --window up to {LARGEST} "
-        "(default {default}; mnist 28).",
-        (16, LARGEST),
+        f"Resize images to this height, {SMALLEST} to {LARGEST_WINDOW}, with --window up to "
+        f"{LARGEST} (default {{default}}; mnist 28).",
+        (SMALLEST, LARGEST),
         "PIXELS",
         flag="output_height",
     )
     width: int = setting(
         64,
         "Resize images to this width (default: their height).",
-        (16, LARGEST),
+        (SMALLEST, LARGEST),
         "PIXELS",
         flag="output_width",
     )

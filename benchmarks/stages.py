@@ -120,7 +120,7 @@ def make(user: str, data_dir: Path, folder: Path) -> list[str]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.symlink_to(files[i % len(files)])
         return [*OF_FACES, "--features", "none"]
-    source = faces if user == "faces" else data_dir / "elpv/mono/train/good"
+    source = faces if user == "faces" else data_dir / "elpv" / "mono" / "train"
     files = sorted(source.glob("*"))
     some = files[:260] if user == "parts" else files
     tested = 60 if user == "parts" else 500

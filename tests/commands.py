@@ -1,5 +1,6 @@
 """What tests of whole commands share."""
 
+import contextlib
 import csv
 from pathlib import Path
 
@@ -27,3 +28,15 @@ def exit_code(arguments):
     with pytest.raises(SystemExit) as stopped:
         main.main(arguments)
     return stopped.value.code
+
+
+@contextlib.contextmanager
+def without_graphs():
+    """TensorFlow runs each operation as it comes: where steps are few, graphs take far longer."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)

@@ -2,20 +2,47 @@
 
 import os
 import shutil
-from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # as anogan sets it, here before TensorFlow
-
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # the nets are small, and pytest's workers several
 
 import numpy as np
 import pytest
-from commands import NETS, save
+from commands import NETS, save, without_graphs
+from filelock import FileLock
 from PIL import Image
 
 SIDE = 16
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture
+def eager():
+    """TensorFlow without graphs: where few steps are trained, most of the time goes into them."""
+    with without_graphs():
+        yield
+
+
+@pytest.fixture
+def no_drawings(monkeypatch):
+    """Scoring without large pictures and plots, which take as long as all else of a few images."""
+    from anogan.report import plots, showing
+
+    monkeypatch.setattr(showing, "panels", lambda *_: None)
+    monkeypatch.setattr(plots, "write", lambda *_: {})
+
+
+def made_once(tmp_path_factory, name, make):
+    """A folder of this worker's own, a copy of what the first worker to ask for it has made."""
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"made_{name}"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            make(folder := tmp_path_factory.mktemp(name))
+            folder.rename(made)
+    return shutil.copytree(made, base / name)
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +83,13 @@ def trained_folder(zeros, small, tmp_path_factory):
     from anogan.config import preset
     from model import DCGAN
 
-    folder = tmp_path_factory.mktemp("trained") / "zeros"
-    model = DCGAN(preset("default", dataset="zeros", **small))
-    model.train(zeros[:-50], folder, folder / "samples", folder / "logs", progress=False)
-    model.keep_calibration()
-    return folder
+    def train(place):
+        folder = place / "zeros"
+        model = DCGAN(preset("default", dataset="zeros", **small))
+        model.train(zeros[:-50], folder, folder / "samples", folder / "logs", progress=False)
+        model.keep_calibration()
+
+    return made_once(tmp_path_factory, "trained", train) / "zeros"
 
 
 @pytest.fixture(scope="session")
@@ -93,18 +122,19 @@ def here(tmp_path, monkeypatch, zeros, digits):
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory, zeros):
-    """A folder in which a run was trained by command, for a few steps."""
+    """A folder in which a run was trained by command, for a few steps, and is calibrated."""
     import main
+    from model import DCGAN
 
-    folder, before = tmp_path_factory.mktemp("first_run"), Path.cwd()
-    for i, image in enumerate(zeros[:60]):
-        save(folder / "data" / "zeros" / f"{i:03d}.png", image)
-    os.chdir(folder)
-    try:
-        assert main.main(["--dataset", "zeros", "--train", "--epoch", "2", *NETS]) == 0
-    finally:
-        os.chdir(before)
-    return folder
+    def train(folder):
+        for i, image in enumerate(zeros[:60]):
+            save(folder / "data" / "zeros" / f"{i:03d}.png", image)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.chdir(folder)
+            assert main.main(["--dataset", "zeros", "--train", "--epoch", "2", *NETS]) == 0
+            DCGAN.load("checkpoints/zeros").keep_calibration()
+
+    return made_once(tmp_path_factory, "first_run", train)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from processes import free_ports, start
 
+import main
 from anogan.errors import UserError
 from anogan.evaluation.metrics import PixelMeasures
 from anogan.runs import distributed
@@ -32,7 +33,7 @@ from anogan.method import training
 training.SAVE_SECONDS = 1.0
 sys.exit(main.main())
 """
-CURVE = """
+CURVES = """
 import sys
 import numpy as np
 from anogan.config import preset
@@ -40,20 +41,24 @@ from anogan.data.image_set import ImageSet
 from model import DCGAN
 from anogan.runs.distributed import Workers
 
-strategy, images, kind, out = sys.argv[1:]
+images, out, *strategies = sys.argv[1:]
 small = dict(height=16, width=16, channels=1, z_dim=8, gf_dim=8, df_dim=8, batch_size=16)
-model = DCGAN(preset(kind, **small), workers=Workers(strategy))
-images = ImageSet.from_array(np.load(images))
-model.config = __import__("dataclasses").replace(model.config, steps=1)
-model.train(images, progress=False)
-rest, _ = images.split(model.config.validation_fraction, model.config.seed)
-batches, curve = model.trainer.batches(rest), []
-for _ in range(20):
-    curve.append([float(v) for v in model.trainer.update(next(batches)).values()])
-weights = np.concatenate([np.ravel(v.numpy()) for v in model.trainer.variables()])
-if model.workers.chief:
-    np.savez(out, curve=curve, weights=weights, replicas=model.workers.replicas)
-model.workers.wait()
+images, found = ImageSet.from_array(np.load(images)), {}
+for strategy in strategies:
+    workers = Workers(strategy)
+    for kind in ("default", "classic"):
+        model = DCGAN(preset(kind, **small, steps=1, features="none"), workers=workers)
+        model.train(images, progress=False)
+        rest, _ = images.split(model.config.validation_fraction, model.config.seed)
+        batches, curve = model.trainer.batches(rest), []
+        for _ in range(20):
+            curve.append([float(v) for v in model.trainer.update(next(batches)).values()])
+        weights = np.concatenate([np.ravel(v.numpy()) for v in model.trainer.variables()])
+        numbers = dict(curve=curve, weights=weights, replicas=workers.replicas)
+        found |= {f"{strategy} {kind} {name}": values for name, values in numbers.items()}
+if workers.chief:
+    np.savez(out, **found)
+workers.wait()
 """
 
 
@@ -95,27 +100,27 @@ def team(cwd, code, arguments, others=None):
     return finish(cwd, first, start(cwd, code, others or arguments, 1, ports))
 
 
-def curve(folders, tmp_path, strategy, kind, preamble=""):
-    arguments = [strategy, folders / "zeros.npy", kind, tmp_path / "found.npz"]
-    if strategy == "multiworker":
-        found = team(tmp_path, CURVE, arguments)
-    else:
-        found = finish(tmp_path, start(tmp_path, preamble + CURVE, arguments))
-    assert all(code == 0 for code, _ in found), found
-    with np.load(tmp_path / "found.npz") as arrays:
-        return dict(arrays)
+@pytest.fixture(scope="module")
+def curves(folders, tmp_path_factory):
+    """{strategy kind curve, weights or replicas: numbers} of trainings of a few steps."""
+    place, found = tmp_path_factory.mktemp("curves"), {}
+    here, there = ([folders / "zeros.npy", place / f"{name}.npz"] for name in ("here", "there"))
+    ended = finish(place, start(place, TWO_CPUS + CURVES, [*here, "none", "mirrored"]))
+    ended += team(place, CURVES, [*there, "multiworker"])
+    assert all(code == 0 for code, _ in ended), ended
+    for _, path in (here, there):
+        with np.load(path) as arrays:
+            found |= arrays
+    return found
 
 
-@pytest.fixture(scope="module", params=["default", "classic"])
-def single(request, folders, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("single")
-    return request.param, curve(folders, folder, "none", request.param)
-
-
+@pytest.mark.parametrize("kind", ["default", "classic"])
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
-def test_two_devices_train_as_one_with_the_same_global_batch(folders, tmp_path, strategy, single):
-    kind, one = single
-    two = curve(folders, tmp_path, strategy, kind, TWO_CPUS)
+def test_two_devices_train_as_one_with_the_same_global_batch(curves, strategy, kind):
+    one, two = (
+        {name: curves[f"{of} {kind} {name}"] for name in ("curve", "weights", "replicas")}
+        for of in ("none", strategy)
+    )
     assert (one["replicas"], two["replicas"]) == (1, 2)
     assert np.ptp(one["curve"][:, 0]) > 0.1
     np.testing.assert_allclose(two["curve"], one["curve"], rtol=5e-4, atol=5e-4)
@@ -130,9 +135,9 @@ def test_two_workers_write_the_files_that_one_writes(folders, trained_folder, tm
     flags += ["--test_dir", folders / "test_data", "--test_batch_size", 8, "--save_maps"]
     flags += ["--search", search, *(["--test_epoch", 4] if search == "gradient" else [])]
     calls = [[*flags, "--test_result_dir", tmp_path / n] for n in ("one", "two")]
-    alone = finish(tmp_path, start(tmp_path, MAIN, calls[0]))
+    assert main.main(list(map(str, calls[0]))) == 0
     both = team(tmp_path, MAIN, [*calls[1], "--strategy", "multiworker"])
-    assert [code for code, _ in alone + both] == [0, 0, 0], (alone, both)
+    assert [code for code, _ in both] == [0, 0], both
     one, two = (
         {p.relative_to(tmp_path / n).as_posix(): p for p in (tmp_path / n).rglob("*.*")}
         for n in ("one", "two")
@@ -151,11 +156,11 @@ def test_two_workers_write_the_files_that_one_writes(folders, trained_folder, tm
 def test_two_local_devices_score_as_one(folders, trained_folder, tmp_path):
     flags = ["--dataset", "zeros", "--checkpoint_dir", trained_folder.parent, "--anomaly_test"]
     flags += ["--test_dir", folders / "test_data", "--test_batch_size", 8]
-    flags += ["--search", "gradient", "--test_epoch", 4, "--test_result_dir"]
-    found = finish(tmp_path, start(tmp_path, MAIN, [*flags, tmp_path / "one"]))
+    flags += ["--search", "gradient", "--test_epoch", 4, "--no-report", "--test_result_dir"]
+    assert main.main(list(map(str, [*flags, tmp_path / "one"]))) == 0
     two = [*flags, tmp_path / "two", "--strategy", "mirrored"]
-    found += finish(tmp_path, start(tmp_path, TWO_CPUS + MAIN, two))
-    assert [code for code, _ in found] == [0, 0], found
+    [(code, lines)] = finish(tmp_path, start(tmp_path, TWO_CPUS + MAIN, two))
+    assert code == 0, lines
     one, two = (
         list(csv.DictReader((tmp_path / n / "scores.csv").open(newline=""))) for n in ("one", "two")
     )
@@ -174,7 +179,8 @@ def test_two_local_devices_score_as_one(folders, trained_folder, tmp_path):
 def test_a_killed_worker_comes_back_and_both_go_on_from_the_checkpoint(folders, tmp_path, victim):
     shutil.copytree(folders / "data", tmp_path / "data")
     flags = ["--dataset", "zeros", "--train", "--epoch", 50, "--batch_size", 16, "--z_dim", 8]
-    flags += ["--gf_dim", 8, "--df_dim", 8, "--output_height", 16, "--strategy", "multiworker"]
+    flags += ["--gf_dim", 8, "--df_dim", 8, "--output_height", 16, "--features", "none"]
+    flags += ["--strategy", "multiworker"]
     ports, run = free_ports(), tmp_path / "checkpoints" / "zeros"
     team = [start(tmp_path, MAIN, flags, i, ports) for i in (0, 1)]
     try:
@@ -204,7 +210,8 @@ def test_workers_with_different_images_and_precision_are_refused_on_both_sides(f
         for path in sorted((tmp_path / str(i) / "zeros").glob("*.png"))[count:]:
             path.unlink()
     flags = ["--dataset", "zeros", "--train", "--gf_dim", 4, "--df_dim", 4, "--z_dim", 4]
-    flags += ["--batch_size", 16, "--strategy", "multiworker", "--data_dir"]
+    flags += ["--batch_size", 16, "--output_height", 16, "--features", "none"]
+    flags += ["--strategy", "multiworker", "--data_dir"]
     first = [*flags, tmp_path / "0", "--precision", "float32"]
     second = [*flags, tmp_path / "1", "--precision", "mixed_bfloat16"]
     found = team(tmp_path, MAIN, first, second)
@@ -219,7 +226,7 @@ def test_workers_with_different_images_and_precision_are_refused_on_both_sides(f
 
 def test_a_batch_that_cannot_be_shared_out_is_refused_with_a_remedy(folders, tmp_path):
     flags = ["--dataset", "zeros", "--train", "--batch_size", 18, "--strategy", "mirrored"]
-    flags += ["--data_dir", folders / "data"]
+    flags += ["--data_dir", folders / "data", "--output_height", 16, "--features", "none"]
     [(code, lines)] = finish(tmp_path, start(tmp_path, TWO_CPUS + MAIN, flags))
     assert code == 1 and "--batch_size 18" in lines and "multiple of 4" in lines
     assert "Traceback" not in lines

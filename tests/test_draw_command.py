@@ -7,7 +7,7 @@ from PIL import Image
 
 import main
 
-pytestmark = pytest.mark.cli
+pytestmark = [pytest.mark.cli, pytest.mark.usefixtures("eager")]
 
 
 def test_visualize_shows_early_beside_present_images(run, capsys):

@@ -20,5 +20,5 @@ def test_more_pixels_and_images_need_more():
     assert estimate.memory(small, 10**6) < estimate.memory(small, 20_000)  # not kept in memory
     assert estimate.seconds(large, 600, 2) == pytest.approx(4 * estimate.seconds(small, 600, 2))
     line = estimate.describe(small, 100, 600, on_gpu=False)
-    assert line.startswith("600 steps of 32 images, about ") and "GiB" in line
-    assert estimate.describe(small, 100, 600, on_gpu=True) == "600 steps of 32 images"
+    assert line.startswith("600 steps of 16 images, about ") and "GiB" in line
+    assert estimate.describe(small, 100, 600, on_gpu=True) == "600 steps of 16 images"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import without_graphs
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -17,24 +18,15 @@ from anogan import estimator
 from anogan.config import Config, preset
 from anogan.estimator import AnoGAN, _scored_size
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("eager")]  # many small fits
 ROOT = Path(__file__).parent.parent
 SMALL = {"gf_dim": 1, "df_dim": 1, "z_dim": 2, "batch_size": 2}
 
 
-@pytest.fixture
-def eager():
-    """TensorFlow without compiling: many small fits take less so."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.fixture(scope="module")
 def fitted(zeros):
-    return AnoGAN(steps=1, settings=SMALL).fit(zeros[:40])
+    with without_graphs():
+        return AnoGAN(steps=1, settings=SMALL).fit(zeros[:40])
 
 
 def test_conventions_of_outlier_detectors(fitted, queries):
@@ -163,7 +155,7 @@ def test_values_and_sizes_become_those_of_the_networks():
 
 
 @pytest.mark.slow
-def test_checks_of_scikit_learn(eager):
+def test_checks_of_scikit_learn():
     from sklearn.utils.estimator_checks import check_estimator
 
     results = check_estimator(
@@ -175,7 +167,7 @@ def test_checks_of_scikit_learn(eager):
 
 
 @pytest.mark.slow
-def test_it_works_in_a_pipeline_and_a_search(eager, zeros, queries):
+def test_it_works_in_a_pipeline_and_a_search(zeros, queries):
     from sklearn.preprocessing import MinMaxScaler
 
     rows = zeros[:24].reshape(24, -1)
@@ -230,7 +222,7 @@ def test_a_project_with_modules_of_the_same_names_keeps_its_own(tmp_path):
         (tmp_path / f"{name}.py").write_text("mine = 1\n")
     (tmp_path / "ops.py").write_text("raise SystemExit('taken for the clone')\n")
     program = tmp_path / "program.py"
-    program.write_text(CALLER.format(settings=SMALL))
+    program.write_text(CALLER.format(settings={**SMALL, "features": "none"}))
     command = [sys.executable, program, ROOT]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -265,6 +265,7 @@ def test_export_without_threshold_says_so(coloured, tmp_path, monkeypatch):
 
 @pytest.mark.unit
 @pytest.mark.slow
+@pytest.mark.usefixtures("eager")
 def test_score_that_is_not_a_number_is_anomalous(coloured):
     from anogan.deploy.inference_graph import InferenceGraph
 

@@ -10,7 +10,7 @@ from anogan.config import preset
 from anogan.data.image_set import ImageSet
 from anogan.data.scale import view_size
 from anogan.errors import UserError
-from anogan.features import feature_bank, lite0
+from anogan.features import backbone, feature_bank, lite0
 from anogan.features.feature_bank import FeatureBank, Features
 from anogan.image_form import ImageForm, feature_size
 from anogan.method import suspicious
@@ -152,9 +152,10 @@ def test_files_are_decoded_once_for_both_sizes(photos, tmp_path, monkeypatch):
     assert sorted(read) == paths and views.skipped == small.skipped != []
 
 
+@pytest.mark.usefixtures("eager")
 def test_another_view_than_the_networks_goes_through_training_scoring_and_loading(photos, tmp_path):
     sizes = {"height": 32, "width": 32, "view_height": 64, "view_width": 64}
-    config = preset("default", steps=2, z_dim=4, gf_dim=4, df_dim=4, **sizes)
+    config = preset("default", steps=1, z_dim=4, gf_dim=4, df_dim=4, **sizes)
     model = DCGAN(config).train(photos, tmp_path, progress=False)
     found = model.anomaly_detector(photos[:5])
     assert found.anomaly_map.shape == (5, 32, 32) and found.image.shape == (5, 32, 32, 3)
@@ -165,10 +166,12 @@ def test_another_view_than_the_networks_goes_through_training_scoring_and_loadin
         model.anomaly_detector(photos[:5, ::2, ::2])
 
 
+@pytest.mark.usefixtures("eager")
 def test_without_features_there_is_no_term_no_file_and_no_network(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(lite0, "PACKAGE", "no_such_package")
-    lite0.load.cache_clear()
-    feature_bank.shared_features.cache_clear()
+    anew = backbone.BACKBONES["lite0"]._replace(load=lite0.load.__wrapped__)
+    monkeypatch.setitem(backbone.BACKBONES, "lite0", anew)
+    monkeypatch.setattr("model.shared_features", Features)
     sizes = {"height": 32, "width": 32, "gf_dim": 4, "df_dim": 4}
     config = preset("default", steps=1, features="none", **sizes)
     model = DCGAN(config).train(photos[:, ::2, ::2], tmp_path, progress=False)

@@ -1,6 +1,7 @@
 """What the model promises of training, scoring, saving and restoring."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -39,10 +40,11 @@ def same_weights(a, b):
     return all(np.array_equal(x, y) for x, y in zip(weights_of(a), weights_of(b), strict=True))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def networks_alone(trained_folder):
     """The trained model whose score is the networks', without the memory beside them."""
 
+    @functools.cache
     def load(precision="float32"):
         weights = dataclasses.replace(RECIPES["default"].weights, memory=0.0)
         recipe = dataclasses.replace(RECIPES["default"], weights=weights)
@@ -165,6 +167,7 @@ def test_images_in_the_range_are_taken_however_they_are_held(trained, queries):
     np.testing.assert_array_equal(trained.anomaly_detector(to_float(bright)).score, expected)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_a_score_that_is_no_number_is_an_error(trained_folder, queries, calibrated):
     model = DCGAN.load(trained_folder)
@@ -194,6 +197,7 @@ def test_images_that_teach_nothing_are_refused_before_training(small, tmp_path, 
     assert model.steps_done == 0 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("eager")
 def test_images_that_hardly_differ_are_warned_of_and_not_told_to_train_longer(small, caplog):
     images = np.tile(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), (60, 1, 1, 1))
     images[::2, 3] ^= 1
@@ -215,14 +219,17 @@ def test_a_run_of_another_format_is_one_line(tmp_path, version):
         Config.load(tmp_path)
 
 
+@pytest.mark.usefixtures("eager")
 def test_other_defaults_change_neither_a_saved_runs_scores_nor_how_it_goes_on(
     zeros, small, tmp_path, monkeypatch
 ):
-    settings, before, after = {**small, "steps": 20}, tmp_path / "before", tmp_path / "after"
+    settings, before, after = {**small, "steps": 1}, tmp_path / "before", tmp_path / "after"
+    # few, for speed, but with the penalty in what is gone on with, too
+    settings["recipe"] = Recipe(r1_every=2, hybrid_steps=4, planted=16)
     DCGAN(preset("default", **settings)).train(zeros[:-50], before, progress=False)
     shutil.copytree(before, after)
     expected = DCGAN.load(before).anomaly_detector(zeros[-50:], "hybrid")
-    gone_on = DCGAN.load(before, steps=40).train(zeros, before, progress=False)
+    gone_on = DCGAN.load(before, steps=3).train(zeros, before, progress=False)
     other = Recipe(
         encoder=False, synthetic_anomalies=False, linear_skip=False, slope=0.5, beta2=0.5,
         ema_decay=0.0, kl_weight=0.1, pixel_weight=0.1, r1_weight=0.0, hybrid_steps=3,
@@ -238,7 +245,7 @@ def test_other_defaults_change_neither_a_saved_runs_scores_nor_how_it_goes_on(
     for mine, theirs in zip(found[:4], expected[:4], strict=True):
         np.testing.assert_equal(mine, theirs)
     np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
-    again = DCGAN.load(after, steps=40).train(zeros, after, progress=False)
+    again = DCGAN.load(after, steps=3).train(zeros, after, progress=False)
     assert same_weights(gone_on, again)
     assert preset("default").recipe == Recipe() == other  # they were replaced
 
@@ -265,14 +272,15 @@ def test_early_images_score_higher_than_present_ones(trained):
     assert (early > now).mean() > 0.9
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_continued_run_equals_the_unbroken_one(zeros, small, tmp_path):
-    settings = {**small, "steps": 12}
+    settings = {**small, "steps": 3, "recipe": Recipe(r1_every=2)}
     unbroken = DCGAN(preset("default", **settings)).train(zeros, progress=False)
-    DCGAN(preset("default", **{**settings, "steps": 5})).train(zeros, tmp_path, progress=False)
-    continued = DCGAN.load(tmp_path, steps=12)
-    assert continued.steps_done == 5
+    DCGAN(preset("default", **{**settings, "steps": 1})).train(zeros, tmp_path, progress=False)
+    continued = DCGAN.load(tmp_path, steps=3)
+    assert continued.steps_done == 1
     continued.train(zeros, tmp_path, progress=False)
-    assert continued.steps_done == 12
+    assert continued.steps_done == 3
     for a, b in zip(weights_of(unbroken), weights_of(continued), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
@@ -337,26 +345,28 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("eager")
 def test_ctrl_c_saves_the_end_of_the_very_step(zeros, small, tmp_path, monkeypatch, ctrl_c):
     """It comes between the gradient penalty and the rest of a step."""
-    recipe = Recipe(r1_every=3)
+    recipe = Recipe(r1_every=1)
     model = DCGAN(preset("default", recipe=recipe, **small))
     step = model.trainer._train_step
 
     def interrupted(x):
-        if model.steps_done == 3:
+        if model.steps_done == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return step(x)
 
     monkeypatch.setattr(model.trainer, "_train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.train(zeros, tmp_path, progress=False)
-    unbroken = DCGAN(preset("default", recipe=recipe, **{**small, "steps": 4}))
+    unbroken = DCGAN(preset("default", recipe=recipe, **{**small, "steps": 2}))
     unbroken.train(zeros, progress=False)
     restored = DCGAN.load(tmp_path)
-    assert restored.steps_done == 4 and same_weights(unbroken, restored)
+    assert restored.steps_done == 2 and same_weights(unbroken, restored)
 
 
+@pytest.mark.usefixtures("eager")
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(zeros, small, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECK_EVERY", 2)
     model = DCGAN(preset("default", **small))
@@ -364,49 +374,57 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(zeros, small, tmp_
 
     def poisoned(x):
         losses = update(x)
-        if model.steps_done == 3:
+        if model.steps_done == 1:
             kernel = model.trainer.nets.generator.trainable_variables[0]
             kernel.assign(kernel * np.nan)
         return losses
 
     monkeypatch.setattr(model.trainer, "update", poisoned)
-    with pytest.raises(training.TrainingFailed, match="step 4.*learning_rate"):
+    with pytest.raises(training.TrainingFailed, match="step 2.*learning_rate"):
         model.train(zeros, tmp_path, progress=False)
     restored = DCGAN.load(tmp_path)
     assert restored.steps_done == 0
     assert all(np.isfinite(w).all() for w in weights_of(restored))
 
 
+@pytest.mark.usefixtures("eager")
 def test_nan_that_no_loss_shows_stops_the_run_before_it_is_saved(
     zeros, small, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(training, "CHECK_EVERY", 2)
+    monkeypatch.setattr(training, "CHECK_EVERY", 1)
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     model = DCGAN(preset("default", **small))
     update = model.trainer.update
 
     def poisoned(x):
         losses = update(x)
-        if model.steps_done == 4:
+        if model.steps_done == 2:
             bias = model.trainer.ema.encoder.trainable_variables[0]
             bias.assign(bias * np.nan)
         return losses
 
     monkeypatch.setattr(model.trainer, "update", poisoned)
-    with pytest.raises(training.TrainingFailed, match="step 4"):
+    with pytest.raises(training.TrainingFailed, match="step 2"):
         model.train(zeros, tmp_path, progress=False)
-    assert DCGAN.load(tmp_path).steps_done == 2
+    assert DCGAN.load(tmp_path).steps_done == 1
 
 
 def test_collapse_stops_the_run(zeros, small, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECK_EVERY", 1)
     model = DCGAN(preset("default", **small))
     constant = np.zeros((64, 16, 16, 1), np.float32)
+
+    def update(_):
+        model.trainer.step.assign_add(1)
+        return {"d_loss": 0.0}
+
+    monkeypatch.setattr(model.trainer, "update", update)
     monkeypatch.setattr(model, "generate", lambda z: constant)
     with pytest.raises(training.TrainingFailed, match="collapsed"):
         model.train(zeros, tmp_path, progress=False)
 
 
+@pytest.mark.usefixtures("eager")
 def test_images_once_held_out_are_never_trained_on_whatever_is_added(
     zeros, small, tmp_path, monkeypatch
 ):
@@ -434,6 +452,7 @@ def test_images_once_held_out_are_never_trained_on_whatever_is_added(
     assert model.images.changes(more.dated()) == []
 
 
+@pytest.mark.usefixtures("eager")
 def test_images_kept_to_scale_scores_come_from_all_over_the_set(zeros, small):
     images = zeros.copy()
     images[90:] = 255 - images[90:]  # the second half is bright
@@ -444,6 +463,7 @@ def test_images_kept_to_scale_scores_come_from_all_over_the_set(zeros, small):
     assert 1 <= sum(image.mean() > 100 for image in model.images.held_out) <= 7
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name", ["images.npz", "images.json", "calibration.json"])
 def test_truncated_files_beside_a_checkpoint_are_one_line_or_made_anew(
     trained_folder, tmp_path, name, caplog
@@ -478,6 +498,7 @@ def test_linear_skips_start_from_principal_components(trained, zeros):
     assert np.abs(found - expected).mean() < 0.4 * np.abs(expected - pca.mean_).mean()
 
 
+@pytest.mark.usefixtures("eager")
 def test_unexplained_variance_tells_a_fit_model_from_a_collapsed_one(trained_folder):
     model = DCGAN.load(trained_folder)
     assert 0 < model.inference.unexplained(model.images) < 0.7
@@ -507,6 +528,7 @@ def test_anomaly_map_shows_where_a_part_was_erased(trained, zeros):
     assert measured.measures()["pixel_auroc"] > 0.9
 
 
+@pytest.mark.usefixtures("eager")
 def test_what_normal_images_score_is_kept_with_the_checkpoint(trained_folder, monkeypatch):
     first = DCGAN.load(trained_folder)
     kept = first.keep_calibration()
@@ -520,6 +542,7 @@ def test_what_normal_images_score_is_kept_with_the_checkpoint(trained_folder, mo
     assert again.calibrate().pixel_threshold(0.1) == pixel
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_calibration_of_other_weights_or_images_is_not_taken(trained_folder):
     model = DCGAN.load(trained_folder)
     kept = model.keep_calibration()
@@ -554,6 +577,7 @@ def test_a_folder_without_a_run_says_so(tmp_path):
         DCGAN.load(tmp_path)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     "size", [(16, 16, 1), (17, 45, 3), (64, 30, 1), (28, 28, 1), (100, 256, 3)]
 )
@@ -570,6 +594,7 @@ def test_any_size_is_drawn_and_read(size):
     assert found.residual_map.shape == (2, h, w)
 
 
+@pytest.mark.usefixtures("eager")
 def test_classic_preset_scores_with_the_papers_sums(zeros, small):
     small = {k: v for k, v in small.items() if k != "z_dim"}
     model = DCGAN(preset("classic", **{**small, "steps": 2}))
@@ -654,6 +679,7 @@ def test_auto_precision_is_bfloat16_where_it_is_faster(tmp_path, monkeypatch, wo
     assert distributed.resolve_precision("float32") == "float32"
 
 
+@pytest.mark.usefixtures("eager")
 def test_training_on_arrays_or_image_sets_is_the_same(zeros, small):
     config = Config(**{**small, "steps": 2})
     a = DCGAN(config).train(zeros, progress=False)
@@ -662,6 +688,7 @@ def test_training_on_arrays_or_image_sets_is_the_same(zeros, small):
     assert model_module.DCGAN is DCGAN
 
 
+@pytest.mark.usefixtures("eager")
 def test_copies_of_trained_images_do_not_lower_the_threshold(zeros, small, caplog):
     twice = np.concatenate([zeros[:90], zeros[:30]])
     model = DCGAN(preset("default", **{**small, "steps": 1, "validation_fraction": 0.25}))

@@ -116,6 +116,7 @@ def test_a_width_that_comes_of_the_height_names_the_flag_of_the_height():
         require_settings(Options(output_height=32), tall, free=("dataset",))
 
 
+@pytest.mark.usefixtures("eager", "no_drawings")
 def test_a_run_is_found_by_its_own_folder(run):
     words = ["--checkpoint_dir", "checkpoints/zeros", "--anomaly_test", "--search", "gradient"]
     assert main.main([*words, "--test_epoch", "2"]) == 0
@@ -135,6 +136,7 @@ def test_a_model_that_was_replaced_after_the_images_were_prepared_for_it_is_told
     assert "replaced by another meanwhile" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("eager", "no_drawings")
 def test_a_model_of_mnist_scores_a_folder_that_is_named(run, zeros, capsys):
     config = run / "checkpoints" / "zeros" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "dataset": "mnist"}))

@@ -50,6 +50,7 @@ def test_a_rate_that_is_none_is_refused(trained, rate):
         trained.threshold(rate)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_second_query_finds_the_calibration_of_the_first(trained_folder, queries, monkeypatch):
     model = DCGAN.load(trained_folder)
     model.calibrations = {}
@@ -59,6 +60,7 @@ def test_a_second_query_finds_the_calibration_of_the_first(trained_folder, queri
     assert model.threshold() and kept == {}
 
 
+@pytest.mark.usefixtures("eager")
 def test_without_held_out_images_nothing_is_decided(trained_folder, queries):
     model = DCGAN.load(trained_folder)
     model.images = dataclasses.replace(model.images, held_out=model.images.held_out[:4])

@@ -26,7 +26,7 @@ from utils import to_float
 
 
 @pytest.fixture
-def asked(trained_folder, queries, tmp_path, monkeypatch, capsys):
+def asked(eager, trained_folder, queries, tmp_path, monkeypatch, capsys):
     """Scores files of two folders, six images in all, from there: call it with further flags."""
     monkeypatch.chdir(tmp_path)
     images, _ = queries
@@ -271,6 +271,7 @@ def test_figures_do_not_follow_the_users_matplotlibrc(tmp_path):
     assert len(drawn) == len((tmp_path / "terms.svg").read_text())
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_calibration_is_announced_where_it_has_to_be_found_and_only_there(
     trained_folder, queries, tmp_path, capsys
 ):

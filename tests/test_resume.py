@@ -25,24 +25,17 @@ from anogan.evaluation.scoring import COLUMNS, Scoring
 from anogan.image_form import ImageForm
 from anogan.method.scoring import Search
 from anogan.method.threshold import Threshold
-from anogan.report import plots, showing
+from anogan.report import plots
 from anogan.runs import provenance
 from utils import ImageError
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_drawings")]
 
 
 @pytest.fixture(autouse=True)
 def the_same_time(monkeypatch):
     """Results say when they were made, and are compared here."""
     monkeypatch.setattr(provenance, "now", lambda: "2026-01-01T00:00:00+00:00")
-
-
-@pytest.fixture(autouse=True)
-def no_drawings(monkeypatch):
-    """They are slow."""
-    monkeypatch.setattr(showing, "panels", lambda *_: None)
-    monkeypatch.setattr(plots, "write", lambda *_: {})
 
 
 @pytest.fixture

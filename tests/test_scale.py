@@ -63,6 +63,11 @@ def test_windows_that_are_asked_for_see_images_at_their_own_size_or_enlarged():
         assert height / width == pytest.approx(size[0] / size[1], rel=0.3)
 
 
+@pytest.mark.parametrize("size, expected", [((28, 28), (28, 28)), ((9, 20), (16, 20))])
+def test_small_images_are_not_enlarged_for_nothing(tmp_path, size, expected):
+    assert choose(folder(tmp_path, *size, 0.5), None, 1) == Scale(*expected, 0)
+
+
 def test_the_crop_is_what_is_looked_at(tmp_path):
     assert choose(folder(tmp_path, 700, 700, 0.0), (60, 60), 1) == Scale(64, 64, 0)
 

@@ -10,10 +10,10 @@ from PIL import Image
 
 import anogan
 import main
-from anogan.report import plots, showing
 from anogan.runs.lock import LOCK, only_one
 
-pytestmark = pytest.mark.cli
+pytestmark = [pytest.mark.cli, pytest.mark.usefixtures("eager")]
+undrawn = pytest.mark.usefixtures("no_drawings")
 
 
 def test_results_are_never_taken_for_images(run, capsys):
@@ -22,7 +22,7 @@ def test_results_are_never_taken_for_images(run, capsys):
     assert main.main([*words, "test_data/first", "--save_maps"]) == 0
     for i in range(6):
         save(run / "test_data" / "masks" / "ones" / f"{i}.png", np.full((16, 16), 255, np.uint8))
-    assert main.main([*words, "out2", "--mask_dir", "test_data/masks"]) == 0
+    assert main.main([*words, "out2", "--mask_dir", "test_data/masks", "--no-report"]) == 0
     assert len(rows(run / "out2" / "scores.csv")) == 12
     assert "files of earlier results" in capsys.readouterr().out
     words = ["--dataset", "zeros", "--anomaly_test", "--test_dir", "data/zeros"]
@@ -53,6 +53,7 @@ def test_a_file_of_the_users_that_has_a_results_name_is_an_error_before_scoring(
     assert (run / "out" / "scores.csv").read_text() == "player,points\n"
 
 
+@undrawn
 def test_files_that_are_no_images_are_counted_by_type(run, zeros, capsys):
     for name in ("a.dcm", "b.DCM", "notes.txt", "README.md", ".hidden"):
         (run / "test_data" / "ones" / name).write_bytes(b"x")
@@ -75,6 +76,7 @@ def test_a_second_scoring_into_one_folder_is_told_and_leaves_it_alone(run, capsy
     assert not (other / LOCK).exists()
 
 
+@undrawn
 def test_an_unfinished_model_is_told(run, capsys, caplog):
     config = run / "checkpoints" / "zeros" / "config.json"
     config.write_text(config.read_text().replace('"epochs": 2.0', '"epochs": 4.0'))
@@ -121,6 +123,7 @@ def test_scores_csv_names_every_image_and_metrics_follow_from_it(run, capsys):
     assert Image.open(folder / "contact_sheet.png").size > (16, 16)
 
 
+@undrawn
 def test_unlabelled_images_get_scores_and_no_metrics(run, capsys):
     for i in range(3):
         save(run / "mine" / f"{i}.png", np.full((20, 30), 40 * i, np.uint8))
@@ -132,6 +135,7 @@ def test_unlabelled_images_get_scores_and_no_metrics(run, capsys):
     assert "\nAUROC" not in out and "of 3 images are called anomalous" in out
 
 
+@undrawn
 def test_every_image_gets_a_decision_that_follows_from_the_threshold(run, capsys):
     words = ["--dataset", "zeros", "--anomaly_test", "--target_fpr", "0.2"]
     assert main.main(words) == 0
@@ -149,6 +153,7 @@ def test_every_image_gets_a_decision_that_follows_from_the_threshold(run, capsys
     assert f"{called} of 12 images are called anomalous" in capsys.readouterr().out
 
 
+@undrawn
 def test_threshold_by_hand_and_from_labels(run):
     words, metrics = ["--dataset", "zeros", "--anomaly_test"], run / "test_data/test_result"
     assert main.main([*words, "--threshold", "-1000"]) == 0
@@ -171,6 +176,7 @@ def test_scoring_leaves_pictures_plots_and_a_report(run):
     assert "normal/0.png" in (folder / "report.html").read_text()
 
 
+@undrawn
 def test_labels_come_from_a_csv_file(run, capsys, caplog):
     shutil.move(run / "test_data" / "normal", run / "mine" / "a")
     shutil.move(run / "test_data" / "ones", run / "mine" / "b")
@@ -190,6 +196,7 @@ def test_labels_come_from_a_csv_file(run, capsys, caplog):
     assert "labels.csv, line 2" in capsys.readouterr().err
 
 
+@undrawn
 def test_maps_of_images_that_differ_in_the_ending_alone_do_not_overwrite_each_other(run, zeros):
     for i, ending in enumerate(("png", "bmp")):
         save(run / "mine" / f"a.{ending}", zeros[i])
@@ -200,6 +207,7 @@ def test_maps_of_images_that_differ_in_the_ending_alone_do_not_overwrite_each_ot
     assert names == {"a.png.npy", "a.bmp.npy", "b.1.npy"}
 
 
+@undrawn
 def test_a_model_without_held_out_images_scores_and_says_that_it_has_no_threshold(here, capsys):
     words = ["--dataset", "zeros", "--epoch", "1", "--validation_fraction", "0", *NETS]
     assert main.main([*words, "--train", "--anomaly_test"]) == 0
@@ -208,6 +216,7 @@ def test_a_model_without_held_out_images_scores_and_says_that_it_has_no_threshol
     assert len(table) == 12 and "is_anomaly" not in table[0]
 
 
+@undrawn
 def test_labels_of_one_sort_are_scored_and_decided(run, capsys):
     shutil.rmtree(run / "test_data" / "ones")
     assert main.main(["--dataset", "zeros", "--anomaly_test"]) == 0
@@ -217,6 +226,7 @@ def test_labels_of_one_sort_are_scored_and_decided(run, capsys):
     assert "--threshold_from f1 needs labels of both sorts" in capsys.readouterr().err
 
 
+@undrawn
 def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys, caplog):
     for i in range(6):
         mask = np.zeros((160, 160), np.uint8)
@@ -240,12 +250,12 @@ def test_masks_give_pixel_measures_and_maps_are_saved(run, capsys, caplog):
     assert "no mask for ones/3.png" in capsys.readouterr().err and not folder.exists()
 
 
+@undrawn
 def test_interrupted_scoring_goes_on_with_the_rows_it_has(run, monkeypatch, capsys):
     from model import DCGAN
 
-    monkeypatch.setattr(showing, "panels", lambda *_: None)  # they are slow
-    monkeypatch.setattr(plots, "write", lambda *_: {})
     words = ["--dataset", "zeros", "--anomaly_test", "--test_batch_size", "4"]
+    gradient = ["--search", "gradient", "--test_epoch", "1"]
     detect, scored, out = DCGAN.anomaly_detector, [], run / "test_data" / "test_result"
 
     def stops_at_third(model, images, *arguments):
@@ -263,7 +273,7 @@ def test_interrupted_scoring_goes_on_with_the_rows_it_has(run, monkeypatch, caps
     assert scored == [0, 4] and len(rows(out / "scores.csv")) == 12
     scored[:] = [0]
     assert main.main([*words, "--test_result_dir", "whole"]) == 130
-    assert main.main([*words, "--test_result_dir", "whole", "--search", "gradient"]) == 130
+    assert main.main([*words, "--test_result_dir", "whole", *gradient]) == 130
     assert "going on" not in capsys.readouterr().out
 
 

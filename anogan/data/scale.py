@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anogan.config import LARGEST, MOST_WINDOWS
+from anogan.config import LARGEST, MOST_WINDOWS, SMALL, SMALLEST
 from anogan.errors import UserError
 from anogan.image_form import feature_size
 from utils import ImageError, image_size, load_image
@@ -55,6 +55,8 @@ def choose(paths: Sequence[str | Path], crop: tuple[int, int] | None, channels: 
     if larger >= LOST and is_strip(height, width):
         long = min(round(SIDE * max(height, width) / min(height, width)), LONGEST_STRIP)
         return Scale(long, SIDE, SIDE) if height > width else Scale(SIDE, long, SIDE)
+    if max(height, width) <= SMALL:  # at SIDE training takes twice as long and finds no more
+        return Scale(max(height, SMALLEST), max(width, SMALLEST), 0)
     if min(height, width) < SIDE or larger < LARGER:
         return Scale(SIDE, SIDE, 0)
     if larger < LOST:

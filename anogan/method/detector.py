@@ -27,6 +27,7 @@ from anogan.method.threshold import FEWEST, NormalScores, Threshold
 from utils import to_float
 
 JUDGES = plant_unseen, plant_anomalies
+PLANTED_EACH = 3  # times: more in the same few images tell no more
 
 
 class Detector:
@@ -164,7 +165,8 @@ class Detector:
 
     def planted(self, images: np.ndarray) -> list[np.ndarray]:
         """Normal images (n, H, W, c), uint8, with anomalies not trained on, and with large ones."""
-        some = to_float(images[np.arange(self.config.recipe.planted) % len(images)])
+        count = min(self.config.recipe.planted, PLANTED_EACH * len(images))
+        some = to_float(images[np.arange(count) % len(images)])
         found = [plant(tf.constant(some), (self.config.seed, 1)) for plant in JUDGES]
         return [p.numpy()[m.numpy().any(axis=(1, 2, 3))] for p, m in found]
 

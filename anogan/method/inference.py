@@ -39,6 +39,10 @@ class Inference:
         latents = tf.TensorSpec((None, config.z_dim), tf.float32)
         self._generate = graph_of(self.decode, input_signature=[latents])
         self._features = graph_of(self.features_of, input_signature=[shape])
+        self._abnormal = graph_of(
+            lambda x: self._pixel_term(self.nets.discriminator(x, training=False)[2])[1],
+            input_signature=[shape],
+        )
         self._cut = graph_of(self.windows.cut, reduce_retracing=True)
         self._join = graph_of(self.windows.join, reduce_retracing=True)
         # XLA gains on a GPU and loses on a CPU, whose convolutions it does without oneDNN.
@@ -81,6 +85,12 @@ class Inference:
         parts = self.windows.in_parts(self.scaled(images), batch_size)
         found = [self.windows.apart(self._features(part)) for part in parts]
         return np.concatenate([tf.reduce_mean(features, axis=1) for features in found])
+
+    def abnormal_pixels(self, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
+        """How abnormal D finds each image's most abnormal pixel: (n, H, W, c), uint8 -> (n,)."""
+        parts = self.windows.in_parts(self.scaled(images), batch_size)
+        found = [self.windows.apart(self._abnormal(part)) for part in parts]
+        return np.concatenate([tf.reduce_max(values, axis=1) for values in found])
 
     def squared_spreads(self, images: np.ndarray) -> tuple[float, float]:
         """The mean squared distance of two windows on images, in pixels and in D's features."""
@@ -193,11 +203,15 @@ class Inference:
             "reconstruction": g,
             "residual_part": residual[..., None],
         }
-        if pixels:  # low where D finds the image abnormal
-            logits = ops.smooth(-pixels[0], recipe.pixel_blur)
-            found["pixels"] = tf.reduce_max(logits, axis=[1, 2, 3])
+        if pixels:
+            logits, found["pixels"] = self._pixel_term(pixels[0])
             found["pixel_part"] = tf.image.resize(tf.nn.softplus(logits), [h, w])
         return found
+
+    def _pixel_term(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """D's logits (b, y, x, 1), low where it finds an image abnormal -> high there, highest."""
+        logits = ops.smooth(-pixels, self.config.recipe.pixel_blur)
+        return logits, tf.reduce_max(logits, axis=[1, 2, 3])
 
     def judge(self, held_out: np.ndarray) -> Callable[[], dict[str, float]]:
         """Return a function that cheaply measures how good the networks are at present.

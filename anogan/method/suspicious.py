@@ -71,12 +71,13 @@ def outlier_scores(
     if detector.memory is None or len(images) < 4:
         found = detector.terms(images, search, calibration.search_weights, only=TERMS)
         return calibration.scores_of(found)
-    found = detector.terms(images, search, calibration.search_weights, only=["pixels"])
-    small = detector.inference.scaled(images)
-    alone = [bank_alone(small, detector.config.recipe.bank, detector.config.seed)]
+    recipe, small = detector.config.recipe, detector.inference.scaled(images)
+    parts = [bank_alone(small, recipe.bank, detector.config.seed)]
     if detector.feature_bank:
-        alone.append(features_alone(detector.feature_bank, images, seen))
-    return np.sum([_in_spreads(v) for v in (*alone, found["pixels"].max(axis=1))], axis=0)
+        parts.append(features_alone(detector.feature_bank, images, seen))
+    if recipe.synthetic_anomalies:
+        parts.append(detector.inference.abnormal_pixels(small))
+    return np.sum([_in_spreads(values) for values in parts], axis=0)
 
 
 def _in_spreads(values: np.ndarray) -> np.ndarray:
