@@ -38,20 +38,6 @@ ONE_PICTURE = ("MPO", "PSD")  # whose further frames are previews or layers of t
 # reading
 
 
-def read_image(path: str | Path, channels: int, value_range: Range | None = None) -> np.ndarray:
-    """An image file, whole, as uint8 (h, w, channels); channels 1 is grey, 3 is colour.
-
-    Upright as its EXIF says; the first of several frames; transparent parts on white, as
-    browsers and scikit-image show them, so that black ink stays visible. 8 bits a channel stay as
-    they are. Other files (16 or 32 bits, signed, floats) are scaled so that value_range, see
-    `find_range`, becomes 0 to 255, and clipped; without one, 0 to 65535, or 0 to 1 for floats.
-    (Pillow itself reduces colour of 16 bits to the upper 8.) Raises ImageError, also for NaN.
-    """
-    with opened(path) as image:
-        value_range = value_range or _natural_range(image)
-        return _as_bytes(flat(image, channels), channels, value_range)
-
-
 def load_image(
     path: File,
     height: int,
@@ -63,11 +49,16 @@ def load_image(
 ) -> np.ndarray:
     """An image file as uint8 (height, width, channels), resized with antialiasing.
 
-    path: or an image that Pillow has opened or made, which is not changed. crop: (height, width)
-    of the centre that is resized; none: the whole image. What the pixels are: as in `read_image`;
-    value_range: None where the training images have 8 bits a channel.
+    path: or an image that Pillow has opened or made, which is not changed. channels: 1 is grey, 3
+    is colour. crop: (height, width) of the centre that is resized; none: the whole image.
+    Upright as its EXIF says; the first of several frames; transparent parts on white, as
+    browsers and scikit-image show them, so that black ink stays visible. 8 bits a channel stay as
+    they are. Other files (16 or 32 bits, signed, floats) are scaled so that value_range, see
+    `find_range`, becomes 0 to 255, and clipped; without one, where the training images have 8 bits
+    a channel, 0 to 65535, or 0 to 1 for floats. (Pillow itself reduces colour of 16 bits to the
+    upper 8.)
     warn: called with what was left out or may look otherwise than meant, in the same words for
-    each such file. Raises ImageError, also for an image smaller than the crop.
+    each such file. Raises ImageError, also for NaN and for an image smaller than the crop.
     """
     with opened(path) as image:
         natural, cut = _natural_range(image), _is_cut_to_8_bits(image)

@@ -24,12 +24,18 @@ from utils import (
     ImageError,
     image_size,
     load_image,
-    read_image,
     save_image,
     tile,
 )
 
 pytestmark = pytest.mark.unit
+
+
+def read_image(path, channels, value_range=None):
+    """A whole file, in its own size."""
+    with utils.opened(path) as image:
+        width, height = utils.flat(image, channels).size
+    return load_image(path, height, width, channels, value_range=value_range)
 
 
 def scene(height=60, width=80):

@@ -12,14 +12,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anogan.data.probing import find_range, probe
 from anogan.errors import UserError
-from utils import image_size, load_image, read_image, read_mask
+from utils import image_size, load_image, read_mask
 
 SLOWEST, LARGEST = 5.0, 512  # seconds and MiB
 WAYS = {
     "images": (
         lambda path: load_image(path, 16, 16, 3),
         lambda path: load_image(path, 16, 16, 1, (20, 20), (0.0, 255.0)),
-        lambda path: read_image(path, 3),
+        lambda path: load_image(path, *image_size(path), 3),
         lambda path: probe([path]),
         lambda path: find_range([path]) if probe([path])[1] else None,
     ),
