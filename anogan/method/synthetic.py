@@ -15,6 +15,7 @@ from anogan.runs.distributed import WHOLE, ReplicaSlice, graph_of
 
 VISIBLE = 0.08  # of [-1, 1]: a smaller change is no anomaly
 CHUNKS = 4  # parts of a batch, each filled in one way: all ways for all would take longer
+TOGETHER = 16  # random numbers that are drawn at once
 SMALLEST = 0.75  # half the width of the thinnest anomaly, pixels
 Fill = Callable[[tf.Tensor, "_Random"], tf.Tensor]
 
@@ -24,6 +25,7 @@ class _Random:
 
     def __init__(self, seed: tf.Tensor, batch: tf.Tensor, replica: ReplicaSlice):
         self.seed, self.batch, self.replica, self.calls = seed, batch, replica, 0
+        self._drawn: list[tf.Tensor] = []  # (b, 1, 1, 1) each: one operation draws many
 
     def next_seed(self) -> tf.Tensor:
         self.calls += 1
@@ -31,9 +33,18 @@ class _Random:
 
     def uniform(self, low: Any = 0.0, high: Any = 1.0, *shape: int) -> tf.Tensor:
         """(b, *shape); (b, 1, 1, 1) without a shape. low, high: numbers, or (b, *shape)."""
-        draw, shape = tf.random.stateless_uniform, shape or (1, 1, 1)
-        drawn = self.replica.draw(draw, [self.batch, *shape], self.next_seed())
+        shape = shape or (1, 1, 1)
+        columns = [self._next() for _ in range(math.prod(shape))]
+        drawn = columns[0]
+        if shape != (1, 1, 1):
+            drawn = tf.reshape(tf.concat(columns, 1), (self.batch, *shape))
         return low + (high - low) * drawn
+
+    def _next(self) -> tf.Tensor:
+        if not self._drawn:
+            draw, shape = tf.random.stateless_uniform, [self.batch, TOGETHER, 1, 1, 1]
+            self._drawn = tf.unstack(self.replica.draw(draw, shape, self.next_seed()), axis=1)
+        return self._drawn.pop()
 
     def log_uniform(self, low: Any, high: Any, *shape: int) -> tf.Tensor:
         """As uniform, each order of magnitude as likely as the others."""
@@ -152,8 +163,9 @@ def _filling(fills: tuple[Fill, ...], replicas: int) -> Callable[..., tf.Tensor]
     def filled(
         images: tf.Tensor, seed: tf.Tensor, which: tf.Tensor, replica: tf.Tensor
     ) -> tf.Tensor:
-        random = _Random(seed, tf.shape(images)[0], ReplicaSlice(replica, replicas))
-        return tf.switch_case(which, [functools.partial(fill, images, random) for fill in fills])
+        size, mine = tf.shape(images)[0], ReplicaSlice(replica, replicas)
+        ways = [functools.partial(fill, images, _Random(seed, size, mine)) for fill in fills]
+        return tf.switch_case(which, ways)
 
     once = {"_noinline": True}  # or the optimiser would copy it into each place again
     return graph_of(filled, experimental_attributes=once)
