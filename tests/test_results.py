@@ -85,9 +85,10 @@ def test_outliers_that_are_left_out_count_for_no_decision(trained, queries, monk
 
     known, rule = trained.calibrate(), Threshold(rule="inliers")
     scores, peaks = (*known.scores, 900.0), (*known.peaks, 70.0)
-    odd = dataclasses.replace(known, scores=scores, peaks=peaks, tail=NormalScores(scores).tail)
+    alone = dataclasses.replace(known, banks=(), alone=(), tail=NormalScores(known.scores).tail)
+    odd = dataclasses.replace(alone, scores=scores, peaks=peaks, tail=NormalScores(scores).tail)
     monkeypatch.setattr(trained, "calibrate", lambda search=None: odd)
-    expected = known.normal_scores.threshold(0.05)
+    expected = alone.normal_scores.threshold(0.05)
     assert odd.normal_scores.threshold(0.05) > 3 * expected
     metrics = scored(tmp_path, trained, queries[0], rule=rule)
     assert (
