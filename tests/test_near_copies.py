@@ -97,11 +97,11 @@ def test_near_copies_say_nothing_of_the_threshold_when_each_is_left_out_alone(
     frames, photographs, monkeypatch
 ):
     several = np.concatenate([frames, 255 - photographs.astype(np.uint8)])
-    names = [*named("number"), *(f"{chr(97 + i)}.png" for i in range(PARTS))]
+    names = [*named("number"), *(f"{chr(97 + i)}_0.png" for i in range(PARTS))]
     images = ImageSet.from_array(several, names)
     far = {name: float(i) for i, name in enumerate(names) if i != len(frames) + 1}
     monkeypatch.setattr(kept_images, "fit_features", lambda *_: ([], far))
-    config = preset("default", height=24, width=24, channels=1)
+    config = preset("default", height=48, width=48, channels=1)
     empty = RunImages(several[:0], several[:0])
     kept = kept_images.updated(empty, images, images, images.subset([]), config, object())
     unknown = [*[None] * len(frames), 160.0, None, *map(float, range(162, 180))]
