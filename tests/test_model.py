@@ -17,10 +17,11 @@ from anogan.config import VERSION, Config, preset
 from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 from anogan.method import detector, networks, training
+from anogan.method.detector import Detector
 from anogan.method.kept_images import fit_features
 from anogan.method.linear_skips import set_linear_skips
+from anogan.method.memory_bank import bank_alone
 from anogan.method.scoring import SEARCHES
-from anogan.method.suspicious import bank_alone
 from anogan.method.synthetic import plant_anomalies, plant_defects
 from anogan.method.threshold import NormalScores
 from anogan.recipe import RECIPES, BankRecipe, Recipe, TermWeights
@@ -555,17 +556,17 @@ def test_training_images_add_to_the_threshold_where_few_images_are_held_out(trai
     alone = few.by_banks({"memory": memory, "features": np.array(far)})
     np.testing.assert_allclose(few.alone, alone, atol=1e-3)
     assert "training images, each left out" in few.normal_scores.images
-    model.images = dataclasses.replace(model.images, seen_features=())
-    plain = model.calibrate()
-    assert plain.scores == few.scores and plain.alone == plain.banks == ()
-    assert plain.normal_scores.threshold(0.05) == NormalScores(few.scores).threshold(0.05)
+    without = Detector(model.inference, model.images.seen, model.detector.feature_bank)
+    plain = without.calibrate(model.images.held_out, model.search())
+    assert plain.scores == pytest.approx(few.scores, abs=1e-3)
+    assert plain.alone == plain.banks == () and plain.tail == NormalScores(plain.scores).tail
 
 
 @pytest.mark.usefixtures("eager")
 def test_where_enough_images_are_held_out_training_images_add_nothing(trained_folder, monkeypatch):
     model = DCGAN.load(trained_folder)
     monkeypatch.setattr(detector, "FEW", range(10, len(model.images.held_out)))
-    known = model.calibrate()
+    known = model.detector.calibrate(model.images.held_out, model.search())
     assert known.alone == () and known.tail == NormalScores(known.scores).tail
 
 

@@ -159,7 +159,7 @@ def test_threshold_from_labels_of_one_sort_is_none_and_says_why(trained, zeros, 
 
 def test_a_rate_that_so_few_images_cannot_show_is_called_extrapolated(trained):
     normal = trained.calibrate().normal_scores
-    count = len(normal.scores)
+    count = len(normal.sample)
     fine, coarse = Threshold(target_fpr=0.5 / count), Threshold(target_fpr=1 / count)
     assert fine.too_fine_for(normal) and not coarse.too_fine_for(normal)
     assert f"no rate below 1 in {count}" in fine.choose(normal, None, None)[1]

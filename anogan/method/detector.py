@@ -12,7 +12,7 @@ import tensorflow as tf
 from anogan.errors import UserError
 from anogan.features.feature_bank import FeatureBank
 from anogan.method.inference import BATCH, Compare, Inference, Pool
-from anogan.method.memory_bank import MemoryBank
+from anogan.method.memory_bank import MemoryBank, bank_alone
 from anogan.method.scoring import (
     BANKS,
     MAPS,
@@ -23,7 +23,6 @@ from anogan.method.scoring import (
     base_weights,
     fit_weights,
 )
-from anogan.method.suspicious import bank_alone
 from anogan.method.synthetic import plant_anomalies, plant_unseen
 from anogan.method.threshold import FEW, FEWEST, NormalScores, Threshold
 from utils import to_float
