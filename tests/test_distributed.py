@@ -114,6 +114,7 @@ def curves(folders, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["default", "classic"])
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 def test_two_devices_train_as_one_with_the_same_global_batch(curves, strategy, kind):

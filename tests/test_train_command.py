@@ -224,9 +224,8 @@ def wait_for(condition, process):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_killed_runs_go_on_where_they_were(here, stop):
     """Ctrl-C saves the step; a kill loses what came after the last save, and nothing else."""
     grids = here / "samples" / "zeros"
