@@ -2,8 +2,8 @@
 
 python benchmarks/op_times.py [--size 64x64x3]
 
-"before" is the straightforward TensorFlow version (TensorFlow's and Keras' own layers,
-mixed_bfloat16), "after" what the tool does on this machine. --preset classic for both.
+"before" is the straightforward TensorFlow version (TensorFlow's and Keras' own layers in the same
+precision), "after" what the tool does on this machine. --preset classic for both.
 Writes results/op_times.json.
 """
 
@@ -52,7 +52,8 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--size", choices=SIZES, default="64x64x3")
     size = p.parse_args().size
-    ours, plain = Ours(size, resolve_precision("auto")), Plain(size)
+    precision = resolve_precision("auto")
+    ours, plain = Ours(size, precision), Plain(size, precision)
     jobs = {
         "search, before": plain.search,
         "search, after": ours.search,

@@ -5,9 +5,10 @@ python benchmarks/throughput.py [--torch] [--faces data/celebA] [--rounds 5]
 Every measurement is taken in turn, --rounds times over, so that drift of the machine cancels;
 medians are printed, beside the highest matrix product rates seen in the same run. The tool computes
 in --precision, by default what main.py's auto chooses here; "plain TensorFlow" is the same networks
-in mixed_bfloat16 with TensorFlow's and Keras' own layers. --torch adds the same networks in PyTorch
-(pip install -r benchmarks/requirements-torch.txt), with the same weights: both must compute the
-same function before anything is timed. Writes results/throughput.json.
+in the same precision with TensorFlow's and Keras' own layers. --torch adds the same networks in
+PyTorch (pip install -r benchmarks/requirements-torch.txt), with the same weights: both must compute
+the same function before anything is timed; in bfloat16 only where --precision is that. Writes
+results/throughput.json.
 """
 
 from __future__ import annotations
@@ -109,9 +110,9 @@ class Ours:
 class Plain(Ours):
     """The same networks as one writes them down: TensorFlow's and Keras' own layers."""
 
-    def __init__(self, size, width: int = 64):
+    def __init__(self, size, precision: str, width: int = 64):
         with self.layers():
-            super().__init__(size, "mixed_bfloat16", width)
+            super().__init__(size, precision, width)
             self.train(), self.search()  # traced with these layers
 
     def _nets(self):
@@ -181,11 +182,13 @@ def main(args) -> dict:
             nets = f"{size}, {width} channels"
             ours = Ours(size, precision, width)
             counts[nets] = operations(ours.model)
-            racers = {"this tool": ours, PLAIN: Plain(size, width)}
+            racers = {"this tool": ours, PLAIN: Plain(size, precision, width)}
             for name, racer in racers.items():
                 measurements[f"search {nets}: {name}"] = racer.search
                 measurements[f"training {nets}: {name}"] = racer.train
             for name, autocast in PYTORCH.items() if args.torch else ():
+                if autocast and "bfloat16" not in precision:  # PyTorch is slower in it, too
+                    continue
                 twin = twin_of(ours, size, width, autocast)
                 measurements[f"search {nets}: {name}"] = partial(twin.search, SEARCH_STEPS)
                 measurements[f"training {nets}: {name}"] = partial(twin.train, TRAIN_STEPS)
