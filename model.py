@@ -42,7 +42,7 @@ from anogan.runs.run_images import RunImages
 from utils import to_uint8
 
 FIXED = 64  # latents whose images are followed through training
-CALIBRATED = 1  # version of what a calibration holds
+CALIBRATED = 2  # version of what a calibration holds
 
 
 class DCGAN:
@@ -129,7 +129,8 @@ class DCGAN:
             bank = None
             if self.pretrained and len(self.images.features):
                 bank = FeatureBank(self.pretrained, self.images.features, self.config.shape[:2])
-            self._detector = Detector(self.inference, self.images.seen, bank)
+            images = self.images
+            self._detector = Detector(self.inference, images.seen, bank, images.seen_features)
         return self._detector
 
     def checksum(self) -> int:
@@ -317,6 +318,7 @@ class DCGAN:
             what = crc32(images.tobytes(), what)
         for one in self.images.features:
             what = crc32(one.whitening.tobytes(), what)
+        what = crc32(repr(self.images.seen_features).encode(), what)
         return f"{CALIBRATED} {search!r} lambda {config.lambda_} {self.precision} of {what:08x}"
 
     def features(self, images: Any) -> np.ndarray:

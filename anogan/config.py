@@ -42,7 +42,7 @@ LARGEST_SET = 10**9  # of more nobody can mean it
 STEPS, CLASSIC_EPOCHS = 600, 25  # how long the presets train
 SMALLEST = 16  # height and width at least, pixels
 SMALL, LARGE_BATCH = 32, 16  # images of more pixels a side are trained on in batches of so many
-VERSION = 1  # of the format of a run's folder, see runs/checkpoint.py
+VERSION = 2  # of the format of a run's folder, see runs/checkpoint.py
 
 # What may differ between a run and its continuation; all else decides what the model is.
 FREE = {"epochs", "steps", "batch_size", "learning_rate", "beta1", "lambda_"}

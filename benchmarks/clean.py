@@ -27,7 +27,7 @@ from lines import run_once  # noqa: E402
 from anogan.config import Config  # noqa: E402
 from anogan.data.image_set import ImageSet  # noqa: E402
 from anogan.features.feature_bank import FeatureBank  # noqa: E402
-from anogan.method import kept_images, suspicious  # noqa: E402
+from anogan.method import kept_images, memory_bank, suspicious  # noqa: E402
 
 RESULTS = HERE / "results" / "clean.jsonl"
 CLASSES = {"elpv": "mono", "pcb": "pcb"}
@@ -60,10 +60,10 @@ def one_run(data_dir: str, name: str, seed: int, train: bool) -> dict:
 
     model, mixed = DCGAN(config), ImageSet.from_array(images)
     small = model.inference.scaled(images)
-    alone = suspicious.bank_alone(small, config.recipe.bank, config.seed)
+    alone = memory_bank.bank_alone(small, config.recipe.bank, config.seed)
     known, names = kept_images.fit_features(mixed, model.pretrained, config)
     bank = FeatureBank(model.pretrained, known, config.shape[:2])
-    far = suspicious.features_alone(bank, images, np.isin(mixed.names, names))
+    far = suspicious.features_alone(bank, images, np.isin(mixed.names, list(names)))
     result = {
         "images": len(images),
         "planted": int(planted.sum()),

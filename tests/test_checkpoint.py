@@ -59,6 +59,12 @@ def test_images_of_a_run_with_windows_are_read_again(tmp_path):
         (found.held_out, found.seen, found.first), (whole, 2 * whole, drawn), strict=True
     ):
         np.testing.assert_array_equal(mine, saved)
+    RunImages(whole, whole, drawn, seen_features=(0.25, None, 2.0)).save(tmp_path)
+    assert RunImages.load(tmp_path, config).seen_features == (0.25, None, 2.0)
+    for wrong in ((0.25,), (0.25, np.inf, 2.0), (0.25, "1", 2.0)):
+        RunImages(whole, whole, drawn, seen_features=wrong).save(tmp_path)
+        with pytest.raises(UserError, match="distances"):
+            RunImages.load(tmp_path, config)
     RunImages(drawn, whole, drawn).save(tmp_path)
     with pytest.raises(UserError, match="held_out is"):
         RunImages.load(tmp_path, config)

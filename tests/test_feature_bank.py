@@ -39,7 +39,7 @@ def features():
 
 @pytest.fixture(scope="module")
 def bank(photos, features):
-    known = feature_bank.fit(features, [to_float(photos[:40])])
+    known, _ = feature_bank.fit(features, [to_float(photos[:40])])
     return FeatureBank(features, known, (64, 64))
 
 
@@ -185,11 +185,12 @@ def test_without_features_there_is_no_term_no_file_and_no_network(photos, tmp_pa
 def test_outliers_are_ranked_by_a_bank_that_has_not_seen_them(photos, features):
     mixed = photos.copy()
     mixed[7, 10:30, 10:30] = mixed[7, 30:50, 30:50][::-1]
-    known = feature_bank.fit(features, [to_float(mixed)])
+    known, far = feature_bank.fit(features, [to_float(mixed)])
     bank = FeatureBank(features, known, (64, 64))
     everywhere = np.ones(len(mixed), bool)
     alone = suspicious.features_alone(bank, mixed, everywhere)
     assert np.argmax(alone) == 7
+    np.testing.assert_allclose(far, alone, rtol=1e-3, atol=1e-3)  # as the fit itself finds them
     assert alone[7] > 2 * np.sort(alone)[-2]
     with_itself = suspicious.features_alone(bank, mixed, ~everywhere)
     assert with_itself[7] < 0.7 * alone[7]

@@ -16,11 +16,14 @@ from anogan import recipe as recipe_module
 from anogan.config import VERSION, Config, preset
 from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
-from anogan.method import networks, training
+from anogan.method import detector, networks, training
+from anogan.method.detector import Detector
 from anogan.method.kept_images import fit_features
 from anogan.method.linear_skips import set_linear_skips
+from anogan.method.memory_bank import bank_alone
 from anogan.method.scoring import SEARCHES
 from anogan.method.synthetic import plant_anomalies, plant_defects
+from anogan.method.threshold import NormalScores
 from anogan.recipe import RECIPES, BankRecipe, Recipe, TermWeights
 from anogan.runs import distributed
 from model import DCGAN
@@ -540,6 +543,31 @@ def test_what_normal_images_score_is_kept_with_the_checkpoint(trained_folder, mo
     monkeypatch.setattr(again.detector, "terms", None)  # nothing is scored again
     assert again.calibrate().normal_scores.threshold(0.01) == scores.threshold(0.01)
     assert again.calibrate().pixel_threshold(0.1) == pixel
+
+
+@pytest.mark.usefixtures("eager")
+def test_training_images_add_to_the_threshold_where_few_images_are_held_out(trained_folder):
+    model = DCGAN.load(trained_folder)
+    few, (bank, far) = model.calibrate(), (model.detector.memory, model.images.seen_features)
+    assert len(few.alone) == len(model.images.seen) == len(far) and None not in far
+    # as far from the others as held-out images are from all, on average
+    assert np.mean(few.alone) == pytest.approx(np.mean(few.banks), abs=np.std(few.banks))
+    memory = bank_alone(model.images.seen, bank.recipe)
+    alone = few.by_banks({"memory": memory, "features": np.array(far)})
+    np.testing.assert_allclose(few.alone, alone, atol=1e-3)
+    assert "training images, each left out" in few.normal_scores.images
+    without = Detector(model.inference, model.images.seen, model.detector.feature_bank)
+    plain = without.calibrate(model.images.held_out, model.search())
+    assert plain.scores == pytest.approx(few.scores, abs=1e-3)
+    assert plain.alone == plain.banks == () and plain.tail == NormalScores(plain.scores).tail
+
+
+@pytest.mark.usefixtures("eager")
+def test_where_enough_images_are_held_out_training_images_add_nothing(trained_folder, monkeypatch):
+    model = DCGAN.load(trained_folder)
+    monkeypatch.setattr(detector, "FEW", range(10, len(model.images.held_out)))
+    known = model.detector.calibrate(model.images.held_out, model.search())
+    assert known.alone == () and known.tail == NormalScores(known.scores).tail
 
 
 @pytest.mark.usefixtures("eager")

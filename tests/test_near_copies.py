@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from anogan.config import preset
 from anogan.data.image_set import ImageSet
 from anogan.data.near_copies import near_copies
+from anogan.method import kept_images
+from anogan.runs.run_images import RunImages
 
 pytestmark = pytest.mark.unit
 PARTS, FRAMES = 20, 8
@@ -88,3 +91,18 @@ def test_copies_that_cannot_be_read_are_left_out_of_it(frames, tmp_path):
     (tmp_path / "part_00_frame_0.png").write_bytes(b"none")
     images = image_folder(find_images(tmp_path, Selection()), ImageForm(24, 24, 1))
     assert len(set(near_copies(images).values())) == PARTS
+
+
+def test_near_copies_say_nothing_of_the_threshold_when_each_is_left_out_alone(
+    frames, photographs, monkeypatch
+):
+    several = np.concatenate([frames, 255 - photographs.astype(np.uint8)])
+    names = [*named("number"), *(f"{chr(97 + i)}_0.png" for i in range(PARTS))]
+    images = ImageSet.from_array(several, names)
+    far = {name: float(i) for i, name in enumerate(names) if i != len(frames) + 1}
+    monkeypatch.setattr(kept_images, "fit_features", lambda *_: ([], far))
+    config = preset("default", height=48, width=48, channels=1)
+    empty = RunImages(several[:0], several[:0])
+    kept = kept_images.updated(empty, images, images, images.subset([]), config, object())
+    unknown = [*[None] * len(frames), 160.0, None, *map(float, range(162, 180))]
+    assert kept.seen_features == tuple(unknown)

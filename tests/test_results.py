@@ -85,9 +85,10 @@ def test_outliers_that_are_left_out_count_for_no_decision(trained, queries, monk
 
     known, rule = trained.calibrate(), Threshold(rule="inliers")
     scores, peaks = (*known.scores, 900.0), (*known.peaks, 70.0)
-    odd = dataclasses.replace(known, scores=scores, peaks=peaks, tail=NormalScores(scores).tail)
+    alone = dataclasses.replace(known, banks=(), alone=(), tail=NormalScores(known.scores).tail)
+    odd = dataclasses.replace(alone, scores=scores, peaks=peaks, tail=NormalScores(scores).tail)
     monkeypatch.setattr(trained, "calibrate", lambda search=None: odd)
-    expected = known.normal_scores.threshold(0.05)
+    expected = alone.normal_scores.threshold(0.05)
     assert odd.normal_scores.threshold(0.05) > 3 * expected
     metrics = scored(tmp_path, trained, queries[0], rule=rule)
     assert (
@@ -158,7 +159,7 @@ def test_threshold_from_labels_of_one_sort_is_none_and_says_why(trained, zeros, 
 
 def test_a_rate_that_so_few_images_cannot_show_is_called_extrapolated(trained):
     normal = trained.calibrate().normal_scores
-    count = len(normal.scores)
+    count = len(normal.sample)
     fine, coarse = Threshold(target_fpr=0.5 / count), Threshold(target_fpr=1 / count)
     assert fine.too_fine_for(normal) and not coarse.too_fine_for(normal)
     assert f"no rate below 1 in {count}" in fine.choose(normal, None, None)[1]

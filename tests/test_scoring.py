@@ -1,5 +1,6 @@
 """The anomaly score against the README's formula in plain NumPy, and what a calibration keeps."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -52,6 +53,10 @@ def test_a_score_that_is_not_finite_is_an_error_that_names_the_term():
 def test_a_calibration_survives_its_json():
     whole = calibration(preset("default"))
     assert Calibration.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+    joined = dataclasses.replace(whole, banks=(1.0, 2.0), alone=(0.5,))
+    assert Calibration.from_json(json.loads(json.dumps(joined.to_json()))) == joined
+    with pytest.raises(ValueError, match="not as many values"):
+        Calibration.from_json({**joined.to_json(), "banks": [1.0]})
     broken = whole.to_json()
     del broken["means"]["peak"]
     with pytest.raises(LookupError):

@@ -11,7 +11,7 @@ from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.listing import Listing
 from anogan.errors import UserError
 from anogan.image_form import ImageForm
-from anogan.method.suspicious import bank_alone
+from anogan.method.memory_bank import bank_alone
 from anogan.recipe import BankRecipe
 from anogan.report import oddest
 from anogan.report.sheet import Cell, contact_sheet

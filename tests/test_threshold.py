@@ -179,3 +179,60 @@ def test_inliers_are_what_is_left_when_no_score_is_far_above_the_others():
     assert rule.by_rate and rule.leaves_outliers_out and not rule.uses_labels
     assert "from 30 held-out normal images, outliers left out" in rule.choose(kept, None, None)[1]
     assert not Threshold(1.0, rule="inliers").leaves_outliers_out
+
+
+def few(seed, held_out=20, trained_on=170):
+    """Scores of held-out images, what the banks add to them, and to those of training images."""
+    rng = np.random.default_rng(seed)
+    banks, alone = rng.gumbel(size=held_out), rng.gumbel(size=trained_on)
+    return 1.5 * banks + rng.normal(0, 0.5, held_out), banks, alone
+
+
+@pytest.mark.parametrize("by_banks", [30.0, 20.0])
+def test_with_training_images_one_odd_held_out_image_hardly_moves_the_threshold(by_banks):
+    moved = []
+    for seed in range(5):
+        scores, banks, alone = few(seed)
+        odd, of_banks = scores.copy(), banks.copy()
+        odd[3], of_banks[3] = scores[3] + 30.0, banks[3] + by_banks
+        pairs = (
+            (NormalScores(scores), NormalScores(odd)),
+            (
+                NormalScores(scores, None, banks, alone),
+                NormalScores(odd, None, of_banks, alone),
+            ),
+        )
+        moved.append([b.threshold(0.05) - a.threshold(0.05) for a, b in pairs])
+    before, now = np.mean(moved, axis=0)
+    assert before > 5 and abs(now) < before / 5
+
+
+def test_with_training_images_the_threshold_varies_less_and_keeps_its_rate():
+    thresholds = []
+    for seed in range(40):
+        scores, banks, alone = few(seed)
+        both = NormalScores(scores), NormalScores(scores, None, banks, alone)
+        thresholds.append([normal.threshold(0.05) for normal in both])
+    unseen = few(99, held_out=10_000)[0]
+    rates = (unseen > np.array(thresholds)[..., None]).mean(axis=-1)
+    assert rates[:, 1].std() < 0.6 * rates[:, 0].std()
+    assert rates[:, 1].mean() == pytest.approx(0.05, abs=0.015)
+
+
+def test_training_images_add_to_the_threshold_alone_and_are_named():
+    scores, banks, alone = few(0)
+    both = NormalScores(scores, None, banks, alone)
+    np.testing.assert_array_equal(both.p_value(scores), NormalScores(scores).p_value(scores))
+    how = Threshold().choose(both, None, None)[1]
+    expected = "from 20 held-out normal images and 170 training images, each left out in turn"
+    assert expected in how
+    assert not Threshold(target_fpr=1 / 150).too_fine_for(both)
+    assert Threshold(target_fpr=1 / 150).too_fine_for(NormalScores(scores))
+
+
+def test_inliers_are_joined_with_training_images_anew():
+    scores, banks, alone = few(1)
+    odd = NormalScores([90.0, *scores], None, [60.0, *banks], alone).inliers()
+    clean = NormalScores(scores, None, banks, alone)
+    np.testing.assert_allclose(odd.sample, clean.sample)
+    assert odd.threshold(0.05) == pytest.approx(clean.threshold(0.05))

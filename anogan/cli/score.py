@@ -180,12 +180,11 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
     counted = calibration.suiting(rule)  # all else, such as a score, is the same by every rule
     print_outliers(counted, team)
     print_line(expectation(calibration.expected), team)
-    if rule.too_fine_for(counted.normal_scores):
-        count = len(counted.scores)
+    normal = counted.normal_scores
+    if normal and rule.too_fine_for(normal):
         logging.getLogger(__name__).warning(
-            "--target_fpr %g is finer than %d held-out normal images can show (1 in %d): "
-            "the threshold is extrapolated",
-            *(rule.target_fpr, count, count),
+            "--target_fpr %g is finer than %s can show (1 in %d): the threshold is extrapolated",
+            *(rule.target_fpr, normal.images, len(normal.sample)),
         )
     batch_size = min(plan.batch_size, len(images))
     seen = images.at(model.config.shape)  # by the networks

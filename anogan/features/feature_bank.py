@@ -63,14 +63,13 @@ class Features:
         of, if the images are some of them: each is then measured by the others alone. `measure` is
         the same as a graph, which all banks share.
         """
-        whole: Any = None
+        parts = []
         for x, (mean, whitening, usual) in zip(self.maps(images), known, strict=True):
             squared = _squared(x, mean, whitening)
             if seen is not None:
                 squared = _without_itself(squared, seen, self.recipe.shrinkage)
-            far = (_smooth(tf.sqrt(squared)[..., None]) - usual[0]) / usual[1]
-            whole = far if whole is None else whole + tf.image.resize(far, whole.shape[1:3])
-        whole = whole[..., 0] / len(known)
+            parts.append((_smooth(tf.sqrt(squared)[..., None]) - usual[0]) / usual[1])
+        whole = _over_maps(parts)
         return highest(whole, self.recipe.highest), whole
 
 
@@ -131,6 +130,14 @@ def _smooth(values: tf.Tensor) -> tf.Tensor:
     return tf.nn.avg_pool2d(values, 3, 1, "SAME")
 
 
+def _over_maps(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Return the mean of all maps' values [(b, y, x, 1), …], of the first one's size: (b, y, x)."""
+    whole = parts[0]
+    for part in parts[1:]:
+        whole += tf.image.resize(part, whole.shape[1:3])
+    return whole[..., 0] / len(parts)
+
+
 def highest(values: tf.Tensor, fraction: float) -> tf.Tensor:
     """Return the mean of that fraction of each image's places: (b, y, x) -> (b,)."""
     flat = tf.reshape(values, (-1, values.shape[1] * values.shape[2]))
@@ -145,14 +152,22 @@ def _squared(x: tf.Tensor, mean: Any, whitening: Any) -> tf.Tensor:
     return tf.reshape(tf.transpose(squared), (-1, *x.shape[1:3]))
 
 
-def fit(features: Features, batches: Iterable[np.ndarray]) -> list[Gaussians]:
-    """Return the Gaussians of normal images, given in batches (b, H, W, c), two or more in all."""
-    parts = [features.describe(batch) for batch in batches]
-    return [_fitted(tf.concat(maps, 0), features.recipe) for maps in zip(*parts, strict=True)]
+def fit(features: Features, batches: Iterable[np.ndarray]) -> tuple[list[Gaussians], np.ndarray]:
+    """Return the Gaussians of normal images, and how far each is from the others' alone: (n,).
+
+    The images are given in batches (b, H, W, c), two or more in all.
+    """
+    described = [features.describe(batch) for batch in batches]
+    maps = [tf.concat(parts, 0) for parts in zip(*described, strict=True)]
+    known, far = zip(*(_fitted(x, features.recipe) for x in maps), strict=True)
+    return list(known), highest(_over_maps(far), features.recipe.highest).numpy()
 
 
-def _fitted(x: tf.Tensor, recipe: FeatureRecipe) -> Gaussians:
-    """Return the Gaussians of one map's vectors (n, y, x, d)."""
+def _fitted(x: tf.Tensor, recipe: FeatureRecipe) -> tuple[Gaussians, tf.Tensor]:
+    """Return the Gaussians of one map's vectors (n, y, x, d), and distances (n, y, x, 1).
+
+    An image's places are as far from the Gaussians of the others, in usual spreads.
+    """
     n, rows, columns, d = x.shape
     placed = tf.transpose(tf.reshape(x, (n, rows * columns, d)), (1, 0, 2))
     mean = tf.reduce_mean(placed, axis=1, keepdims=True)
@@ -178,7 +193,8 @@ def _fitted(x: tf.Tensor, recipe: FeatureRecipe) -> Gaussians:
     values = highest(far[..., 0], recipe.highest).numpy()
     usual = np.array([values.mean(), max(values.std(), 1e-3)], np.float32)
     whitenings = np.concatenate(packed), np.concatenate(scales)
-    return Gaussians(mean[:, 0].numpy(), *whitenings, usual, np.array(n, np.int64))
+    known = Gaussians(mean[:, 0].numpy(), *whitenings, usual, np.array(n, np.int64))
+    return known, (far - usual[0]) / usual[1]
 
 
 def _whitening(covariance: tf.Tensor) -> tf.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ import tensorflow as tf
 from anogan.errors import UserError
 from anogan.features.feature_bank import FeatureBank
 from anogan.method.inference import BATCH, Compare, Inference, Pool
-from anogan.method.memory_bank import MemoryBank
+from anogan.method.memory_bank import MemoryBank, bank_alone
 from anogan.method.scoring import (
+    BANKS,
     MAPS,
     TERMS,
     Calibration,
@@ -23,7 +24,7 @@ from anogan.method.scoring import (
     fit_weights,
 )
 from anogan.method.synthetic import plant_anomalies, plant_unseen
-from anogan.method.threshold import FEWEST, NormalScores, Threshold
+from anogan.method.threshold import FEW, FEWEST, NormalScores, Threshold
 from utils import to_float
 
 JUDGES = plant_unseen, plant_anomalies
@@ -34,13 +35,19 @@ class Detector:
     """Networks and the images they compare with, neither of which it changes."""
 
     def __init__(
-        self, inference: Inference, seen: np.ndarray, feature_bank: FeatureBank | None = None
+        self,
+        inference: Inference,
+        seen: np.ndarray,
+        feature_bank: FeatureBank | None = None,
+        seen_features: Sequence[float | None] = (),
     ):
         """seen: normal images (n, H, W, c), uint8, for the memory bank.
 
-        feature_bank: where there are features in the score. UserError for fewer than two images.
+        feature_bank: where there are features in the score; seen_features: see RunImages.
+        UserError for fewer than two images.
         """
         self.inference, self.seen = inference, seen
+        self.seen_features = np.array(seen_features, float)  # None becomes NaN
         self.config, self.weights = inference.config, base_weights(inference.config)
         enough = len(seen) >= 2
         self.memory = (
@@ -155,13 +162,33 @@ class Detector:
             )
             known = dataclasses.replace(known, weights=weights, expected=expected)
             known = dataclasses.replace(known, maps=known.map_weights(found, self.weights))
-        scores = known.scores_of(found)
+        scores, (banks, alone) = known.scores_of(found), self._by_banks(known, found)
+        normal = NormalScores(scores, None, banks, alone) if len(scores) >= FEWEST else None
         return dataclasses.replace(
             known,
             scores=tuple(scores.tolist()),
-            tail=NormalScores(scores).tail if len(scores) >= FEWEST else None,
+            tail=normal.tail if normal else None,
             peaks=tuple(known.anomaly_map(found).max(axis=(1, 2)).astype(float).tolist()),
+            banks=tuple(banks.tolist()),
+            alone=tuple(alone.tolist()),
         )
+
+    def _by_banks(
+        self, known: Calibration, found: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What banks add to scores of held-out (n,) and of training images (m,), left out in turn.
+
+        found: of the held-out images. Both are empty where no training images are needed, or where
+        fewer than held-out ones are known by both banks.
+        """
+        usable, count = np.isfinite(self.seen_features), len(found["memory"])
+        if not (self.memory and self.feature_bank and count in FEW and usable.sum() >= count):
+            return np.zeros(0), np.zeros(0)
+        memory = bank_alone(self.seen, self.config.recipe.bank, self.config.seed)
+        alone = {"memory": memory[usable], "features": self.seen_features[usable]}
+        # banks see whole images: their terms are the same in all windows
+        held_out = {name: found[name][:, 0] for name in BANKS}
+        return known.by_banks(held_out), known.by_banks(alone)
 
     def planted(self, images: np.ndarray) -> list[np.ndarray]:
         """Normal images (n, H, W, c), uint8, with anomalies not trained on, and with large ones."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from anogan.config import Config
 from anogan.data.image_set import ImageSet, permutation
+from anogan.data.near_copies import near_copies
 from anogan.features import feature_bank
 from anogan.features.feature_bank import Features
 from anogan.method.memory_bank import most_images
@@ -36,8 +37,10 @@ def updated(
     count = min(recipe.held_out_kept, fitting)
     some = held_out.some(count, config.seed)
     remembered = min(recipe.seen_kept, most_images(config.shape[:2], recipe.bank))
-    small = rest.at(config.shape).some(remembered, config.seed)
-    seen = small[_without_copies(small)]
+    drawn = np.sort(permutation(len(rest), config.seed)[:remembered])
+    small, places = rest.at(config.shape).read(drawn)
+    different = _without_copies(small)
+    seen = small[different]
     own = kept.held_out
     if len(some):
         own = some[_without_copies(held_out.at(config.shape).some(count, config.seed), seen)]
@@ -48,20 +51,31 @@ def updated(
                 len(some) - len(own),
                 len(some),
             )
-    known: tuple[Sequence[Gaussians], tuple[str, ...]] = (), ()
+    known: Sequence[Gaussians] = ()
+    far: dict[str, float] = {}
     if features and len(rest) > 1:
-        known = fit_features(rest, features, config)
-    return RunImages(own, seen, kept.first, states, held_out.names, *known)
+        known, far = fit_features(rest, features, config)
+    copies = near_copies(images)  # left out alone, they would still be near each other
+    names = [rest.names[i] for i in places[different]]
+    alone = tuple(None if name in copies else far.get(name) for name in names)
+    return RunImages(own, seen, kept.first, states, held_out.names, known, tuple(far), alone)
 
 
 def fit_features(
     images: ImageSet, features: Features, config: Config
-) -> tuple[list[Gaussians], tuple[str, ...]]:
-    """Gaussians of some of the images to train on, and the names of these."""
+) -> tuple[list[Gaussians], dict[str, float]]:
+    """Return the Gaussians of some images to train on, {name: how far one is from the others}."""
     most = config.recipe.features.images
     chosen = images.subset(np.sort(permutation(len(images), config.seed)[:most]))
-    batches = (batch for _, batch in chosen.batches(feature_bank.BATCH))
-    return feature_bank.fit(features, batches), chosen.names
+    names: list[str] = []  # without those of broken files
+
+    def batches() -> Iterator[np.ndarray]:
+        for indices, batch in chosen.batches(feature_bank.BATCH):
+            names.extend(chosen.names[i] for i in indices)
+            yield batch
+
+    known, far = feature_bank.fit(features, batches())
+    return known, dict(zip(names, far.tolist(), strict=True))
 
 
 def _without_copies(images: np.ndarray, known: np.ndarray | None = None) -> list[int]:

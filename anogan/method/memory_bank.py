@@ -14,11 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from anogan.data.image_set import permutation
 from anogan.recipe import BankRecipe
 from anogan.runs.distributed import graph_of
 from utils import to_float
 
 BATCH = 64  # images
+FOLDS = 3  # of images that are measured by banks without them
 MOST_BYTES = 2**29  # of a bank; those of all images but strips are smaller
 
 
@@ -130,6 +132,21 @@ class MemoryBank:
         spread = tf.reduce_mean(tf.math.reduce_std(sharp, axis=0))
         weight = self.recipe.sharpness / (1.0 + (spread / self.recipe.two_shades) ** 8)
         return tf.concat([shapes, weight * sharp], -1), weight
+
+
+def bank_alone(images: np.ndarray, recipe: BankRecipe, seed: int = 0) -> np.ndarray:
+    """How far each image is from the others: (n, h, w, c) uint8 -> (n,), see MemoryBank.
+
+    Each is measured by a bank of the other folds, which has not seen it.
+    """
+    found = np.zeros(len(images))
+    folds = np.array_split(permutation(len(images), seed), min(FOLDS, len(images) // 2))
+    for fold in folds:
+        bank = MemoryBank(images[np.setdiff1d(np.arange(len(images)), fold)], recipe)
+        for i in range(0, len(fold), BATCH):
+            part = fold[i : i + BATCH]
+            found[part] = bank.compare(to_float(images[part]))[0]
+    return found
 
 
 def _grids(size: tuple[int, int], recipe: BankRecipe) -> list[Grid]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +94,9 @@ class Calibration:
     scores: tuple[float, ...]  # of the held-out images
     tail: Tail | None  # fitted to the highest of them; None: they are too few
     peaks: tuple[float, ...]  # the highest value of each one's anomaly map
+    # Where training images add to the threshold, what the banks' terms add to the scores:
+    banks: tuple[float, ...] = ()  # of the held-out images
+    alone: tuple[float, ...] = ()  # of training images, by banks without each
 
     def standardised(self, found: dict[str, np.ndarray]) -> np.ndarray:
         """{term: (...)} as distances from the mean, in spreads: (..., terms)."""
@@ -128,6 +132,14 @@ class Calibration:
         """{term: (n, windows)} -> (n,) float64."""
         return self.contributions(found).sum(axis=-1).max(axis=1).astype(float)
 
+    def by_banks(self, found: dict[str, np.ndarray]) -> np.ndarray:
+        """What the banks' terms add to the score: {term: (n,)} -> (n,) float64."""
+        parts = [
+            self.weights[name] * (found[name] - self.means[name]) / self.spreads[name]
+            for name in sorted(BANKS)
+        ]
+        return np.sum(parts, axis=0, dtype=float)
+
     def anomaly_map(self, found: dict[str, np.ndarray]) -> np.ndarray:
         """{name of MAPS: (n, H, W)} -> (n, H, W), 0 and up."""
         parts = [np.float32(self.maps[name]) * found[name] for name in MAPS]
@@ -145,10 +157,10 @@ class Calibration:
         peaks = {name: float(found[name].max(axis=(1, 2)).mean()) for name in MAPS}
         return {name: shares[name] / max(peaks[name], 1e-6) for name in MAPS}
 
-    @property
+    @cached_property
     def normal_scores(self) -> NormalScores | None:
         """The scores of held-out normal images; None where there are too few."""
-        return NormalScores(self.scores, self.tail) if self.tail else None
+        return NormalScores(self.scores, self.tail, self.banks, self.alone) if self.tail else None
 
     def without_outliers(self) -> Calibration:
         """This with the threshold, p-values and peaks of held-out images that are no outliers."""
@@ -156,8 +168,11 @@ class Calibration:
             return self
         normal = self.normal_scores.inliers()
         kept = np.array(self.scores) <= normal.scores[-1]
-        scores, peaks = (tuple(np.array(x)[kept].tolist()) for x in (self.scores, self.peaks))
-        return replace(self, scores=scores, tail=normal.tail, peaks=peaks)
+        scores, peaks, banks = (
+            tuple(np.array(x)[kept].tolist()) if x else ()
+            for x in (self.scores, self.peaks, self.banks)
+        )
+        return replace(self, scores=scores, tail=normal.tail, peaks=peaks, banks=banks)
 
     def suiting(self, threshold: Threshold) -> Calibration:
         """This as a threshold wants it: with outliers among the held-out images or without."""
@@ -186,6 +201,11 @@ class Calibration:
         )
         if min(spreads.values()) <= 0:
             raise ValueError("a spread is not above 0")
+        scores, peaks, banks, alone = (
+            tuple(map(_number, stored[k])) for k in ("scores", "peaks", "banks", "alone")
+        )
+        if len(banks) != (len(scores) if alone else 0):
+            raise ValueError("not as many values as held-out images")
         return cls(
             search_weights=(residual, discrimination, prior),
             weights=weights,
@@ -193,9 +213,11 @@ class Calibration:
             spreads=spreads,
             expected=None if stored["expected"] is None else _number(stored["expected"]),
             maps={name: _number(stored["maps"][name]) for name in MAPS},
-            scores=tuple(map(_number, stored["scores"])),
+            scores=scores,
             tail=Tail(*map(_number, stored["tail"])) if stored["tail"] else None,
-            peaks=tuple(map(_number, stored["peaks"])),
+            peaks=peaks,
+            banks=banks,
+            alone=alone,
         )
 
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anogan.data.image_set import ImageSet, permutation, thin
+from anogan.data.image_set import ImageSet, thin
 from anogan.method.scoring import TERMS, Calibration, Search
-from anogan.recipe import BankRecipe
 from utils import to_float
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
@@ -18,25 +17,7 @@ if TYPE_CHECKING:  # it imports TensorFlow, which is slow
 
 RANKED = 1000  # training images, evenly spaced: the banks' part grows with their square
 SEARCHED = 200  # where z is searched for each
-FOLDS = 3
 BATCH = 64
-
-
-def bank_alone(images: np.ndarray, recipe: BankRecipe, seed: int = 0) -> np.ndarray:
-    """How far each image is from the others: (n, h, w, c) uint8 -> (n,), see MemoryBank.
-
-    Each is measured by a bank of the other folds, which has not seen it.
-    """
-    from anogan.method.memory_bank import MemoryBank
-
-    found = np.zeros(len(images))
-    folds = np.array_split(permutation(len(images), seed), min(FOLDS, len(images) // 2))
-    for fold in folds:
-        bank = MemoryBank(images[np.setdiff1d(np.arange(len(images)), fold)], recipe)
-        for i in range(0, len(fold), BATCH):
-            part = fold[i : i + BATCH]
-            found[part] = bank.compare(to_float(images[part]))[0]
-    return found
 
 
 def features_alone(bank: FeatureBank, images: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -71,6 +52,8 @@ def outlier_scores(
     if detector.memory is None or len(images) < 4:
         found = detector.terms(images, search, calibration.search_weights, only=TERMS)
         return calibration.scores_of(found)
+    from anogan.method.memory_bank import bank_alone
+
     recipe, small = detector.config.recipe, detector.inference.scaled(images)
     parts = [bank_alone(small, recipe.bank, detector.config.seed)]
     if detector.feature_bank:

@@ -10,9 +10,12 @@ import numpy.typing as npt
 from scipy.special import boxcox
 
 SHOWN = 10  # images above a score make their fraction a figure; below, the fitted tail speaks
+SHOWN_JOINED = 5  # the same of a joined sample, which is of many pairs, and smooth
 TAIL = 0.1  # fraction of the normal images to which the tail is fitted
 STRAY = 8  # interquartile ranges above the middle: of an exponential tail one score in 10,000
 FEWEST = 5  # held-out normal images below which there is no automatic threshold
+# So many held-out images are few, and training images add to the threshold: see joined
+FEW = range(10, 100)
 
 
 def rarity(as_high: int, held_out: int) -> str:
@@ -31,29 +34,66 @@ class Tail(NamedTuple):
     scale: float
 
 
+def joined(scores: np.ndarray, banks: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """Return what n held-out and m training images say of normal images' scores: (n + m,), sorted.
+
+    scores: (n,) of held-out images; banks: (n,) what the banks' terms add to each; alone: (m,) the
+    same of training images, each by banks without it. What the networks' terms add, which know the
+    training images, is predicted from the banks' by a line fitted to the held-out images, with
+    each of its residuals. Evenly spaced quantiles of all these pairs stand for them.
+    """
+    rest, off = scores - banks, banks - banks.mean()
+    slope = (off @ rest) / max(off @ off, 1e-12)
+    residuals = rest - rest.mean() - slope * off
+    known = np.concatenate([banks, alone])
+    predicted = known + rest.mean() + slope * (known - banks.mean())
+    pairs = predicted[:, None] + residuals
+    return np.quantile(pairs, (np.arange(len(known)) + 0.5) / len(known))
+
+
 class NormalScores:
     """The scores of held-out normal images, and their tail beyond what the sample can show.
 
-    Down to a fraction of SHOWN images of the sample the sample itself speaks. For rarer scores a
-    generalised Pareto distribution is fitted to the highest ones (Pickands 1975; Coles 2001,
-    chapter 4).
+    The sample is these, joined with training images where they are given. Down to a fraction of
+    SHOWN images of the sample the sample itself speaks. For rarer scores a generalised Pareto
+    distribution is fitted to the highest ones (Pickands 1975; Coles 2001, chapter 4).
     """
 
-    def __init__(self, scores: npt.ArrayLike, tail: Tail | None = None):
-        """scores: (n,); tail: as fitted before. ValueError for fewer than FEWEST scores."""
-        self.scores = np.sort(np.asarray(scores, float))
-        if len(self.scores) < FEWEST:
-            raise ValueError(f"{len(self.scores)} scores are too few for a threshold")
+    def __init__(
+        self,
+        scores: npt.ArrayLike,
+        tail: Tail | None = None,
+        banks: npt.ArrayLike = (),
+        alone: npt.ArrayLike = (),
+    ):
+        """scores: (n,); tail: as fitted before; banks, alone: see joined, or nothing.
+
+        ValueError for fewer than FEWEST scores.
+        """
+        scores, banks, self.alone = (np.asarray(x, float) for x in (scores, banks, alone))
+        if len(scores) < FEWEST:
+            raise ValueError(f"{len(scores)} scores are too few for a threshold")
+        order = np.argsort(scores)
+        self.scores, self.banks = scores[order], banks[order] if len(banks) else banks
+        self.sample, shown = self.scores, SHOWN
+        if len(self.alone):
+            self.sample, shown = joined(self.scores, self.banks, self.alone), SHOWN_JOINED
         self.tail = tail or self._fit()
-        self.shown = min(SHOWN / len(self.scores), 0.5)  # the smallest fraction the sample can show
+        self.shown = min(shown / len(self.sample), 0.5)  # the smallest fraction the sample can show
+
+    @property
+    def images(self) -> str:
+        """Those that the threshold comes from, in words."""
+        held_out, more = f"{len(self.scores)} held-out normal images", len(self.alone)
+        return f"{held_out} and {more} training images, each left out in turn" if more else held_out
 
     def _fit(self) -> Tail:
         from scipy.stats import genpareto  # slow, and for calibration alone
 
-        n = len(self.scores)
+        n = len(self.sample)
         count = min(max(20, round(TAIL * n)), n // 2)
-        start = float(self.scores[n - count - 1])
-        excess = self.scores[n - count :] - start
+        start = float(self.sample[n - count - 1])
+        excess = self.sample[n - count :] - start
         shape, scale = 0.0, float(excess.mean())  # the exponential distribution
         if count >= 20 and scale > 0:
             shape, _, scale = genpareto.fit(excess, floc=0.0)
@@ -77,7 +117,7 @@ class NormalScores:
 
     def threshold(self, target_fpr: float) -> float:
         """The score above which this fraction of normal images lies; target_fpr in (0, 1)."""
-        counted = float(np.quantile(self.scores, 1 - max(target_fpr, self.shown)))
+        counted = float(np.quantile(self.sample, 1 - max(target_fpr, self.shown)))
         if target_fpr >= self.shown:
             return counted
         tail = self.tail
@@ -95,7 +135,8 @@ class NormalScores:
         kept = self.scores[: len(self.scores) - self.outliers()]
         if len(kept) == len(self.scores) or len(kept) < FEWEST:
             return self
-        return NormalScores(kept).inliers()
+        banks = self.banks[: len(kept)]
+        return NormalScores(kept, banks=banks, alone=self.alone).inliers()
 
     def unit(self, threshold: float) -> float:
         """Of the normalised score: a third of the way from a typical normal score to threshold."""
@@ -156,7 +197,7 @@ class Threshold:
 
     def too_fine_for(self, normal: NormalScores | None) -> bool:
         """Whether the rate asked for is rarer than so many images can show."""
-        return self.by_rate and normal is not None and self.target_fpr < 1 / len(normal.scores)
+        return self.by_rate and normal is not None and self.target_fpr < 1 / len(normal.sample)
 
     def choose(
         self, normal: NormalScores | None, labels: np.ndarray | None, scores: np.ndarray | None
@@ -173,12 +214,11 @@ class Threshold:
             return found, f"by {name} from the labels of these very images"
         if normal is None:
             return None, "none: too few held-out normal images"
-        count = len(normal.scores)
         how = ", outliers left out" if self.leaves_outliers_out else ""
         how += "" if self.target_fpr >= normal.shown else " and a fitted tail"
         if self.too_fine_for(normal):
-            how += f", extrapolated: they show no rate below 1 in {count}"
+            how += f", extrapolated: they show no rate below 1 in {len(normal.sample)}"
         return (
             normal.threshold(self.target_fpr),
-            f"for {self.target_fpr:.3g} false positives, from {count} held-out normal images{how}",
+            f"for {self.target_fpr:.3g} false positives, from {normal.images}{how}",
         )

@@ -4,13 +4,15 @@ images.npz   uint8: held_out and seen, some images (n, h, w, c) that were and we
              from training; first, G's samples before it
 features.npz  the Gaussians of a pretrained network's features, where they are in the score
 images.json  held_out: names of all images kept from training; features: names of those that the
-             Gaussians are of; images: {name: [size, time]} of all training images
+             Gaussians are of; seen_features: RunImages' own; images: {name: [size, time]} of all
+             training images
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +40,8 @@ class RunImages:
     held_out_names: tuple[str, ...] = ()
     features: Sequence[Gaussians] = ()
     feature_names: tuple[str, ...] = ()  # of the images that these are of
+    # how far each of `seen` is from the others in features; None: unknown, or it has near copies
+    seen_features: tuple[float | None, ...] = ()
 
     def decided(self) -> dict[str, bool]:
         """{name: is held out} of all images that the run knows."""
@@ -69,6 +73,7 @@ class RunImages:
         listed = {
             "held_out": list(self.held_out_names),
             "features": list(self.feature_names),
+            "seen_features": self.seen_features,
             "images": self.states,
         }
         write_atomic(folder / IMAGES, json.dumps(listed) + "\n")
@@ -93,12 +98,18 @@ class RunImages:
                 raise ValueError("no list of images")
             if not all(type(name) is str for name in names + chosen):
                 raise ValueError("no list of names")
+            far = listed["seen_features"]
+            if not all(v is None or (type(v) is float and math.isfinite(v)) for v in far):
+                raise ValueError("no list of distances")
+            if len(far) not in (0, len(found["seen"])):
+                raise ValueError("not as many distances as images")
             return cls(
                 **found,
                 states=states,
                 held_out_names=tuple(names),
                 features=known,
                 feature_names=tuple(chosen),
+                seen_features=tuple(far),
             )
         except Exception as error:
             raise UserError(
