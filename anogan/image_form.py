@@ -24,7 +24,7 @@ class ImageForm:
 
 # Of the pretrained network's input, pixels
 STRIDE = 32  # its sides are multiples of it
-LEAST = 3  # times it: a map of 2 x 2 places, averaged over 3 x 3, says nothing
+LEAST = 3 * STRIDE  # a map of 2 x 2 places, averaged over 3 x 3, says nothing
 SIDE = 224  # the shorter one at most, as in its training
 ENLARGED, MOST_ENLARGED = 3, 192  # smaller images are enlarged so many times, up to that
 LONGEST = 5 * SIDE**2  # pixels in all
@@ -33,8 +33,8 @@ LONGEST = 5 * SIDE**2  # pixels in all
 def feature_size(height: int, width: int) -> tuple[int, int]:
     """Return the (height, width) at which a pretrained network sees images of this size."""
     short = min(height, width)
-    side = max(min(short, SIDE), min(ENLARGED * short, MOST_ENLARGED))
+    side = max(min(short, SIDE), min(ENLARGED * short, MOST_ENLARGED), LEAST)
     scale = side / short
     scale *= min(1.0, (LONGEST / (height * width * scale**2)) ** 0.5)
-    first, second = (max(LEAST, round(side * scale / STRIDE)) * STRIDE for side in (height, width))
+    first, second = (max(1, round(side * scale / STRIDE)) * STRIDE for side in (height, width))
     return first, second

@@ -22,7 +22,8 @@ from sklearn.metrics import roc_auc_score
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from anogan.data.image_set import ImageSet, thin  # noqa: E402
+from anogan.data.choosing import thin  # noqa: E402
+from anogan.data.image_set import ImageSet  # noqa: E402
 from anogan.data.mnist import mnist  # noqa: E402
 
 IMAGES = 1000

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from anogan.data import image_set
+from anogan.data.choosing import require
 from anogan.data.folders import Selection, find_images, image_folder
-from anogan.data.image_set import ImageSet, require
+from anogan.data.image_set import ImageSet
 from anogan.data.listing import available
 from anogan.data.mnist import mnist
 from anogan.errors import UserError

@@ -45,7 +45,7 @@ def bank(photos, features):
 
 @pytest.mark.unit
 def test_small_images_are_enlarged_and_large_ones_seen_at_the_size_of_its_training():
-    assert feature_size(16, 24) == (96, 96)  # maps of 2 x 2 places would say nothing
+    assert feature_size(16, 24) == (96, 128)  # maps of 2 x 2 places would say nothing
     assert feature_size(28, 28) == (96, 96)
     assert feature_size(64, 64) == (192, 192)
     assert feature_size(128, 200) == (192, 288)

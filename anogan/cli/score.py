@@ -28,7 +28,8 @@ from anogan.cli.printing import (
 from anogan.cli.run import Devices, Run
 from anogan.cli.settings import search_of, threshold_of
 from anogan.config import Config
-from anogan.data import image_set, mnist
+from anogan.data import mnist
+from anogan.data.choosing import require
 from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.image_set import ImageSet
 from anogan.data.labels import labelled
@@ -160,7 +161,7 @@ def test_images(options: Options, config: Config, places: Places) -> tuple[Image
         images, beside = image_folder(listing, config.form, by_folder), listing.masks
         if options.labels:
             images = labelled(images, options.labels, places.images)
-    image_set.require(images, 1, "images to score")
+    require(images, 1, "images to score")
     if options.test_size and options.test_size < len(images):
         images = images.subset(np.linspace(0, len(images) - 1, options.test_size).astype(int))
     return images, beside

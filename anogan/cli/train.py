@@ -26,7 +26,8 @@ from anogan.cli.printing import (
 from anogan.cli.run import Devices, Run
 from anogan.cli.settings import given_settings, require_settings
 from anogan.config import FILE_NAME, FREE, PRESETS, Config, preset
-from anogan.data import drop_list, image_set, mnist, scale
+from anogan.data import drop_list, mnist, scale
+from anogan.data.choosing import require, thin
 from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.image_set import ImageSet
 from anogan.data.listing import Listing
@@ -183,7 +184,7 @@ def new_config(options: Options, listing: Listing | None) -> Config:
 def probed(options: Options, listing: Listing, given: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the images want: channels, range of values, size, window."""
     paths = listing.paths()
-    some = image_set.thin(paths, PROBED)
+    some = thin(paths, PROBED)
     channels, deep = probe(some)
     found: dict[str, Any] = {"channels": channels}
     if deep:
@@ -207,7 +208,7 @@ def fit_batch(config: Config, images: ImageSet) -> Config:
     A warning where it is lowered, and where there are few images. UserError for fewer than two.
     """
     enough = max(config.batch_size, FEW_IMAGES)
-    usable = image_set.require(images, 2, "training images", enough)
+    usable = require(images, 2, "training images", enough)
     log = logging.getLogger(__name__)
     if usable < FEW_IMAGES:
         log.warning("only %d training images: %s", usable, FEW_WARNING)

@@ -6,9 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from anogan.data.choosing import thin
 from anogan.data.drop_list import without
 from anogan.data.file_kinds import by_kind
-from anogan.data.image_set import ImageSet, thin
+from anogan.data.image_set import ImageSet
 from anogan.data.layouts import is_conventional, require_normal
 from anogan.data.listing import Listing, list_chosen, list_images, shown_name
 from anogan.data.sub_folders import labels_of, trained_on

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import logging
 import os
@@ -11,13 +10,12 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from anogan.errors import UserError
+from anogan.data.choosing import drawn_number, file_state, permutation, unusable
 from anogan.image_form import MEMORY_LIMIT, ImageForm
 from utils import ImageError, checked_images, image_size, load_image, to_float, to_uint8
 
@@ -28,7 +26,6 @@ FEWEST_HELD_OUT = 8  # images, if the fraction asks for as many: chance alone co
 DECODED_TOGETHER = 8  # images
 RESIZED_TOGETHER = 64
 COPIED = 2  # so much of file_state has a copy of the file, too: size and time
-Item = TypeVar("Item")
 DECODERS = ThreadPoolExecutor(os.cpu_count(), "decode")  # shared: as many threads as cores at most
 
 
@@ -131,7 +128,7 @@ class ImageSet:
         groups: {name: what decides in its place} of images that stay together.
         """
         decided, groups = decided or {}, groups or {}
-        drawn = np.array([_drawn(groups.get(name, name), seed) for name in self.names])
+        drawn = np.array([drawn_number(groups.get(name, name), seed) for name in self.names])
         held_out, each = drawn < fraction, np.unique(drawn)
         if decided:
             together = {groups[name]: side for name, side in decided.items() if name in groups}
@@ -267,7 +264,7 @@ class ImageSet:
             images, _ = self.read([i])
             if len(images):
                 return images[0]
-        raise _unusable(self, "the data set")
+        raise unusable(self, "the data set")
 
 
 class _Source:
@@ -385,58 +382,6 @@ class _Resized(_Source):
             images, good = self.source.read(indices[start : start + RESIZED_TOGETHER])
             made = iter(to_uint8(resized(to_float(images), *self.shape[:2]).numpy()))
             yield from (next(made) if one else None for one in good)
-
-
-def file_state(path: str | Path) -> list[int]:
-    """Size, time of change, ns, and what no other file has that takes its place; [] for none.
-
-    That is the time at which the system noted the change or renaming, and the file's number: a
-    copy or another file of the same size and time differs in them.
-    """
-    try:
-        found = os.stat(path)
-    except OSError:
-        return []
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-
-
-def require(images: ImageSet, count: int, what: str, enough: int = 0) -> int:
-    """How many images can be read, counted up to `enough`; UserError for fewer than `count`.
-
-    Decodes no more than it takes to know.
-    """
-    usable, enough = 0, max(count, enough)
-    for start in range(0, len(images), enough):
-        usable += len(images.read(np.arange(len(images))[start:][:enough])[1])
-        if usable >= enough:
-            return enough
-    if usable >= count:
-        return usable
-    if usable:
-        raise UserError(f"{what}: {usable} usable, at least {count} are needed: add images")
-    raise _unusable(images, what)
-
-
-def _unusable(images: ImageSet, what: str) -> UserError:
-    first = "; the first: {}: {}".format(*images.skipped[0]) if images.skipped else ""
-    return UserError(f"{what}: none of {len(images)} files is a usable image{first}")
-
-
-def thin(items: list[Item], limit: int | None) -> list[Item]:
-    """At most `limit` of them, evenly spaced."""
-    if not limit or limit >= len(items):
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, limit).astype(int)]
-
-
-def _drawn(name: str, seed: int) -> float:
-    """A number from 0 up to 1 that depends on nothing but an image's name and the seed."""
-    digest = hashlib.blake2b(f"{seed} {name}".encode(errors="surrogatepass"), digest_size=8)
-    return int.from_bytes(digest.digest(), "big") / 2**64
-
-
-def permutation(n: int, *seed: int) -> np.ndarray:
-    return np.random.default_rng([s % 2**32 for s in seed]).permutation(n)
 
 
 def _as_batch(images: np.ndarray, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

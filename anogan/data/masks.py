@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from anogan.data.choosing import file_state
 from anogan.data.file_kinds import MASK_SUFFIX, image_stems, without_kinds
-from anogan.data.image_set import ImageSet, file_state
+from anogan.data.image_set import ImageSet
 from anogan.data.listing import list_images, shortened, shown_name
 from anogan.errors import UserError
 from utils import ImageError, read_mask

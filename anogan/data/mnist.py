@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anogan.data.image_set import ImageSet, thin
+from anogan.data.choosing import thin
+from anogan.data.image_set import ImageSet
 from anogan.errors import UserError
 
 MOST_BYTES = 60_000 * 28 * 28  # of the training images; what is longer is not read

@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from PIL import Image
 
-from anogan.data.image_set import ImageSet, thin
+from anogan.data.choosing import thin
+from anogan.data.image_set import ImageSet
 
 SIDE = 16  # pixels of a thumbnail
 COMPARED = 2000  # images at most: all pairs of them

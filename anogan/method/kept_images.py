@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from anogan.config import Config
-from anogan.data.image_set import ImageSet, permutation
+from anogan.data.choosing import permutation
+from anogan.data.image_set import ImageSet
 from anogan.data.near_copies import near_copies
 from anogan.features import feature_bank
 from anogan.features.feature_bank import Features

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from anogan.data.image_set import permutation
+from anogan.data.choosing import permutation
 from anogan.recipe import BankRecipe
 from anogan.runs.distributed import graph_of
 from utils import to_float

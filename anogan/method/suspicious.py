@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anogan.data.image_set import ImageSet, thin
+from anogan.data.choosing import thin
+from anogan.data.image_set import ImageSet
 from anogan.method.scoring import TERMS, Calibration, Search
 from utils import to_float
 

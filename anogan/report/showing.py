@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anogan.data.image_set import thin
+from anogan.data.choosing import thin
 from anogan.evaluation.best import Picture
 from anogan.evaluation.names import picture_name
 from anogan.evaluation.outcome import Outcome
