@@ -209,7 +209,7 @@ def test_images_that_hardly_differ_are_warned_of_and_not_told_to_train_longer(sm
     assert model.inference.unexplained(model.images) is None
 
 
-@pytest.mark.parametrize("version", [None, 0, VERSION + 1, "1", True, {}])
+@pytest.mark.parametrize("version", [None, 0, VERSION - 1, VERSION + 1, str(VERSION), True, {}])
 def test_a_run_of_another_format_is_one_line(tmp_path, version):
     config = Config()
     config.save(tmp_path)
@@ -218,7 +218,7 @@ def test_a_run_of_another_format_is_one_line(tmp_path, version):
     stored = json.loads(path.read_text())
     del stored["version"]
     path.write_text(json.dumps(stored if version is None else {**stored, "version": version}))
-    with pytest.raises(UserError, match="of version .*this tool reads 1: train the model again"):
+    with pytest.raises(UserError, match=f"of version .*this tool reads {VERSION}: train"):
         Config.load(tmp_path)
 
 
