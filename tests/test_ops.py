@@ -130,6 +130,14 @@ def test_distance_sums_absolutes_or_squares_of_each_image():
     np.testing.assert_allclose(ops.distance(a, b, squared=True), [5, 9])
 
 
+def test_select_is_where_for_any_shapes():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 3, 5, 4, 2)).astype(np.float32)
+    for shape in ((3, 1, 1, 1), (3, 5, 4, 1), (3, 5, 4, 2)):
+        chosen = rng.uniform(size=shape) < 0.5
+        assert (ops.select(chosen, a, b).numpy() == np.where(chosen, a, b)).all()
+
+
 def test_losses_at_known_logits():
     zero = tf.zeros((4, 1))
     assert float(ops.discriminator_loss(zero, zero)) == pytest.approx(2 * np.log(2))

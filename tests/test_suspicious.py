@@ -27,6 +27,19 @@ def test_planted_images_are_among_the_oddest(digits):
     assert (np.argsort(-scores)[:12] >= 114).sum() >= 3
 
 
+def test_the_discriminators_part_of_the_ranking_is_the_scores_term(trained, zeros):
+    detector, images = trained.detector, zeros[:70]
+    search = trained.search()
+    found = detector.terms(images, search, (0.5, 0.5, 0.0), only=["pixels"])["pixels"].max(axis=1)
+    np.testing.assert_allclose(detector.inference.abnormal_pixels(images), found, rtol=1e-4)
+
+
+def test_few_held_out_images_bear_few_synthetic_anomalies(trained, zeros):
+    sizes = [[len(p) for p in trained.detector.planted(zeros[:n])] for n in (4, 60)]
+    assert max(sizes[0]) <= 12 and max(sizes[1]) <= 128
+    assert min(sizes[1]) > 60
+
+
 def test_lists_are_read_as_people_write_them(tmp_path):
     names = ["a.png", "b/c d.png", "#1.png", "ä.png", "same.png"]
     path = tmp_path / "list.txt"
