@@ -128,6 +128,17 @@ def test_scores_decisions_and_maps_are_the_tools(kind, trained, coloured, querie
 
 
 @pytest.mark.unit
+def test_a_saved_model_holds_what_scores_once(trained, tmp_path):
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    exported(trained, "saved_model", tmp_path)
+    [path] = tmp_path.glob("*/saved_model.pb")
+    [graph] = SavedModel.FromString(path.read_bytes()).meta_graphs
+    sizes = sorted(function.ByteSize() for function in graph.graph_def.library.function)
+    assert sizes[-1] > 10 * sizes[-2]  # its banks are in the one that scores
+
+
+@pytest.mark.unit
 @pytest.mark.slow
 def test_lite_file_scores_resized_images_as_the_tool_by_built_in_operations(
     coloured, tmp_path, monkeypatch, capsys

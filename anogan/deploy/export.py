@@ -98,11 +98,12 @@ def _lite(graph: tf.Module, folder: Path) -> bytes:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    traced = graph.score_resized.get_concrete_function()
+    of_resized = graph.of_resized()
+    traced = of_resized.get_concrete_function()
     frozen = convert_variables_to_constants_v2(traced)  # Lite drops the variables' values
 
     class Fixed(tf.Module):
-        @tf.function(input_signature=graph.score_resized.input_signature)
+        @tf.function(input_signature=of_resized.input_signature)
         def score(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
             return tf.nest.pack_sequence_as(traced.structured_outputs, frozen(image))
 

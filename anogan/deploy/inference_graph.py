@@ -8,6 +8,9 @@ Devices take images of one size, (1, H, W, C) as they are read, and resize them 
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import PIL
 import tensorflow as tf
 
@@ -151,7 +154,7 @@ def graph_and_facts(
 
 
 class InferenceGraph(tf.Module):
-    """The encoder's way to score one image, as `score`; one that is resized, as `score_resized`."""
+    """The encoder's way to score one image, as `score`; of a resized one see `of_resized`."""
 
     def __init__(
         self, config: Config, detector: Detector, calibration: Calibration, threshold: float
@@ -160,18 +163,28 @@ class InferenceGraph(tf.Module):
         nets = detector.inference.nets.trained()
         self.nets = list(nets.values())  # SavedModel looks for variables here
 
+        self.scored = functools.partial(
+            _scored, detector=detector, calibration=calibration, threshold=threshold
+        )
+        self.view = config.view
+
         def score(image: tf.Tensor) -> dict[str, tf.Tensor]:
-            return _scored(read_as_float(image, config), detector, calibration, threshold)
+            return self.scored(read_as_float(image, config))
 
         signature = [tf.TensorSpec((None, None, None), tf.uint8, name="image")]
         self.score = tf.function(score, input_signature=signature)
 
-        def score_resized(image: tf.Tensor) -> dict[str, tf.Tensor]:
-            x = tf.cast(image, tf.float32) / 127.5 - 1.0
-            return _scored(x, detector, calibration, threshold)
+    def of_resized(self) -> Any:
+        """Return what scores an image that is resized, (1, H, W, C) uint8, as a tf.function.
 
-        signature = [tf.TensorSpec((1, *config.view), tf.uint8, name="image")]
-        self.score_resized = tf.function(score_resized, input_signature=signature)
+        As an attribute it would be traced for, and saved with, every SavedModel.
+        """
+
+        def score(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self.scored(tf.cast(image, tf.float32) / 127.5 - 1.0)
+
+        signature = [tf.TensorSpec((1, *self.view), tf.uint8, name="image")]
+        return tf.function(score, input_signature=signature)
 
 
 def _scored(
