@@ -293,8 +293,8 @@ def features(model: DCGAN, outcome: Outcome) -> dict[str, np.ndarray]:
             found[name] = model.features(images)
     if len(model.images.seen):
         # kept as the networks see them, so not of the size that model.features takes
-        seen = model.inference.features(model.images.seen[:TSNE_IMAGES])
-        found["normal, trained on"] = seen
+        seen = model.images.seen[:TSNE_IMAGES]
+        found["normal, trained on"] = model.inference.features(seen)
     return found
 
 

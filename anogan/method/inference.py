@@ -82,15 +82,22 @@ class Inference:
 
         Of several windows the mean.
         """
-        parts = self.windows.in_parts(self.scaled(images), batch_size)
-        found = [self.windows.apart(self._features(part)) for part in parts]
-        return np.concatenate([tf.reduce_mean(features, axis=1) for features in found])
+        return self._of_windows(self._features, tf.reduce_mean, images, batch_size)
 
     def abnormal_pixels(self, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
         """How abnormal D finds each image's most abnormal pixel: (n, H, W, c), uint8 -> (n,)."""
+        return self._of_windows(self._abnormal, tf.reduce_max, images, batch_size)
+
+    def _of_windows(
+        self,
+        measure: Callable[..., tf.Tensor],
+        reduce: Callable[..., tf.Tensor],
+        images: np.ndarray,
+        batch_size: int,
+    ) -> np.ndarray:
+        """What is measured of each image's windows, reduced to one: (n, H, W, c) -> (n, ...)."""
         parts = self.windows.in_parts(self.scaled(images), batch_size)
-        found = [self.windows.apart(self._abnormal(part)) for part in parts]
-        return np.concatenate([tf.reduce_max(values, axis=1) for values in found])
+        return np.concatenate([reduce(self.windows.apart(measure(part)), axis=1) for part in parts])
 
     def squared_spreads(self, images: np.ndarray) -> tuple[float, float]:
         """The mean squared distance of two windows on images, in pixels and in D's features."""

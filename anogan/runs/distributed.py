@@ -223,8 +223,7 @@ def describe_devices(used: int = 1) -> str:
         idle = len(gpus) - used
         return line + (f"; {idle} more idle, --strategy mirrored uses all" if idle > 0 else "")
     line = f"computing on {cores()} CPU cores"
-    hidden = "CUDA_VISIBLE_DEVICES" in os.environ
-    if NVIDIA.is_dir() and not hidden:
+    if NVIDIA.is_dir() and "CUDA_VISIBLE_DEVICES" not in os.environ:
         line += '; TensorFlow cannot use the GPU: pip install "tensorflow[and-cuda]", docs/speed.md'
     return line
 

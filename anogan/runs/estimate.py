@@ -25,12 +25,8 @@ def seconds(config: Config, steps: int, cores: int | None = None) -> float:
     """Return roughly what so many steps take on a CPU."""
     h, w, _ = config.net_shape
     pixels = steps * config.batch_size * h * w
-    return (
-        pixels
-        * PIXEL_SECONDS[config.preset]
-        * _width(config) ** 1.5
-        / (cores or distributed.cores())
-    )
+    each = PIXEL_SECONDS[config.preset] * _width(config) ** 1.5
+    return pixels * each / (cores or distributed.cores())
 
 
 def memory(config: Config, images: int) -> int:
