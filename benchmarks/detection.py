@@ -10,10 +10,10 @@ again: start the same command anew after an interruption. --table prints what is
 Peers: reconstruction error of PCA, and the mean distance to the five nearest training images by
 HOG (scikit-image; requirements.txt beside this file).
 
-Of elpv and kolektor, --part validation takes the even-numbered half of the test files, by which
-settings were chosen; the default, test, takes the others, which decided nothing. The last tenth of
-celebA's faces is the test, half of it with one planted patch each (localisation.py). mvtec and visa
-are those of their categories that are there; mvtec's figures stand beside published.py's.
+Of elpv, kolektor and pcb, --part validation takes the even-numbered half of the test files, by
+which settings were chosen; the default, test, takes the others, which decided nothing. The last
+tenth of celebA's faces is the test, half of it with one planted patch each (localisation.py). mvtec
+and visa are those of their categories that are there; mvtec's figures stand beside published.py's.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ SETS: dict[str, tuple[Callable[..., Data], list[str] | None, str]] = {
     "mnist": (digits, [str(d) for d in range(10)], "all"),
     "elpv": (lambda d, name, *rest: folder(d, f"elpv/{name}", *rest), ["mono", "poly"], "test"),
     "kolektor": (folder, ["kolektor"], "test"),
-    "pcb": (folder, ["pcb"], "all"),
+    "pcb": (folder, ["pcb"], "test"),
     "celebA": (faces, ["celebA"], "all"),
     "mvtec": (lambda d, name, *rest: folder(d, f"mvtec/{name}", *rest), None, "all"),
     "visa": (lambda d, name, *rest: folder(d, f"visa/{name}", *rest), None, "all"),
