@@ -550,14 +550,18 @@ def test_ctrl_c_ends_it_cleanly(trained_folder, queries, sign):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     ) as process:
-        assert process.stdout.readline().startswith("the model in ")
-        line = process.stdout.readline()
-        assert re.match(r"serving at http://127\.0\.0\.1:\d+ ", line)
-        content, address = packed(queries[0][0]), line.split()[2]
-        for host, status in (("localhost", 200), ("parts.example", 200), ("evil.example", 400)):
-            assert ask(address, content, Host=host)[0] == status
-        process.send_signal(sign)
-        out, errors = process.communicate(timeout=20)
+        try:
+            for begin in ("computing on ", "the model in "):
+                assert process.stdout.readline().startswith(begin)
+            line = process.stdout.readline()
+            assert re.match(r"serving at http://127\.0\.0\.1:\d+ ", line)
+            content, address = packed(queries[0][0]), line.split()[2]
+            for host, status in (("localhost", 200), ("parts.example", 200), ("evil.example", 400)):
+                assert ask(address, content, Host=host)[0] == status
+            process.send_signal(sign)
+            out, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 0 and out == "serving ended\n" and "Traceback" not in errors
     after = set(trained_folder.parent.rglob("*")) - set(before)
     assert not after  # nothing is kept

@@ -220,7 +220,9 @@ def start(here, *words):
 def wait_for(condition, process):
     end = time.monotonic() + 300
     while not condition():
-        assert process.poll() is None and time.monotonic() < end, process.stdout.read().decode()
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()  # what it said can be read to the end then
+            pytest.fail(process.stdout.read().decode())
         time.sleep(0.05)
 
 
