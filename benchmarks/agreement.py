@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+
+from anogan.runs.start_up import import_tensorflow  # noqa: E402
+
+import_tensorflow()  # with what the tool sets up before
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402

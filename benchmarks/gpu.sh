@@ -14,8 +14,8 @@ export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 echo "## Devices"
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv || echo "no nvidia-smi"
 "$PYTHON" -c '
-import tensorflow as tf
 from anogan.runs import distributed
+import tensorflow as tf
 print("TensorFlow", tf.__version__, "built for CUDA", tf.sysconfig.get_build_info().get("cuda_version"))
 print(distributed.describe_devices())
 print("--precision auto is", distributed.resolve_precision("auto"))

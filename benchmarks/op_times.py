@@ -15,9 +15,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import tensorflow as tf
-from tensorflow.tsl.profiler.protobuf import xplane_pb2
-from throughput import HERE, SIZES, Ours, Plain
+from throughput import HERE, SIZES, Ours, Plain, tf
 
 from anogan.runs.distributed import resolve_precision
 
@@ -26,6 +24,8 @@ ROUNDS = 3
 
 def operation_seconds(work) -> Counter:
     """Seconds by kind of operation in one call of `work`, over all threads."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
     work()
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)

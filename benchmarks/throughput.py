@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import sys
 import time
@@ -24,9 +23,12 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
+
+from anogan.runs.start_up import import_tensorflow  # noqa: E402
+
+import_tensorflow()  # with what the tool sets up before
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
