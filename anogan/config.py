@@ -41,7 +41,8 @@ CROP, LARGEST_CROP = 108, 2**20  # side of the centre crop, pixels: of celebA, a
 LARGEST_SET = 10**9  # of more nobody can mean it
 STEPS, CLASSIC_EPOCHS = 600, 25  # how long the presets train
 SMALLEST = 16  # height and width at least, pixels
-SMALL, LARGE_BATCH = 32, 16  # images of more pixels a side are trained on in batches of so many
+SMALL = 32  # images of at most so many pixels a side have weights of their own
+LARGE_BATCH = 16  # images of more pixels a side are trained on in batches of so many
 VERSION = 2  # of the format of a run's folder, see runs/checkpoint.py
 
 # What may differ between a run and its continuation; all else decides what the model is.
@@ -201,10 +202,7 @@ class Config:
                     f"{name} must be from 16 to {LARGEST_WINDOW}, not {getattr(self, name)}"
                 )
         if self.recipe is None:
-            alone = self.preset == "default" and self.features == "none"
-            object.__setattr__(
-                self, "recipe", RECIPES["without features" if alone else self.preset]
-            )
+            object.__setattr__(self, "recipe", RECIPES[self._usual_recipe()])
         if not isinstance(self.recipe, Recipe):
             raise UserError(f"recipe must be a Recipe, not {self.recipe!r:.40}")
         if self.value_range and not self.value_range[0] < self.value_range[1]:
@@ -220,6 +218,13 @@ class Config:
                 f"{self.height} x {self.width} pixels are more than {MOST_WINDOWS} windows of "
                 f"{self.window}: give a larger --window, or a smaller --output_height"
             )
+
+    def _usual_recipe(self) -> str:
+        if self.preset != "default":
+            return self.preset
+        if self.features == "none":
+            return "without features"
+        return "small images" if max(self.height, self.width) <= SMALL else "default"
 
     @property
     def shape(self) -> tuple[int, int, int]:

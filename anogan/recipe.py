@@ -173,6 +173,10 @@ RECIPES = {
     "without features": Recipe(
         weights=TermWeights(1.0, 1.0, 0.5, -0.5, -0.25, 0.5, 2.0, 0.0), merit_power=1.0
     ),
+    # the default for images that are small themselves, as digits: chosen on MNIST's training images
+    "small images": Recipe(
+        weights=TermWeights(1.0, 1.0, 0.5, -0.5, -0.25, 0.25, 2.0, 1.0), merit_power=1.0
+    ),
     # Radford et al. 2016 and Schlegl et al. 2017
     "classic": Recipe(
         encoder=False,

@@ -44,6 +44,18 @@ def test_classic_score_is_the_papers_sum():
     np.testing.assert_allclose(parts.sum(axis=1), expected)
 
 
+def test_small_images_have_weights_of_their_own():
+    for size, name in (
+        ({"height": 28, "width": 32}, "small images"),
+        ({"height": 28, "width": 33}, "default"),
+        ({"height": 64, "width": 64, "window": 28}, "default"),
+        ({"height": 28, "width": 28, "features": "none"}, "without features"),
+    ):
+        assert preset("default", **size).recipe == RECIPES[name]
+    assert preset("classic", height=28, width=28).recipe == RECIPES["classic"]
+    assert len({str(recipe) for recipe in RECIPES.values()}) == len(RECIPES)
+
+
 def test_a_score_that_is_not_finite_is_an_error_that_names_the_term():
     bad = {**FOUND, "peak": FOUND["peak"] * np.nan}
     with pytest.raises(UserError, match=r"7 of 7 anomaly scores are not finite \(peak\)"):
