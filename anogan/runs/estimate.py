@@ -9,9 +9,9 @@ from anogan.image_form import MEMORY_LIMIT
 from anogan.runs import distributed
 
 MIB = 2**20
-# Seconds for a pixel of a batch on one core at so many channels: measured on two cores of a
-# server. Another machine may be several times as fast or slow.
-PIXEL_SECONDS = {"default": 7e-6, "classic": 4e-6}
+# Seconds for a pixel of a batch on one core at so many channels: benchmarks/throughput.py on two
+# idle cores without AVX-512, in float32. Another machine may be several times as fast or slow.
+PIXEL_SECONDS = {"default": 3e-6, "classic": 1.2e-5}
 CHANNELS = {"default": 16, "classic": 64}
 # Peak resident memory, fitted to measured ones: 0.9 GiB of digits without calibration, 1.3 of ELPV
 # at 64 pixels, 1.5 at 128, 1.7 of 320 x 127 pixels through windows
