@@ -26,6 +26,7 @@ from anogan.method.synthetic import plant_anomalies, plant_defects
 from anogan.method.threshold import NormalScores
 from anogan.recipe import RECIPES, BankRecipe, Recipe, TermWeights
 from anogan.runs import distributed
+from anogan.runs.checkpoint import save_calibrations
 from model import DCGAN
 from utils import to_float, to_uint8
 
@@ -251,6 +252,12 @@ def test_other_defaults_change_neither_a_saved_runs_scores_nor_how_it_goes_on(
     again = DCGAN.load(after, steps=3).train(zeros, after, progress=False)
     assert same_weights(gone_on, again)
     assert preset("default").recipe == Recipe() == other  # they were replaced
+
+
+def test_calibrations_that_cannot_be_kept_are_told_and_scoring_goes_on(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    save_calibrations(tmp_path / "file", {})
+    assert "calibration is not kept" in caplog.text
 
 
 def test_a_model_that_has_seen_no_images_scores_none(small):

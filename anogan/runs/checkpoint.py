@@ -180,9 +180,12 @@ def plain_path(folder: Path) -> Iterator[Path]:
 
 
 def save_calibrations(folder: Path, calibrations: Mapping[str, Any]) -> None:
-    """Writes the cache of a run's calibrations."""
+    """Write the cache of a run's calibrations, with a warning where that cannot be."""
     stored = {key: found.to_json() for key, found in calibrations.items()}
-    write_atomic(Path(folder) / CALIBRATIONS, json.dumps(stored, indent=1) + "\n")
+    try:
+        write_atomic(Path(folder) / CALIBRATIONS, json.dumps(stored, indent=1) + "\n")
+    except UserError as error:  # a read-only model scores all the same
+        logging.getLogger(__name__).warning("calibration is not kept: %s", error)
 
 
 def load_calibrations(folder: Path, parse: Callable[[Any], Found]) -> dict[str, Found]:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZipFile
+from zlib import crc32
 
 import numpy as np
 
@@ -47,6 +48,14 @@ class RunImages:
         """{name: is held out} of all images that the run knows."""
         held_out = set(self.held_out_names)
         return {name: name in held_out for name in self.states}
+
+    def checksum(self, start: int) -> int:
+        """Return the CRC-32, from a start on, of all of this that decides scores."""
+        kept = [self.held_out, self.seen, *(one.whitening for one in self.features)]
+        found = start
+        for array in kept:
+            found = crc32(array.tobytes(), found)
+        return crc32(repr(self.seen_features).encode(), found)
 
     def changes(self, states: dict[str, list[int]]) -> list[str]:
         """What is other in these states than when the run saw the images, for the user."""
