@@ -302,8 +302,8 @@ class DCGAN:
 
     def _key(self, search: Search) -> str:
         """Everything that a calibration depends on."""
-        config, what = self.config, crc32(repr(self.config.recipe).encode(), self.checksum())
-        what = self.images.checksum(what)
+        config = self.config
+        what = self.images.checksum(crc32(repr(config.recipe).encode(), self.checksum()))
         return f"{CALIBRATED} {search!r} lambda {config.lambda_} {self.precision} of {what:08x}"
 
     def features(self, images: Any) -> np.ndarray:

@@ -52,10 +52,9 @@ class RunImages:
     def checksum(self, start: int) -> int:
         """Return the CRC-32, from a start on, of all of this that decides scores."""
         kept = [self.held_out, self.seen, *(one.whitening for one in self.features)]
-        found = start
         for array in kept:
-            found = crc32(array.tobytes(), found)
-        return crc32(repr(self.seen_features).encode(), found)
+            start = crc32(array.tobytes(), start)
+        return crc32(repr(self.seen_features).encode(), start)
 
     def changes(self, states: dict[str, list[int]]) -> list[str]:
         """What is other in these states than when the run saw the images, for the user."""
