@@ -12,6 +12,7 @@ import tensorflow as tf
 
 KERNEL = 5  # side of all convolution kernels
 FEW = 4  # channels, of images
+SMALL = 8  # side of maps that count as small
 
 
 def _rounding_once(convolve: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -94,7 +95,7 @@ def conv_transpose(x: tf.Tensor, kernel: tf.Tensor, size: tuple[int, int]) -> tf
 
 def _to_kernel(x: tf.Tensor, kernel: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
     """The convolution's gradient towards its kernel."""
-    small = max(dy.shape[1:3]) <= (8 if x.dtype == tf.bfloat16 else 4)
+    small = max(dy.shape[1:3]) <= SMALL
     if small and not tf.config.list_logical_devices("GPU"):
         # A CPU is fastest at convolutions forward, even with images for channels: dy, a step of two
         # between its places, is moved over x.
