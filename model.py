@@ -38,7 +38,6 @@ from anogan.method.training import TrainingRun, find_spread
 from anogan.runs.checkpoint import Checkpoints, load_calibrations, save_calibrations
 from anogan.runs.distributed import Workers
 from anogan.runs.run_images import RunImages
-from utils import to_uint8
 
 FIXED = 64  # latents whose images are followed through training
 CALIBRATED = 2  # version of what a calibration holds
@@ -173,12 +172,9 @@ class DCGAN:
         small = rest.at(self.config.shape)
         spread, total = find_spread(small), self.config.total_steps(len(rest))
         if total > self.steps_done:
-            if self.images.first is None:  # a new run
-                first = to_uint8(self.generate(self.fixed_latents()))
-                self.images = dataclasses.replace(self.images, first=first)
-                if self.config.recipe.linear_skip:
-                    nets = trainer.nets, trainer.ema
-                    fit_linear_skips(small, self.inference.windows, self.config, *nets)
+            if self.steps_done == 0 and self.config.recipe.linear_skip:
+                nets = trainer.nets, trainer.ema
+                fit_linear_skips(small, self.inference.windows, self.config, *nets)
             self.images = kept_images.updated(
                 self.images, images, rest, held_out, self.config, self.pretrained
             )

@@ -172,7 +172,8 @@ class Config:
     beta1: float = setting(0.5, "Use this beta1 of Adam (default {default}).", (0, 0.9999), "B")
     seed: int = setting(
         0,
-        "Draw all random numbers from this seed (default {default}).",
+        "Draw training's random numbers from this seed (default {default}), and samples, which are "
+        "others each time without it.",
         (0, 2**28 - 1),  # a step's seed holds it eight times over, and is an int32
         "N",
     )

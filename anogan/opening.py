@@ -22,7 +22,7 @@ silence_pillow()
 # the memory is the limit. They are decoded one at a time.
 Image.MAX_IMAGE_PIXELS = None
 LARGE = 89_000_000  # pixels
-LARGE_AT_WORK = threading.Lock()
+LARGE_AT_WORK = threading.RLock()  # a JPEG is opened anew for its colours
 # A damaged header may ask for any amount of memory.
 UNQUESTIONED = 2**28  # bytes
 MOST_PACKED = 1100  # times its size is what a file holds; deflate reaches 1,032

@@ -52,20 +52,18 @@ def images_of(run):
 
 def test_images_of_a_run_with_windows_are_read_again(tmp_path):
     config = preset("default", height=48, width=32, channels=1, window=16, features="none")
-    whole, drawn = np.ones((3, 48, 32, 1), np.uint8), np.full((4, 16, 16, 1), 7, np.uint8)
-    RunImages(whole, 2 * whole, drawn).save(tmp_path)
+    whole = np.ones((3, 48, 32, 1), np.uint8)
+    RunImages(whole, 2 * whole).save(tmp_path)
     found = RunImages.load(tmp_path, config)
-    for mine, saved in zip(
-        (found.held_out, found.seen, found.first), (whole, 2 * whole, drawn), strict=True
-    ):
+    for mine, saved in zip((found.held_out, found.seen), (whole, 2 * whole), strict=True):
         np.testing.assert_array_equal(mine, saved)
-    RunImages(whole, whole, drawn, seen_features=(0.25, None, 2.0)).save(tmp_path)
+    RunImages(whole, whole, seen_features=(0.25, None, 2.0)).save(tmp_path)
     assert RunImages.load(tmp_path, config).seen_features == (0.25, None, 2.0)
     for wrong in ((0.25,), (0.25, np.inf, 2.0), (0.25, "1", 2.0)):
-        RunImages(whole, whole, drawn, seen_features=wrong).save(tmp_path)
+        RunImages(whole, whole, seen_features=wrong).save(tmp_path)
         with pytest.raises(UserError, match="distances"):
             RunImages.load(tmp_path, config)
-    RunImages(drawn, whole, drawn).save(tmp_path)
+    RunImages(whole[:, :16], whole).save(tmp_path)
     with pytest.raises(UserError, match="held_out is"):
         RunImages.load(tmp_path, config)
 
@@ -206,7 +204,7 @@ class Evil:
 def test_loading_runs_no_code(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     evil = np.array([Evil()], object)
-    np.savez(run / "images.npz", held_out=evil, seen=evil, first=evil, allow_pickle=True)
+    np.savez(run / "images.npz", held_out=evil, seen=evil, allow_pickle=True)
     with pytest.raises(UserError, match="images.npz cannot be restored"):
         images_of(run)
     (run / "images.npz").write_bytes(pickle.dumps(Evil()))
@@ -221,7 +219,6 @@ def test_images_that_unpack_to_more_than_they_may_are_not_unpacked(run):
     for name, wrong in {
         "held_out": np.zeros((4097, 16, 16, 1), np.uint8),
         "seen": held["seen"].astype(np.float32),
-        "first": held["first"][:, :8],
     }.items():
         np.savez_compressed(run / "images.npz", **{**held, name: wrong})
         with pytest.raises(UserError, match=f"images.npz cannot be restored.*{name}"):

@@ -341,6 +341,25 @@ def test_lsun_from_a_file(tmp_path, rooms):
     assert_rooms(tmp_path, rooms[0])
 
 
+def test_lsun_is_unpacked_on_the_disk_that_its_folder_is_linked_to(
+    tmp_path, lsun, rooms, monkeypatch
+):
+    """Where renaming to another disk fails, as it does."""
+    real, disk = os.replace, str(tmp_path / "disk")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lsun").symlink_to(disk)
+
+    def replace(a, b):
+        if os.path.realpath(a).startswith(disk) != os.path.realpath(b).startswith(disk):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(a, b)
+
+    monkeypatch.setattr(os, "replace", replace)
+    assert run_lsun(tmp_path) == 0
+    assert len(files_under(tmp_path / "disk")) == 11
+
+
 def test_interrupted_lsun_goes_on_where_it_stopped(tmp_path, server, lsun, rooms, monkeypatch):
     write = Path.write_bytes
     written: list[Path | None] = []

@@ -75,7 +75,7 @@ def test_switches_take_all_usual_forms(words, value):
         (["--dataset", "x", "--train", "--epoch", "inf"], "finite"),
         (["--dataset", "x", "--train", "--learning_rate", "nan"], "finite"),
         (["--dataset", "x", "--train", "--seed", "300000000"], "--seed"),
-        (["--dataset", "x", "--anomaly_test", "--search", "encoder", "--test_epoch", "0"], "steps"),
+        (["--dataset", "x", "--serve", "--input_fname_pattern", "*.png"], "add --train or"),
         (["--dataset", "x", "--anomaly_test", "--test_dir", ""], "--test_dir"),
         (["--seed", "1" * 400], "at most 268435455, not a number of 400 digits"),
         (["--serve", "1" * 400], "at most 65535"),

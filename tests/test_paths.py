@@ -188,3 +188,20 @@ def test_a_pipe_is_refused_with_what_can_be_given(tmp_path):
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="does not exist: name a file or folder of images"):
         list_chosen(tmp_path, ["nosuch.png"], None)
+
+
+@pytest.mark.parametrize(
+    "data_dir, name, remedy",
+    [
+        ("data", "celebA", "python download.py celebA ("),
+        ("big", "celebA", "python download.py celebA --data_dir big ("),
+        ("data", "lsun/church_outdoor_train", "lsun --category church_outdoor --split train ("),
+    ],
+)
+def test_the_remedy_for_a_missing_data_set_fetches_that_one(
+    tmp_path, monkeypatch, data_dir, name, remedy
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        paths.dataset_folder(data_dir, name)
+    assert remedy in str(error.value)

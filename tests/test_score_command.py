@@ -293,3 +293,27 @@ def test_the_report_shows_images_that_are_read_larger_than_the_gan_sees_them(zer
     images, rows = ImageSet.from_array(large), SimpleNamespace(indices=np.arange(6))
     found = features(model, SimpleNamespace(images=images, rows=rows, labels=None))
     assert [len(one) for one in found.values()] == [6, 9]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--test_epoch", "200"], "--search encoder, this run's default, takes no steps"),
+        (["--search", "encoder", "--test_learning_rate", "0.1"], "leave --test_learning_rate out"),
+        (["--input_width", "54"], "trained with crop_width 0, not 54: leave --input_width out"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_for_the_run_is_an_error(run, words, message, capsys):
+    assert main.main(["--dataset", "zeros", "--anomaly_test", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+@undrawn
+def test_masks_beside_the_images_of_several_folders_are_no_images(run, zeros, capsys):
+    for day in ("day1", "day2"):
+        save(run / day / "7.png", zeros[0])
+        save(run / day / "7_GT.png", np.full((16, 16), 255, np.uint8))
+    words = ["--dataset", "zeros", "--anomaly_test", "--test_dir", "day1", "day2"]
+    assert main.main([*words, "--test_result_dir", "out"]) == 0
+    assert [r["file"] for r in rows(run / "out" / "scores.csv")] == ["day1/7.png", "day2/7.png"]
+    assert "day1: 1 files beside the images are masks" in capsys.readouterr().out

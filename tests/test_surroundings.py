@@ -35,10 +35,9 @@ if __name__ == "__main__":
 DRAWING = """
 import sys
 from pathlib import Path
-import numpy as np
+from matplotlib.figure import Figure
 from anogan.report import plots
-images = np.zeros((2, 8, 8, 1), np.uint8)
-plots.image_rows(Path(sys.argv[1]), "", [images, images], [["a", "b"]] * 2)
+plots.save_figure(Figure(), Path(sys.argv[1]))
 """
 
 

@@ -226,6 +226,14 @@ def wait_for(condition, process):
         time.sleep(0.05)
 
 
+@pytest.mark.usefixtures("eager")
+def test_a_run_that_its_own_folder_names_goes_on_with_its_own_images(run, zeros, capsys):
+    save(run / "data" / "celebA" / "a.png", zeros[0])  # the default of --dataset
+    words = ["--checkpoint_dir", "checkpoints/zeros", "--train", "--epoch", "3"]
+    assert main.main(words) == 0
+    assert "training on 60 images from data/zeros" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_killed_runs_go_on_where_they_were(here, stop):

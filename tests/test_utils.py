@@ -5,6 +5,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -507,6 +508,19 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: load_image(path, 16, 16, 3), range(4)))
     assert most == [1, 1, 1, 1]
+
+
+def test_a_large_colour_jpeg_is_read_by_a_grey_model(tmp_path, monkeypatch):
+    """It is opened anew for its colours, while it is at work itself."""
+    path = save(tmp_path / "a.jpg", Image.fromarray(scene()))
+    monkeypatch.setattr(opening, "LARGE", 60 * 80 - 1)
+    told, found = [], []
+    reading = threading.Thread(
+        target=lambda: found.append(load_image(path, 16, 16, 1, warn=told.append)), daemon=True
+    )
+    reading.start()
+    reading.join(20)
+    assert found and any("in colour" in line for line in told)
 
 
 # cropping and resizing

@@ -13,13 +13,12 @@ from anogan.cli.paths import output_name
 from anogan.cli.printing import print_line
 from anogan.cli.run import Run
 from anogan.runs.files import require_writable, unused_path
-from utils import save_image, tile, to_float, to_uint8
+from utils import save_image, tile, to_uint8
 
 if TYPE_CHECKING:  # it imports TensorFlow, which is slow
     from model import DCGAN
 
 INTERPOLATED = 8, 10  # pairs of latents, and images from one to the other
-COMPARED = 8  # latents whose early and present images are shown
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class DrawPlan:
     visualize: bool  # more than samples
 
     def execute(self, model: DCGAN) -> int:
-        """Draw samples; for --visualize an interpolation in z and early beside present images."""
+        """Draw samples, for --visualize an interpolation in z, too."""
         if not model.workers.chief:
             return 0
         path = unused_path(self.folder, "samples.png")
@@ -43,10 +42,6 @@ class DrawPlan:
             print_line(f"{self.count} samples in {path}")
             return 0
         _save_interpolation(unused_path(self.folder, "interpolation.png"), model)
-        early, now = _save_early_and_now(unused_path(self.folder, "early_and_now.png"), model)
-        print_line(
-            f"mean anomaly score of G's first images {early:.3f}, of its present ones {now:.3f}"
-        )
         print_line(f"pictures in {self.folder}")
         return 0
 
@@ -73,20 +68,3 @@ def _save_interpolation(path: Path, model: DCGAN) -> None:
     z *= np.sqrt(model.config.z_dim)  # the length of a typical latent
     images = model.generate(z.reshape(-1, z.shape[-1]))
     save_image(path, tile(to_uint8(images), columns=columns))
-
-
-def _save_early_and_now(path: Path, model: DCGAN) -> tuple[float, float]:
-    """Draw for fixed latents G's first image above its present one, each with its anomaly score.
-
-    Return the mean score of the first images and of the present ones, over all fixed latents.
-    """
-    from anogan.report.plots import image_rows  # Matplotlib is slow to load
-
-    now = to_uint8(model.generate(model.fixed_latents()))  # as exact as the first ones are kept
-    assert model.images.first is not None  # training draws them
-    first, present = to_float(model.images.first), to_float(now)
-    both = [model.anomaly_detector(images).score for images in (first, present)]
-    title = "the same latents before training (above) and now; anomaly scores"
-    rows = [images[:COMPARED] for images in (first, present)]
-    image_rows(path, title, rows, [[f"{score:.3g}" for score in scores] for scores in both])
-    return float(both[0].mean()), float(both[1].mean())

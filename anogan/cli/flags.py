@@ -28,6 +28,7 @@ USED_BY = (
     ),
     (("search", "target_fpr", "threshold", "threshold_from"), ("anomaly_test", "export", "serve")),
     (("test_epoch", "test_learning_rate"), ("anomaly_test", "serve")),
+    (("input_fname_pattern",), ("train", "anomaly_test")),
     (("export_dir",), ("export",)),
     (("serve_host", "serve_allow"), ("serve",)),
     (("generate_test_images",), ("draw", "visualize")),
@@ -92,9 +93,6 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
                 f"--serve_allow {printable(name)}: give a host's name or address alone, such as "
                 "parts.example, without http://, port and path"
             )
-    for flag in ("test_epoch", "test_learning_rate"):
-        if args.search == "encoder" and given(p, args, flag):
-            p.error(f"--search encoder takes no steps: leave --{flag} out, or use --search hybrid")
 
 
 def check_used(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:

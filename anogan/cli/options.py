@@ -35,9 +35,7 @@ class Options:
         metavar=("RESULT_A", "RESULT_B"),
         nargs=2,
     )
-    visualize: bool = setting(
-        False, "Draw samples, an interpolation in z, and early beside present images, scored."
-    )
+    visualize: bool = setting(False, "Draw samples and an interpolation in z.")
     generate_test_images: int = setting(
         64, "Draw so many samples (default {default}).", (1, 10_000), "N"
     )

@@ -40,6 +40,9 @@ def dataset_folder(data_dir: str, dataset: str) -> Path:
     remedy = "put images there"
     if name in FETCHED:
         more = f" --category {category[0]}" if name == "mvtec" and category else ""
+        if name == "lsun" and category and category[0].endswith(("_train", "_val")):
+            more = " --category {0} --split {2}".format(*category[0].rpartition("_"))
+        more += f" --data_dir {data_dir}" if data_dir != Options.data_dir else ""
         remedy = f"fetch it with: python download.py {name}{more}"
     raise UserError(f"{folder} does not exist: {remedy} (data sets in {data_dir}: {there})")
 

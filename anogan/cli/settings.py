@@ -28,8 +28,9 @@ def given_settings(options: Options) -> dict[str, Any]:
         given["crop_width"] = options.input_width or given["crop_height"]
     elif options.crop is False:
         given["crop_height"] = given["crop_width"] = 0
-    elif options.input_height:  # scoring: the trained crop, said once more
-        given["crop_height"] = options.input_height
+    else:  # scoring: the trained crop, said once more
+        crop = {"crop_height": options.input_height, "crop_width": options.input_width}
+        given |= {name: value for name, value in crop.items() if value}
     if options.input_fname_pattern and options.train:
         given["pattern"] = options.input_fname_pattern
     return given
@@ -72,4 +73,11 @@ def threshold_of(options: Options) -> Threshold:
 def search_of(options: Options, config: Config) -> Search:
     """Return how the flags want z found; UserError where the model has no encoder for it."""
     flags = options.search, options.test_epoch, options.test_learning_rate
-    return Search.resolve(config.recipe, *flags)
+    search = Search.resolve(config.recipe, *flags)
+    for flag in ("test_epoch", "test_learning_rate"):
+        if search.kind == "encoder" and getattr(options, flag) is not None:
+            raise UserError(
+                f"--search encoder, this run's default, takes no steps: leave --{flag} out, or add "
+                "--search hybrid or gradient"
+            )
+    return search

@@ -126,8 +126,11 @@ class TrainPlan(Run):
 
 def prepare(options: Options) -> TrainPlan:
     """Find the run that --train starts or goes on with, and its images; UserError for none."""
-    is_mnist, folder = options.dataset == "mnist", run_folder(options)
+    folder = run_folder(options)
     kept = kept_by(folder)
+    if kept and folder == Path(options.checkpoint_dir) and options.dataset == Options.dataset:
+        options = dataclasses.replace(options, dataset=kept.config.dataset)  # none was named
+    is_mnist = options.dataset == "mnist"
     if kept:
         require_run_of(options, folder, kept.config)
         require_settings(options, kept.config, free=("dataset",))  # the run was found by it

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from anogan.data.choosing import thin
 from anogan.data.drop_list import without
-from anogan.data.file_kinds import by_kind
 from anogan.data.image_set import ImageSet
 from anogan.data.layouts import is_conventional, require_normal
-from anogan.data.listing import Listing, list_chosen, list_images, shown_name
+from anogan.data.listing import Listing, images_alone, list_chosen, list_images, shown_name
 from anogan.data.sub_folders import labels_of, trained_on
 from anogan.image_form import MEMORY_LIMIT, ImageForm
 
@@ -40,7 +39,7 @@ def find_images(
     if wanted.chosen:
         listing = list_chosen(Path(folder), wanted.chosen, wanted.pattern, wanted.excluded)
     else:
-        listing = _images_alone(list_images(folder, wanted.pattern, wanted.excluded))
+        listing = images_alone(list_images(folder, wanted.pattern, wanted.excluded))
     if training:
         require_normal(listing, training)
     listing = without(listing, wanted.drop, wanted.dropped)
@@ -49,19 +48,6 @@ def find_images(
         more = *listing.more_notes, *trained_on(listing)
         listing = dataclasses.replace(listing, more_notes=more)
     return listing
-
-
-def _images_alone(listing: Listing) -> Listing:
-    """The images without what lies beside them: masks, depth maps and the like."""
-    images, masks, others = by_kind(listing.names)
-    notes = [
-        f"{len(names)} files beside the images are {what}, the first: {shown_name(names[0])}"
-        for names, what in ((masks, "masks"), (others, "of another kind"))
-        if names
-    ]
-    return dataclasses.replace(
-        listing, names=images, masks=masks, more_notes=(*listing.more_notes, *notes)
-    )
 
 
 def image_folder(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from typing import NamedTuple
 
 NORMAL, ANOMALOUS = 0, 1
 
@@ -90,36 +89,6 @@ LONG_ENOUGH = "ok nok nio bad def ng"  # not alone, though of three letters at m
 NOT_MEANT = "goods normala"
 
 
-class _Lists(NamedTuple):
-    """The words above, in the form of `tokens`."""
-
-    words: dict[str, int]  # what each means
-    stems: dict[str, int]
-    kinds: frozenset[str]
-    endings: tuple[str, ...]
-    negations: frozenset[str]
-    prefixes: tuple[str, ...]
-    free: tuple[str, ...]
-    neutral: frozenset[str]
-    alone: frozenset[str]
-    long_enough: frozenset[str]
-    not_meant: frozenset[str]
-
-
-@functools.cache
-def _lists() -> _Lists:
-    words, stems = (
-        {"".join(tokens(word)): sense for sense, text in lists.items() for word in text.split()}
-        for lists in (WORDS, STEMS)
-    )
-    negations = frozenset(tokens(NEGATIONS))
-    return _Lists(
-        *(words, stems, frozenset(tokens(KINDS)), ("", *tokens(ENDINGS)), negations),
-        *((*negations, *tokens(PREFIXES)), tuple(tokens(FREE)), frozenset(tokens(NEUTRAL))),
-        *(frozenset(tokens(text)) for text in (ALONE, LONG_ENOUGH, NOT_MEANT)),
-    )
-
-
 def tokens(name: str, camel: bool = True) -> list[str]:
     """The words of a name, in lower case and without accents: split at digits, marks, capitals."""
     if camel:
@@ -129,10 +98,22 @@ def tokens(name: str, camel: bool = True) -> list[str]:
     return re.findall(r"[^\W\d_]+", plain)
 
 
+# The words above, in the form of `tokens`
+MEANINGS, OF_STEMS = (
+    {"".join(tokens(word)): sense for sense, text in lists.items() for word in text.split()}
+    for lists in (WORDS, STEMS)
+)
+(KNOWN_KINDS, NEGATING, WITHOUT, NEUTRAL_WORDS, ALONE_WORDS, LONG_WORDS, UNMEANT) = (
+    frozenset(tokens(text))
+    for text in (KINDS, NEGATIONS, FREE, NEUTRAL, ALONE, LONG_ENOUGH, NOT_MEANT)
+)
+ALL_PREFIXES, ALL_ENDINGS = (*tokens(NEGATIONS), *tokens(PREFIXES)), ("", *tokens(ENDINGS))
+
+
 def meaning(name: str) -> int | None:
     """NORMAL or ANOMALOUS, as the words of a name say; None where they say neither or both."""
     for words in (tokens(name), tokens(name, camel=False)):
-        telling = [word for word in words if word not in _lists().neutral]
+        telling = [word for word in words if word not in NEUTRAL_WORDS]
         joined = _of_word("".join(telling), alone=True)
         if joined is not None:
             return joined
@@ -144,11 +125,11 @@ def meaning(name: str) -> int | None:
 
 def is_kind_of_defect(name: str) -> bool:
     """Whether a name says what is wrong with a part, as "hole" or "bent_wire"."""
-    return meaning(name) == ANOMALOUS or bool(set(tokens(name)) & _lists().kinds)
+    return meaning(name) == ANOMALOUS or bool(set(tokens(name)) & KNOWN_KINDS)
 
 
 def is_negation(word: str) -> bool:
-    return word in _lists().negations
+    return word in NEGATING
 
 
 def _of_words(words: list[str]) -> set[int]:
@@ -157,7 +138,7 @@ def _of_words(words: list[str]) -> set[int]:
     for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
         sense = None if is_negation(word) else _of_word(word, alone=len(words) == 1)
         if sense is not None:
-            negated = is_negation(before) or after in _lists().free
+            negated = is_negation(before) or after in WITHOUT
             meanings.add(1 - sense if negated else sense)
     return meanings
 
@@ -165,15 +146,14 @@ def _of_words(words: list[str]) -> set[int]:
 @functools.lru_cache(4096)
 def _of_word(word: str, alone: bool) -> int | None:
     """What one word means, with the endings, prefixes and nouns that are part of it."""
-    lists = _lists()
-    for end in lists.free:
+    for end in WITHOUT:
         if word.endswith(end) and _plainly(word.removesuffix(end), alone=True) == ANOMALOUS:
             return NORMAL
-    for noun in ("", *(noun for noun in lists.neutral if word.endswith(noun))):
+    for noun in ("", *filter(word.endswith, NEUTRAL_WORDS)):
         sense = _plainly(word.removesuffix(noun), alone)
         if sense is not None:
             return sense
-    for prefix in filter(word.startswith, lists.prefixes):
+    for prefix in filter(word.startswith, ALL_PREFIXES):
         sense = _plainly(word.removeprefix(prefix), alone=True)
         if sense is not None:
             return 1 - sense
@@ -182,18 +162,17 @@ def _of_word(word: str, alone: bool) -> int | None:
 
 def _plainly(word: str, alone: bool) -> int | None:
     """What a word of the lists means, with an ending or none."""
-    lists = _lists()
-    if word in lists.not_meant:
+    if word in UNMEANT:
         return None
-    for ending in lists.endings:
+    for ending in ALL_ENDINGS:
         root = word.removesuffix(ending)
         whole = not ending or (root != word and len(root) >= 4)
-        if whole and root in lists.words and (alone or _is_telling(root)):
-            return lists.words[root]
-    return next((lists.stems[stem] for stem in lists.stems if word.startswith(stem)), None)
+        if whole and root in MEANINGS and (alone or _is_telling(root)):
+            return MEANINGS[root]
+    return next((sense for stem, sense in OF_STEMS.items() if word.startswith(stem)), None)
 
 
 def _is_telling(word: str) -> bool:
     """Whether a word means the same whatever stands beside it."""
-    short = len(word) <= 3 and word.isascii() and word not in _lists().long_enough
-    return not (short or word in _lists().alone)
+    short = len(word) <= 3 and word.isascii() and word not in LONG_WORDS
+    return not (short or word in ALONE_WORDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import functools
 import glob
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from anogan.data.file_kinds import by_kind
 from anogan.errors import UserError
 from anogan.opening import NOT_READ
 from anogan.runs.files import MARKER, written
@@ -127,21 +129,36 @@ def list_images(
     return listing
 
 
+def images_alone(listing: Listing) -> Listing:
+    """The images without what lies beside them: masks, depth maps and the like."""
+    images, masks, others = by_kind(listing.names)
+    notes = [
+        f"{len(names)} files beside the images are {what}, the first: {shown_name(names[0])}"
+        for names, what in ((masks, "masks"), (others, "of another kind"))
+        if names
+    ]
+    return dataclasses.replace(
+        listing, names=images, masks=masks, more_notes=(*listing.more_notes, *notes)
+    )
+
+
 def list_chosen(
     folder: Path, chosen: Sequence[str], pattern: str | None, exclude: Iterable[str | Path] = ()
 ) -> Listing:
-    """The images among some files and in some folders, as list_images lists one; in that order.
+    """The images among some files and in some folders, without masks and such; in that order.
 
     chosen: paths within the folder. A file that is named is taken for an image, whatever its
     ending. UserError where one is missing, or a folder holds no image.
     """
-    names: list[str] = []
+    names, masks, notes = list[str](), list[str](), list[str]()
     left_out, results, exclude = Counter[str](), 0, list(exclude)
     system, unreadable = list[str](), list[tuple[str, str]]()
     for path in chosen:
         if os.path.isdir(folder / path):
-            inside = list_images(folder / path, pattern, exclude)
+            inside = images_alone(list_images(folder / path, pattern, exclude))
             names += [PurePosixPath(path, name).as_posix() for name in inside.names]
+            masks += [PurePosixPath(path, name).as_posix() for name in inside.masks]
+            notes += [f"{path}: {note}" for note in inside.more_notes]
             left_out += inside.left_out
             results += inside.results
             system += [f"{path}/{name}" for name in inside.system]
@@ -151,7 +168,10 @@ def list_chosen(
         else:
             raise _missing(folder / path, "name a file or folder of images")
     unique = list(dict.fromkeys(names))
-    return Listing(folder, unique, left_out, results, tuple(system), tuple(unreadable))
+    return Listing(
+        *(folder, unique, left_out, results, tuple(system), tuple(unreadable), masks),
+        more_notes=tuple(notes),
+    )
 
 
 def shortened(items: Sequence[str]) -> str:

@@ -18,19 +18,8 @@ HELD_OUT = {
     *("holdout", "heldout"),
 }
 FILLING = {
-    "public",
-    "private",
-    "mixed",
-    "images",
-    "image",
-    "img",
-    "data",
-    "dataset",
-    "set",
-    "sets",
-    "dir",
-    "folder",
-    "split",
+    *("public", "private", "mixed", "images", "image", "img", "data", "dataset", "set", "sets"),
+    *("dir", "folder", "split"),
 }
 WITH = {"with", "mit", "avec", "con", "met"}
 OPPOSITES = ({"yes", "no"}, {"true", "false"}, {"ja", "nein"}, {"y", "n"}, {"si", "no"})

@@ -235,7 +235,7 @@ def fetch_lsun(
     """
     name = "test" if split == "test" else f"{category}_{split}"
     folder = linked(data_dir / "lsun" / name)
-    source = data_dir / f".{name}_lmdb"
+    source = folder.with_name(f".{name}_lmdb")  # on the same disk
     clear_scratch(source)
     if line := already_there(folder):
         shutil.rmtree(source, ignore_errors=True)  # of a run that was killed at its end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from anogan.evaluation.metrics import LABELS
 from anogan.evaluation.outcome import Outcome
 from anogan.runs.files import write_atomic
-from utils import to_uint8
 
 # Okabe and Ito's colours, which the colour-blind tell apart; markers differ, too
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
@@ -52,22 +51,6 @@ def save_figure(figure: Figure, path: Path) -> None:
         warnings.filterwarnings("ignore", "Glyph")  # a name's letters may not be in the font
         figure.savefig(packed, format=path.suffix[1:], dpi=100)
     write_atomic(path, packed.getvalue())
-
-
-@own_style()
-def image_rows(
-    path: Path, title: str, rows: Sequence[np.ndarray], captions: Sequence[Sequence[str]]
-) -> None:
-    """Draw rows of equally many images (n, h, w, c) in [-1, 1], with captions."""
-    figure = Figure(figsize=(1.4 * len(rows[0]), 1.8 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), len(rows[0]))
-    for line, images, texts in zip(axes, rows, captions, strict=True):
-        for axis, image, text in zip(line, images, texts, strict=False):
-            axis.imshow(to_uint8(image).squeeze(), cmap="gray", vmin=0, vmax=255)
-            axis.set_title(text, fontsize="small")
-            axis.set_axis_off()
-    figure.suptitle(title)
-    save_figure(figure, path)
 
 
 @own_style()

@@ -4,8 +4,9 @@
     ckpt-STEP.*       TensorFlow's checkpoints, the two newest: weights of G, D, E and of their EMA
                       ("…_average"), Adam's moments, and the step; aside-STEP.* are those that could
                       not be read when a run went on from an older one
-    images.npz        images held out, images seen, and G's samples before the training, see
-    images.json       run_images.py; names of all images
+    images.npz        images held out and images seen, see run_images.py
+    features.npz      the Gaussians of a pretrained network's features, where they are in the score
+    images.json       names of all images
     dropped.json      names of images that --drop left out, if it did, see data/drop_list.py
     calibration.json  {what it depends on: Calibration}, a cache
     .lock             held by the process that trains here, see lock.only_one

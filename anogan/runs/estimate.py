@@ -31,9 +31,8 @@ def seconds(config: Config, steps: int, cores: int | None = None) -> float:
 
 def memory(config: Config, images: int) -> int:
     """Return roughly the peak of the resident memory on a CPU, bytes: training, then ranking."""
-    net_pixels, pixels = (math.prod(shape[:2]) for shape in (config.net_shape, config.shape))
-    batch = config.batch_size * net_pixels * PIXEL_BYTES * _width(config)
-    kept = images * pixels * config.channels
+    batch = config.batch_size * math.prod(config.net_shape[:2]) * PIXEL_BYTES * _width(config)
+    kept = images * math.prod(config.view)
     fixed = BASE + SCORING + (WINDOWED if config.window else 0)
     return round(fixed + batch + (kept if kept <= MEMORY_LIMIT else 0))
 

@@ -1,7 +1,7 @@
 """What a run keeps of its training images, and how it is written and read.
 
 images.npz   uint8: held_out and seen, some images (n, h, w, c) that were and were not kept
-             from training; first, G's samples before it
+             from training
 features.npz  the Gaussians of a pretrained network's features, where they are in the score
 images.json  held_out: names of all images kept from training; features: names of those that the
              Gaussians are of; seen_features: RunImages' own; images: {name: [size, time]} of all
@@ -36,7 +36,6 @@ class RunImages:
 
     held_out: np.ndarray  # (n, H, W, c) uint8, some of those kept from training, as they are read
     seen: np.ndarray  # (n, h, w, c) some of those trained on, as the networks see them
-    first: np.ndarray | None = None  # what G drew for the fixed latents before training
     states: dict[str, list[int]] = field(default_factory=dict)  # see ImageSet.dated
     held_out_names: tuple[str, ...] = ()
     features: Sequence[Gaussians] = ()
@@ -73,7 +72,6 @@ class RunImages:
     def save(self, folder: Path) -> None:
         file = io.BytesIO()
         arrays = {"held_out": self.held_out, "seen": self.seen}
-        arrays |= {} if self.first is None else {"first": self.first}
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         write_atomic(folder / ARRAYS, file.getvalue())
         if self.features:
@@ -91,8 +89,7 @@ class RunImages:
         """UserError where a file is damaged or not of a run of this configuration."""
         path = folder / ARRAYS
         try:
-            # what G draws are windows, where the images are seen through them
-            shapes = {"held_out": config.view, "seen": config.shape, "first": config.net_shape}
+            shapes = {"held_out": config.view, "seen": config.shape}
             found = _arrays(read_own(path), shapes)
             known: list[Gaussians] = []
             if config.has_features:
@@ -134,8 +131,6 @@ def _arrays(packed: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, n
     found = {}
     with ZipFile(io.BytesIO(packed)) as archive:
         for name, shape in shapes.items():
-            if f"{name}.npy" not in archive.namelist() and name == "first":
-                continue
             with archive.open(f"{name}.npy") as file:
                 if np.lib.format.read_magic(file) != (1, 0):
                     raise ValueError(f"{name} is of another format")
