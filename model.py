@@ -269,6 +269,7 @@ class DCGAN:
                 f"for a threshold, which takes {FEWEST}: train on more images, or with a larger "
                 "validation_fraction"
             )
+        Threshold(target_fpr=target_fpr).warn_of(normal)
         return normal.threshold(target_fpr)
 
     def calibrate(self, search: Search | str | None = None) -> Calibration:

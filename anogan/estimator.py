@@ -7,6 +7,7 @@ from anogan.runs.start_up import import_tensorflow
 import_tensorflow()  # before all that would import it with its lines, then and in training
 
 import contextlib
+import dataclasses
 import math
 import sys
 import tempfile
@@ -150,21 +151,21 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         self.value_range_ = float(low), float(high)
         size = self.image_shape_[0], self.image_shape_[1]
         height, width = _scored_size(*size)
-        view_height, view_width = view_size(size, (height, width))
-        fraction = max(0.1, min(0.5, ENOUGH_HELD_OUT / len(rows)))
         known = {
             "dataset": "fit",
             "height": height,
             "width": width,
-            "view_height": view_height,
-            "view_width": view_width,
             "channels": self.image_shape_[2],
             "steps": self.steps,
             "seed": self._seed(),
-            "validation_fraction": fraction,
+            "validation_fraction": max(0.1, min(0.5, ENOUGH_HELD_OUT / len(rows))),
+            **(self.settings or {}),
         }
         try:
-            config = preset(self.preset, **{**known, **(self.settings or {})})
+            config = preset(self.preset, **known)
+            if config.has_features and "view_height" not in known:
+                view = view_size(size, (config.height, config.width))
+                config = dataclasses.replace(config, view_height=view[0], view_width=view[1])
             if config.channels != self.image_shape_[2]:
                 raise ValueError(
                     f"settings: channels is {config.channels}, the images are {self.image_shape_}"

@@ -145,7 +145,7 @@ def test_pictures_say_what_decided(trained, queries, tmp_path):
     highest = max(table(tmp_path), key=lambda row: float(row["score"]))
     parts = {name: float(highest[f"{name}_contribution"]) for name in TERMS}
     told = decided_by(parts)
-    assert told.startswith(f"above the mean: {max(parts, key=parts.get)}".replace("_", " "))
+    assert told.startswith(f"raised by: {max(parts, key=parts.get)}".replace("_", " "))
     assert told in html.unescape((tmp_path / "report.html").read_text())
     assert decided_by(dict.fromkeys(TERMS, -1.0)) == "no term is above the mean of normal images"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -179,14 +178,10 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
     search, held_out = plan.search, len(model.images.held_out)
     calibration = model.keep_calibration(search, begin=lambda: print_search(search, held_out, team))
     counted = calibration.suiting(rule)  # all else, such as a score, is the same by every rule
-    print_outliers(counted, team)
+    if rule.by_rate:
+        print_outliers(counted, team)
     print_line(expectation(calibration.expected), team)
-    normal = counted.normal_scores
-    if normal and rule.too_fine_for(normal):
-        logging.getLogger(__name__).warning(
-            "--target_fpr %g is finer than %s can show (1 in %d): the threshold is extrapolated",
-            *(rule.target_fpr, normal.images, len(normal.sample)),
-        )
+    rule.warn_of(counted.normal_scores)
     batch_size = min(plan.batch_size, len(images))
     seen = images.at(model.config.shape)  # by the networks
 

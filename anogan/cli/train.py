@@ -276,7 +276,7 @@ def print_end(plan: TrainPlan, model: DCGAN, before: int) -> None:
 
 def rank(model: DCGAN, calibration: Calibration, images: ImageSet, folder: Path) -> None:
     """Rank the training images by outlier score; list the highest in a folder."""
-    count = min(len(images), suspicious.most(model.search()))
+    count = min(len(images), suspicious.most(model.detector, model.search()))
     print_line(f"ranking {count} training images by how odd they are")
     indices, scores = suspicious.rank(
         model.detector, model.search(), calibration, images, model.images.feature_names

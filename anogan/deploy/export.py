@@ -46,6 +46,12 @@ def prepare(kind: str, config: Config, run: Path, folder: str | None) -> Path:
             "--export writes the encoder's way to score, and a classic run has no encoder: train "
             "one with --preset default"
         )
+    if config.value_range:
+        logging.getLogger(__name__).warning(
+            "the model was trained on files whose values %g and %g are black and white: the "
+            "exported one takes 8 bits a channel, so scale yours to these, %g to 0 and %g to 255",
+            *config.value_range * 2,
+        )
     if kind == "onnx" and not find_spec("tf2onnx"):
         raise UserError("--export onnx needs tf2onnx: pip install -r requirements-export.txt")
     name = Path(os.path.abspath(run)).name + ENDS[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -133,6 +134,12 @@ class Detector:
     def calibrate(self, held_out: np.ndarray, search: Search) -> Calibration:
         """From held-out normal images (n, H, W, c), uint8."""
         standardised = self.config.recipe.standardised and len(held_out) > 1
+        if self.config.recipe.standardised and not standardised:
+            logging.getLogger(__name__).warning(
+                "%d images were held out from training, and at least 2 are needed to bring the "
+                "terms of the score to one scale: without, those of pixels drown the others",
+                len(held_out),
+            )
         search_weights = self._search_weights(held_out if standardised else None)
 
         def terms_of(images: np.ndarray, *only: str) -> dict[str, Any]:

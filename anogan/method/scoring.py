@@ -89,7 +89,7 @@ class Calibration:
     weights: dict[str, float]  # of each of TERMS
     means: dict[str, float]  # of each term over held-out images, or 0
     spreads: dict[str, float]  # standard deviations likewise, or 1
-    expected: float | None  # AUROC on synthetic anomalies of other kinds than trained on
+    expected: float | None  # AUROC on synthetic anomalies, half of kinds not trained on
     maps: dict[str, float]  # weight of each of MAPS in the anomaly map
     scores: tuple[float, ...]  # of the held-out images
     tail: Tail | None  # fitted to the highest of them; None: they are too few

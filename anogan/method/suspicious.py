@@ -70,9 +70,12 @@ def _in_spreads(values: np.ndarray) -> np.ndarray:
     return 2.56 * (values - middle) / max(high - low, 1e-6)
 
 
-def most(search: Search) -> int:
-    """So many training images are ranked at most."""
-    return SEARCHED if search.steps else RANKED
+def most(detector: Detector, search: Search) -> int:
+    """So many training images are ranked at most: of long strips few, whose banks are large."""
+    from anogan.method.memory_bank import most_images
+
+    kept = most_images(detector.config.shape[:2], detector.config.recipe.bank)
+    return min(SEARCHED if search.steps else RANKED, kept)
 
 
 def rank(
@@ -86,7 +89,7 @@ def rank(
 
     in_bank: names of those that the feature bank is of.
     """
-    wanted = np.array(thin(list(range(len(images))), most(search)))
+    wanted = np.array(thin(list(range(len(images))), most(detector, search)))
     pixels, indices = images.read(wanted)
     seen = np.isin([images.names[i] for i in indices], list(in_bank))
     scores = outlier_scores(detector, search, calibration, pixels, seen)

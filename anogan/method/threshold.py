@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -198,6 +199,15 @@ class Threshold:
     def too_fine_for(self, normal: NormalScores | None) -> bool:
         """Whether the rate asked for is rarer than so many images can show."""
         return self.by_rate and normal is not None and self.target_fpr < 1 / len(normal.sample)
+
+    def warn_of(self, normal: NormalScores | None) -> None:
+        """Warn of a threshold that has to be extrapolated from so many images."""
+        if normal and self.too_fine_for(normal):
+            logging.getLogger(__name__).warning(
+                "--target_fpr %g is finer than %s can show (1 in %d): the threshold is "
+                "extrapolated",
+                *(self.target_fpr, normal.images, len(normal.sample)),
+            )
 
     def choose(
         self, normal: NormalScores | None, labels: np.ndarray | None, scores: np.ndarray | None

@@ -15,8 +15,8 @@ def expectation(auroc: float | None) -> str:
     if auroc is None:
         return "no synthetic anomalies were tried: the terms have their usual weights"
     return (
-        f"expected AUROC {auroc:.3f}: on held-out normal images with synthetic anomalies of kinds "
-        "that were not trained on; real ones may be easier or harder"
+        f"expected AUROC {auroc:.3f}: on held-out normal images with synthetic anomalies, half of "
+        "them of kinds that were not trained on; real ones may be easier or harder"
     )
 
 
@@ -25,7 +25,7 @@ def decided_by(contributions: dict[str, float]) -> str:
     high = {name: value for name, value in contributions.items() if value > 0}
     greatest = sorted(high, key=lambda name: -high[name])[:3]
     listed = ", ".join(f"{name.replace('_', ' ')} {high[name]:+.3g}" for name in greatest)
-    return f"above the mean: {listed}" if listed else "no term is above the mean of normal images"
+    return f"raised by: {listed}" if listed else "no term raises it"
 
 
 def found(metrics: dict[str, Any]) -> str:

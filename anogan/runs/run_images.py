@@ -1,18 +1,16 @@
 """What a run keeps of its training images, and how it is written and read.
 
-images.npz   uint8: held_out and seen, some images (n, h, w, c) that were and were not kept
-             from training
+images.npz   held_out and seen, some images (n, h, w, c) uint8 that were and were not kept from
+             training; seen_features: RunImages' own, NaN where it has None
 features.npz  the Gaussians of a pretrained network's features, where they are in the score
 images.json  held_out: names of all images kept from training; features: names of those that the
-             Gaussians are of; seen_features: RunImages' own; images: {name: [size, time]} of all
-             training images
+             Gaussians are of; images: {name: [size, time]} of all training images
 """
 
 from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +70,7 @@ class RunImages:
     def save(self, folder: Path) -> None:
         file = io.BytesIO()
         arrays = {"held_out": self.held_out, "seen": self.seen}
+        arrays["seen_features"] = np.array(self.seen_features, np.float64)  # None becomes NaN
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         write_atomic(folder / ARRAYS, file.getvalue())
         if self.features:
@@ -79,7 +78,6 @@ class RunImages:
         listed = {
             "held_out": list(self.held_out_names),
             "features": list(self.feature_names),
-            "seen_features": self.seen_features,
             "images": self.states,
         }
         write_atomic(folder / IMAGES, json.dumps(listed) + "\n")
@@ -89,8 +87,10 @@ class RunImages:
         """UserError where a file is damaged or not of a run of this configuration."""
         path = folder / ARRAYS
         try:
-            shapes = {"held_out": config.view, "seen": config.shape}
-            found = _arrays(read_own(path), shapes)
+            found = _arrays(read_own(path), {"held_out": config.view, "seen": config.shape})
+            far = found["seen_features"]
+            if np.isinf(far).any() or len(far) not in (0, len(found["seen"])):
+                raise ValueError("no distance for each image")
             known: list[Gaussians] = []
             if config.has_features:
                 path = folder / FEATURES
@@ -103,18 +103,9 @@ class RunImages:
                 raise ValueError("no list of images")
             if not all(type(name) is str for name in names + chosen):
                 raise ValueError("no list of names")
-            far = listed["seen_features"]
-            if not all(v is None or (type(v) is float and math.isfinite(v)) for v in far):
-                raise ValueError("no list of distances")
-            if len(far) not in (0, len(found["seen"])):
-                raise ValueError("not as many distances as images")
             return cls(
-                **found,
-                states=states,
-                held_out_names=tuple(names),
-                features=known,
-                feature_names=tuple(chosen),
-                seen_features=tuple(far),
+                *(found["held_out"], found["seen"], states, tuple(names), known, tuple(chosen)),
+                tuple(None if np.isnan(value) else value for value in far.tolist()),
             )
         except Exception as error:
             raise UserError(
@@ -124,19 +115,20 @@ class RunImages:
 
 
 def _arrays(packed: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The arrays of images in an archive, {name: (n, *shape) uint8}; in no more memory than that.
+    """The arrays in an archive: images {name: (n, *shape) uint8}, and seen_features (n,) float64.
 
-    shapes: {name: of one image}.
+    shapes: {name: of one image}. An array of another shape takes no memory.
     """
     found = {}
+    kinds = {name: (shape, np.uint8) for name, shape in shapes.items()}
     with ZipFile(io.BytesIO(packed)) as archive:
-        for name, shape in shapes.items():
+        for name, (shape, wanted) in {**kinds, "seen_features": ((), np.float64)}.items():
             with archive.open(f"{name}.npy") as file:
                 if np.lib.format.read_magic(file) != (1, 0):
                     raise ValueError(f"{name} is of another format")
                 held, _, kind = np.lib.format.read_array_header_1_0(file)
-                if kind != np.uint8 or held[1:] != shape or not 0 <= held[0] <= MOST_IMAGES:
-                    raise ValueError(f"{name} is {held} of {kind}, not images of {shape}")
+                if kind != wanted or held[1:] != shape or not 0 <= held[0] <= MOST_IMAGES:
+                    raise ValueError(f"{name} is {held} of {kind}, not some of {shape}")
             with archive.open(f"{name}.npy") as file:
                 found[name] = np.lib.format.read_array(file, allow_pickle=False)
                 if file.read(1):  # the end, where the checksum is looked at
