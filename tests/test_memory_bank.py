@@ -22,7 +22,7 @@ RECIPE = BankRecipe()
 
 
 def bank_of(images):
-    return MemoryBank(images, RECIPE)
+    return MemoryBank.of(images, RECIPE)
 
 
 def described(x, grid, weight):

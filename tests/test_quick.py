@@ -223,7 +223,7 @@ def test_a_second_memory_is_no_cause_for_alarm(zeros, caplog):
     from anogan.recipe import BankRecipe
 
     for count in range(8):
-        MemoryBank(zeros[: 4 + count], BankRecipe()).compare(to_float(zeros[:2]))
+        MemoryBank.of(zeros[: 4 + count], BankRecipe()).compare(to_float(zeros[:2]))
     assert "retracing" not in caplog.text
 
 

@@ -52,7 +52,9 @@ class Detector:
         self.config, self.weights = inference.config, base_weights(inference.config)
         enough = len(seen) >= 2
         self.memory = (
-            MemoryBank(seen, self.config.recipe.bank) if self.weights["memory"] and enough else None
+            MemoryBank.of(seen, self.config.recipe.bank)
+            if self.weights["memory"] and enough
+            else None
         )
         self.feature_bank = feature_bank if self.weights["features"] else None
         if (self.weights["memory"] and not enough) or (

@@ -8,7 +8,9 @@ network's features.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,8 @@ from anogan.runs.distributed import graph_of
 from utils import to_float
 
 BATCH = 64  # images
+# Orientations and sharpness of each place's cells, for one grid: (n, y, x, d) and (n, y, x, 9)
+Described = tuple[tf.Tensor, tf.Tensor]
 FOLDS = 3  # of images that are measured by banks without them
 MOST_BYTES = 2**29  # of a bank; those of all images but strips are smaller
 
@@ -54,23 +58,27 @@ class Grid(NamedTuple):
 class MemoryBank:
     """Descriptors of normal images at each place, and distances to the nearest."""
 
-    def __init__(self, images: np.ndarray, recipe: BankRecipe):
-        """images: normal ones, (n, h, w, c), uint8 or float in [-1, 1], n at least 2."""
-        self.recipe, self.size = recipe, images.shape[1:3]
-        self.grids = _grids(self.size, recipe)
+    def __init__(self, described: Sequence[Described], size: tuple[int, int], recipe: BankRecipe):
+        """described: normal images, 2 or more, by `describe`; size: theirs, (h, w) pixels."""
+        self.recipe, self.size = recipe, size
+        self.grids = _grids(size, recipe)
         self.known, self.usual, self.spread, self.sharpness = [], [], [], []
-        for found, weight in self._described(images):
-            half = max(len(images) // 2, 1)
+        for found, weight in itertools.starmap(self._weighted, described):
+            count = len(found)
+            half = max(count // 2, 1)
             first = _ready(found[:half])
-            apart = [
-                _distances(found[i : i + BATCH], *first) for i in range(half, len(images), BATCH)
-            ]
+            apart = [_distances(found[i : i + BATCH], *first) for i in range(half, count, BATCH)]
             usual = tf.reduce_mean(tf.concat(apart, 0), axis=0)
             self.sharpness.append(weight)
             self.known.append(_ready(found))
             self.usual.append(recipe.usual * usual)
             self.spread.append(tf.maximum(tf.reduce_mean(usual), 1e-3))
         self.compare = graph_of(self.distances, reduce_retracing=True)
+
+    @classmethod
+    def of(cls, images: np.ndarray, recipe: BankRecipe) -> MemoryBank:
+        """Of normal images (n, h, w, c), uint8 or float in [-1, 1], n at least 2."""
+        return cls(describe(images, recipe), images.shape[1:3], recipe)
 
     def numbers(self) -> int:
         """How many the bank holds."""
@@ -82,16 +90,19 @@ class MemoryBank:
         1 is about as far as normal images are from each other; those of places are 0 and up.
         `compare` is the same as a graph.
         """
-        recipe = self.recipe
-        value, whole, lines, fine = 0.0, 0.0, strokes(images, recipe.bins), detail(images)
-        for grid, weight, known, usual, spread in zip(
-            self.grids, self.sharpness, self.known, self.usual, self.spread, strict=True
+        return self.distances_of(_described(images, self.grids, self.recipe))
+
+    def distances_of(self, described: Sequence[Described]) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `distances`, of images by `describe`."""
+        value, whole = 0.0, 0.0
+        for grid, (shapes, sharp), weight, known, usual, spread in zip(
+            *(self.grids, described, self.sharpness, self.known, self.usual, self.spread),
+            strict=True,
         ):
-            shapes = orientations(lines, grid, recipe.no_gradient)
-            found = tf.concat([shapes, weight * sharpness(fine, grid, recipe.blurred)], -1)
+            found = tf.concat([shapes, weight * sharp], -1)
             far = (_distances(found, *known) - usual) / spread
             flat = tf.reshape(far, (-1, far.shape[1] * far.shape[2]))
-            count = max(1, round(recipe.highest * flat.shape[1]))
+            count = max(1, round(self.recipe.highest * flat.shape[1]))
             value += tf.reduce_mean(tf.math.top_k(flat, count).values, axis=1)
             covered = [grid.step * n for n in far.shape[1:]]
             enlarged = tf.image.resize(tf.nn.relu(far)[..., None], covered)
@@ -107,21 +118,6 @@ class MemoryBank:
         for name in ("known", "usual", "spread", "sharpness"):
             setattr(copied, name, tf.nest.map_structure(np.asarray, getattr(self, name)))
         return copied
-
-    def _described(self, images: np.ndarray) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """For each grid (descriptors of normal images, the weight of the sharpness in them)."""
-        recipe = self.recipe
-        parts: list[list[tuple[tf.Tensor, tf.Tensor]]] = [[] for _ in self.grids]
-        for start in range(0, len(images), BATCH):
-            batch = to_float(images[start : start + BATCH])
-            lines, fine = strokes(batch, recipe.bins), detail(batch)
-            for grid, part in zip(self.grids, parts, strict=True):
-                shapes = orientations(lines, grid, recipe.no_gradient)
-                part.append((shapes, sharpness(fine, grid, recipe.blurred)))
-        return [
-            self._weighted(*(tf.concat(each, 0) for each in zip(*part, strict=True)))
-            for part in parts
-        ]
 
     def _weighted(self, shapes: tf.Tensor, sharp: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(descriptors, the weight of the sharpness in them).
@@ -139,14 +135,40 @@ def bank_alone(images: np.ndarray, recipe: BankRecipe, seed: int = 0) -> np.ndar
 
     Each is measured by a bank of the other folds, which has not seen it.
     """
-    found = np.zeros(len(images))
+    found, described = np.zeros(len(images)), describe(images, recipe)
+
+    def some(places: np.ndarray) -> list[Described]:
+        return tf.nest.map_structure(lambda x: tf.gather(x, places), described)
+
     folds = np.array_split(permutation(len(images), seed), min(FOLDS, len(images) // 2))
     for fold in folds:
-        bank = MemoryBank(images[np.setdiff1d(np.arange(len(images)), fold)], recipe)
+        others = np.setdiff1d(np.arange(len(images)), fold)
+        bank = MemoryBank(some(others), images.shape[1:3], recipe)
         for i in range(0, len(fold), BATCH):
             part = fold[i : i + BATCH]
-            found[part] = bank.compare(to_float(images[part]))[0]
+            found[part] = bank.distances_of(some(part))[0]
     return found
+
+
+def describe(images: np.ndarray, recipe: BankRecipe) -> list[Described]:
+    """Describe images (n, h, w, c), uint8 or float in [-1, 1], at each place of each grid."""
+    grids = _grids(images.shape[1:3], recipe)
+    parts = [
+        _described(to_float(images[i : i + BATCH]), grids, recipe)
+        for i in range(0, len(images), BATCH)
+    ]
+    return [
+        tuple(tf.concat(each, 0) for each in zip(*of_grid, strict=True))
+        for of_grid in zip(*parts, strict=True)
+    ]
+
+
+def _described(images: tf.Tensor, grids: Sequence[Grid], recipe: BankRecipe) -> list[Described]:
+    lines, fine = strokes(images, recipe.bins), detail(images)
+    return [
+        (orientations(lines, grid, recipe.no_gradient), sharpness(fine, grid, recipe.blurred))
+        for grid in grids
+    ]
 
 
 def _grids(size: tuple[int, int], recipe: BankRecipe) -> list[Grid]:

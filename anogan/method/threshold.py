@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import boxcox
 
 SHOWN = 10  # images above a score make their fraction a figure; below, the fitted tail speaks
 SHOWN_JOINED = 5  # the same of a joined sample, which is of many pairs, and smooth
@@ -122,6 +121,8 @@ class NormalScores:
         if target_fpr >= self.shown:
             return counted
         tail = self.tail
+        from scipy.special import boxcox  # slow to import
+
         rate = min(target_fpr / tail.fraction, 1.0)
         fitted = tail.start - boxcox(rate, -tail.shape) * tail.scale  # as genpareto.isf
         return float(max(fitted, counted))
