@@ -130,7 +130,8 @@ def test_two_devices_train_as_one_with_the_same_global_batch(curves, strategy, k
     assert close.mean() > 0.99
 
 
-@pytest.mark.parametrize("search", ["encoder", pytest.param("gradient", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("search", ["encoder", "gradient"])
 def test_two_workers_write_the_files_that_one_writes(folders, trained_folder, tmp_path, search):
     flags = ["--dataset", "zeros", "--checkpoint_dir", trained_folder.parent, "--anomaly_test"]
     flags += ["--test_dir", folders / "test_data", "--test_batch_size", 8, "--save_maps"]
@@ -154,6 +155,7 @@ def test_two_workers_write_the_files_that_one_writes(folders, trained_folder, tm
             assert one[name].read_bytes() == two[name].read_bytes(), name
 
 
+@pytest.mark.slow
 def test_two_local_devices_score_as_one(folders, trained_folder, tmp_path):
     flags = ["--dataset", "zeros", "--checkpoint_dir", trained_folder.parent, "--anomaly_test"]
     flags += ["--test_dir", folders / "test_data", "--test_batch_size", 8]
@@ -205,6 +207,7 @@ def test_a_killed_worker_comes_back_and_both_go_on_from_the_checkpoint(folders, 
     assert (run / f"ckpt-{total}.index").exists()
 
 
+@pytest.mark.slow
 def test_workers_with_different_images_and_precision_are_refused_on_both_sides(folders, tmp_path):
     for i, count in enumerate((60, 64)):
         shutil.copytree(folders / "data", tmp_path / str(i))

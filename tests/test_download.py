@@ -690,9 +690,9 @@ def test_what_a_killed_run_left_at_its_end_goes(
         assert download.main([*command, "--data_dir", str(tmp_path / "data")]) == 0
     done = files_under(tmp_path / "data")
     data = tmp_path / "data"
-    left = [".bedroom_val_lmdb/x/data.mdb", ".celebA.tmp/1.jpg", ".mnist.tmp/all/x"]
+    left = ["lsun/.bedroom_val_lmdb/x/data.mdb", ".celebA.tmp/1.jpg", ".mnist.tmp/all/x"]
     left += [
-        "..bedroom_val_lmdb.tmp/x",
+        "lsun/..bedroom_val_lmdb.tmp/x",
         "lsun/.bedroom_val.tmp/x",
         "mnist/train-images-idx3-ubyte.gz.part",
     ]

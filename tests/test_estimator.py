@@ -217,6 +217,7 @@ assert isinstance(detector.model_, DCGAN) and set(detector.predict(X)) <= {{1, -
 """
 
 
+@pytest.mark.slow
 def test_a_project_with_modules_of_the_same_names_keeps_its_own(tmp_path):
     for name in ("utils", "model"):
         (tmp_path / f"{name}.py").write_text("mine = 1\n")

@@ -98,7 +98,6 @@ def test_switches_take_all_usual_forms(words, value):
         (["--anomaly_test", "--sample_dir", "x"], "--sample_dir"),
         (["--train", "--test_learning_rate", "9"], "--test_learning_rate"),
         (["--serve", "--test_batch_size", "9"], "--test_batch_size"),
-        (["--anomaly_test", "--search=encoder", "--test_learning_rate=9"], "takes no steps"),
     ],
 )
 def test_wrong_arguments_exit_with_2_and_name_the_flag(words, message, capsys):

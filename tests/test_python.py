@@ -165,6 +165,7 @@ def test_what_is_no_image_of_the_model_is_refused_with_the_remedy(trained, tmp_p
         trained.anomaly_detector([os.fspath(tmp_path / "broken.png")])
 
 
+@pytest.mark.slow
 def test_help_shows_an_example_that_runs():
     found = doctest.DocTestFinder(recurse=False).find(DCGAN, "DCGAN", globs=vars(model_module))
     assert len(found) == 1 and len(found[0].examples) > 8

@@ -259,7 +259,7 @@ def test_a_click_enlarges_a_card_and_escape_or_close_puts_it_back(browser):
     card = browser.find_element("id", "image-2")
     image, before = card.find_element("tag name", "img"), card.size
     assert image.size == {"width": 160, "height": 160}
-    assert "above the mean: peak" in card.text and "score " in card.text
+    assert "raised by: peak" in card.text and "score " in card.text
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
     image.click()
     assert card.size["width"] >= 1200 and image.size["height"] > 400

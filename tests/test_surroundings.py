@@ -35,8 +35,8 @@ if __name__ == "__main__":
 DRAWING = """
 import sys
 from pathlib import Path
-from matplotlib.figure import Figure
 from anogan.report import plots
+from matplotlib.figure import Figure
 plots.save_figure(Figure(), Path(sys.argv[1]))
 """
 

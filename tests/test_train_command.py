@@ -255,6 +255,7 @@ def test_stopped_and_killed_runs_go_on_where_they_were(here, stop):
     assert "going on from step" in out and "trained to step 130" in out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="not on this system")
 def test_a_closed_terminal_saves_the_training(here):
     """The shell and the system may both send SIGHUP, and no line can be written any more."""
