@@ -72,10 +72,6 @@ class MemoryBank:
             self.spread.append(tf.maximum(tf.reduce_mean(usual), 1e-3))
         self.compare = graph_of(self.distances, reduce_retracing=True)
 
-    def numbers(self) -> int:
-        """How many the bank holds."""
-        return sum(int(np.prod(placed.shape)) for placed, _ in self.known)
-
     def distances(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(b, h, w, c) in [-1, 1] -> distances of the images (b,) and of their places (b, h, w).
 
