@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -53,12 +53,8 @@ LSUN_GIB = {  # of the training images, rounded up
 LSUN_CATEGORIES = tuple(LSUN_GIB)
 ELPV_PACKAGE = "elpv-dataset==1.0.0.post1"
 ELPV_LIMIT = 1 << 28  # bytes that 91 MB of archive may take on disk
-ELPV_KINDS = ("mono", "poly")
-ELPV_LINE = re.compile(  # image, defect probability, type
-    r"\s*images/(?P<name>\w[\w-]*\.png)\s+(?P<probability>\d(\.\d+)?)\s+"
-    rf"(?P<kind>{'|'.join(ELPV_KINDS)})\s*",
-    re.ASCII,
-)
+# Image, defect probability, type
+ELPV_LINE = re.compile(r"\s*images/(\w[\w-]*\.png)\s+(0\.\d+|1\.0)\s+(mono|poly)\s*", re.ASCII)
 ELPV_LABELS = "labels.csv"
 PATIENCE = 3600  # seconds that pip or npm may take for 91 MB at most
 
@@ -272,20 +268,18 @@ def split_elpv(labels: str) -> dict[str, str]:
     names, the first 70 % are for training.
     Raises ValueError for lines that are none of labels.csv, as they would be paths of files.
     """
-    normal: dict[str, list[str]] = {kind: [] for kind in ELPV_KINDS}
-    places = {}
-    seen = set()
+    normal, places, seen = defaultdict(list), {}, set()
     for number, line in enumerate(labels.splitlines(), 1):
         found = ELPV_LINE.fullmatch(line)
-        if not found or not 0 <= float(found["probability"]) <= 1:
+        if not found:
             raise ValueError(f"line {number} is {line[:80]!r}")
-        name, probability, kind = found["name"], float(found["probability"]), found["kind"]
+        name, probability, kind = found.groups()
         if name in seen:
             raise ValueError(f"line {number} names {name} again")
         seen.add(name)
-        if probability == 0:
+        if float(probability) == 0:
             normal[kind].append(name)
-        elif probability == 1:
+        elif float(probability) == 1:
             places[f"images/{name}"] = f"{kind}/test/defect/{name}"
     for kind, names in normal.items():
         names.sort(key=lambda name: hashlib.md5(name.encode()).hexdigest())
