@@ -289,7 +289,7 @@ def resized(images: tf.Tensor, height: int, width: int, levels: bool = True) -> 
     old_height, old_width, c = images.shape[1:]
     if (old_height, old_width) == (height, width):
         return images
-    down, across = _resize_matrix(old_height, height), _resize_matrix(old_width, width)
+    down, across = resize_matrix(old_height, height), resize_matrix(old_width, width)
     x = tf.matmul(down, tf.reshape(images, (-1, old_height, old_width * c)))
     x = tf.matmul(across, tf.reshape(x, (-1, old_width, c)))
     x = tf.clip_by_value(x, -1.0, 1.0)
@@ -299,7 +299,7 @@ def resized(images: tf.Tensor, height: int, width: int, levels: bool = True) -> 
 
 
 @functools.cache
-def _resize_matrix(old: int, new: int) -> np.ndarray:
+def resize_matrix(old: int, new: int) -> np.ndarray:
     """What each of new pixels in a row takes from each of the old: (new, old)."""
     scale = old / new
     reach = max(scale, 1.0)  # antialiasing: as wide as a new pixel

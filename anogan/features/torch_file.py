@@ -6,44 +6,21 @@ import collections
 import hashlib
 import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from anogan.errors import UserError, first_line
+from anogan.errors import UserError
 
-MAGIC = 0x1950A86A20F9469CFC6C
-PROTOCOL = 1001
-STORAGES: dict[str, np.dtype] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
-
-
-class _Storage(NamedTuple):
-    """Numbers that lie behind the pickles, by their key there."""
-
-    key: str
-    dtype: np.dtype
-
-
-class _Tensor(NamedTuple):
-    """A tensor's place in a storage, in numbers."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    def within(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the tensor as a view of its storage; NumPy refuses what would lie outside."""
-        size = numbers.itemsize
-        strides = tuple(step * size for step in self.stride)
-        return np.ndarray(self.shape, numbers.dtype, numbers, self.offset * size, strides)
+STORAGES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, np.ndarray]:
     """Return the file's state dict, {name: float32 or int64 array}.
 
-    Raises UserError where the file is not the one of this SHA-256, or holds more than tensors.
+    UserError where the file is not the one of this SHA-256, which is of a state dict.
     """
     try:
         data = path.read_bytes()
@@ -51,45 +28,40 @@ def read_tensors(path: Path, sha256: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UserError(f"{path}: is damaged or not the expected file (its SHA-256 differs)")
-    try:
-        return _tensors(data)
-    except Exception as error:  # an unpickler raises nearly everything
-        raise UserError(f"{path}: is no file of tensors ({first_line(error)})") from error
-
-
-def _tensors(data: bytes) -> dict[str, np.ndarray]:
-    """Read the pickles (magic number, protocol, system, state dict, keys), then the storages."""
     file = io.BytesIO(data)
-    magic, protocol, system, state, keys = (_OnlyTensors(file).load() for _ in range(5))
-    if (magic, protocol, system["little_endian"]) != (MAGIC, PROTOCOL, True):
-        raise pickle.UnpicklingError("neither PyTorch's older format nor a state dict")
-    tensors = {name: t for name, t in dict.items(state) if isinstance(t, _Tensor)}
-    if len(tensors) != len(state):
-        raise pickle.UnpicklingError("the state dict holds more than tensors")
-    dtypes = {t.storage.key: t.storage.dtype for t in tensors.values()}
-    storages = {}
-    for key in keys:
-        count = int.from_bytes(file.read(8), "little")
-        storages[key] = np.frombuffer(data, dtypes[key], count, file.tell())
-        file.seek(storages[key].nbytes, io.SEEK_CUR)
-    return {name: t.within(storages[t.storage.key]) for name, t in tensors.items()}
+    pickles = _OnlyTensors(file)  # magic number, protocol, system, state dict, keys
+    *_, state, keys = (pickles.load() for _ in range(5))
+    for key in keys:  # behind them the storages, each after its length
+        file.seek(8, io.SEEK_CUR)
+        storage = pickles.storages[key]
+        storage[:] = np.frombuffer(file.read(storage.nbytes), storage.dtype)
+    return dict(state)
+
+
+def _tensor(
+    storage: np.ndarray, offset: int, shape: tuple[int, ...], stride: Sequence[int], *_: Any
+) -> np.ndarray:
+    """Return a view of a storage; offset and stride in numbers."""
+    size = storage.itemsize
+    return np.ndarray(shape, storage.dtype, storage, offset * size, [n * size for n in stride])
 
 
 class _OnlyTensors(pickle.Unpickler):
-    """An unpickler that calls nothing but an ordered dict and a note of where a tensor lies."""
+    """An unpickler that calls nothing but an ordered dict and _tensor."""
+
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file)
+        self.storages: dict[str, np.ndarray] = {}  # to be filled, by their keys
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            # A new function each time: what a pickle sets on it is lost with it
-            return lambda *arguments: _Tensor(*arguments[:4])
+            return _tensor
         if module == "torch" and name in STORAGES:
-            return name
+            return STORAGES[name]
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage, key, _, _, view = pid
-        if kind != "storage" or view is not None:
-            raise pickle.UnpicklingError(f"{kind} is not allowed")
-        return _Storage(key, STORAGES[str(storage)])
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        _, dtype, key, _, count, _ = pid
+        return self.storages.setdefault(key, np.zeros(count, dtype))

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 import ops
@@ -64,8 +63,7 @@ class _Random:
 
     def noise(self, h: int, w: int, cells: int, channels: int = 1) -> tf.Tensor:
         """Smooth noise of about so many bumps a side: (b, h, w, channels)."""
-        down, across = _enlarging(cells, h), _enlarging(cells, w)
-        return _product(down, self.normal(cells, cells, channels), across)
+        return _enlarged(self.normal(cells, cells, channels), h, w)
 
     def rough_noise(self, h: int, w: int, channels: int = 1) -> tf.Tensor:
         """Smooth noise, coarser in some images than in others."""
@@ -74,16 +72,9 @@ class _Random:
         return ops.select(grain < 1, layers[0], ops.select(grain < 2, layers[1], layers[2]))
 
 
-@functools.cache
-def _enlarging(few: int, many: int) -> np.ndarray:
-    """The matrix (many, few) of a bicubic enlargement: products are faster than TensorFlow's."""
-    with tf.init_scope():
-        one_each = tf.eye(few)[None, ..., None]
-        return tf.image.resize(one_each, [many, few], "bicubic").numpy()[0, ..., 0]
-
-
-def _product(down: np.ndarray, x: tf.Tensor, across: np.ndarray) -> tf.Tensor:
-    """Matrices (h, i) and (w, j) applied to rows and columns of x (b, i, j, c): (b, h, w, c)."""
+def _enlarged(x: tf.Tensor, h: int, w: int) -> tf.Tensor:
+    """(b, i, j, c) -> (b, h, w, c), bicubic: faster than TensorFlow's, and than ops.along_sides."""
+    down, across = ops.resize_matrix(x.shape[1], h), ops.resize_matrix(x.shape[2], w)
     return tf.einsum("hi,biwc->bhwc", down, tf.einsum("wj,bijc->biwc", across, x))
 
 
@@ -380,8 +371,7 @@ def _patch(b: tf.Tensor, h: int, w: int, seed: tf.Tensor, replica: ReplicaSlice)
     Smooth noise above its own quantile.
     """
     noise, extent = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    noise = replica.draw(tf.random.stateless_normal, [b, 4, 4, 1], noise)
-    noise = _product(_enlarging(4, h), noise, _enlarging(4, w))
+    noise = _enlarged(replica.draw(tf.random.stateless_normal, [b, 4, 4, 1], noise), h, w)
     extent = replica.draw(tf.random.stateless_uniform, [b], extent, 0.05, 0.5)
     ordered = tf.sort(tf.reshape(noise[:, ::2, ::2], [b, -1]), axis=1)  # smooth: a quarter tells
     place = tf.cast((1.0 - extent) * (ordered.shape[1] - 1), tf.int32)

@@ -21,7 +21,6 @@ from anogan.errors import UserError
 from anogan.method.inference import ONE_LEVEL
 from anogan.method.trainer import Trainer
 from anogan.runs.distributed import handled, interrupts
-from anogan.runs.estimate import duration
 from anogan.runs.files import printable, unused_path
 from anogan.runs.progress import progress
 from utils import save_image, tile, to_float, to_uint8
@@ -31,7 +30,6 @@ GRIDS = 10  # sample grids over the run, besides the first and the last
 SAVE_SECONDS = 30.0  # between checkpoints
 COLLAPSED = 0.05  # diversity of samples as a fraction of the training images'
 LOOKED_AT = 256  # training images whose diversity stands for that of all
-TIMED = 17  # the first steps, but for the very first: one of them has D's gradient penalty
 
 
 class TrainingFailed(UserError):
@@ -110,10 +108,6 @@ class TrainingRun:
                     step += 1
                     bar.update()
                     last = step == total
-                    if step == first + 1:  # which has traced
-                        traced = time.monotonic()
-                    elif step == first + TIMED:
-                        self._show_time_left(bar, step, total, time.monotonic() - traced)
                     if last or step % CHECK_EVERY == 0:
                         losses = {k: float(v) for k, v in losses.items()}
                         self._check_health(step, losses)
@@ -151,15 +145,6 @@ class TrainingRun:
     def _save(self) -> None:
         if self.save:
             self.save()
-
-    def _show_time_left(self, bar: tqdm, step: int, total: int, seconds: float) -> None:
-        """What is left, by the steps after the first; a line of its own."""
-        each, left = seconds / (TIMED - 1), total - step
-        if self.progress and left:
-            bar.write(
-                f"about {duration(each * left)} for the {left} steps that are left "
-                f"({each:.2g} s a step, measured)"
-            )
 
     def _report(self, bar: tqdm, step: int, losses: dict[str, float], rate: float) -> None:
         bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items()} | {"img/s": f"{rate:.0f}"})
