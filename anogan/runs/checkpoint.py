@@ -23,7 +23,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ from anogan.runs.files import is_own, read_own, temporary_in, write_atomic
 CALIBRATIONS = "calibration.json"
 Found = TypeVar("Found")
 KEPT = 2  # checkpoints
+OPEN_FOLDERS = Path("/proc/self/fd")  # those that this process has open, by number, on Linux
 PART = re.compile(r"ckpt-(0|[1-9][0-9]{0,14})\.(index|data-[0-9]{5}-of-([0-9]{5}))")
 # What says nothing of a checkpoint itself
 OUTSIDE = (
@@ -47,11 +48,7 @@ class Checkpoints:
     """A run's folder: saves and restores the state of some objects, by name."""
 
     def __init__(self, folder: Path, objects: Mapping[str, Any]):
-        """objects: what TensorFlow can keep, all or some of those saved; one is the `step`.
-
-        UserError for a folder in which TensorFlow finds no checkpoints.
-        """
-        _require_plain(folder)
+        """objects: what TensorFlow can keep, all or some of those saved; one is the `step`."""
         self.folder, self.step = Path(folder), objects["step"]
         self._objects = tf.train.Checkpoint(**objects)
         self._last = -1  # of the newest checkpoint there that is of these objects
@@ -61,7 +58,8 @@ class Checkpoints:
         step, new = int(self.step.numpy()), temporary_in(self.folder)
         try:
             new.mkdir(parents=True)
-            self._objects.write(f"{new}/ckpt")
+            with plain_path(new) as place:
+                self._objects.write(f"{place}/ckpt")
             self._set_aside()
             for path in sorted(new.iterdir()):  # the index last: only with it is it one
                 os.replace(path, self.folder / path.name.replace("ckpt", f"ckpt-{step}", 1))
@@ -97,6 +95,8 @@ class Checkpoints:
             for step, names in there.items():
                 try:
                     self._read(step, names)
+                except UserError:  # of the folder's name, which says nothing of a checkpoint
+                    raise
                 except OUTSIDE as error:
                     raise UserError(f"{self.folder} cannot be read ({first_line(error)})") from None
                 except Exception as error:  # a damaged file may raise anything
@@ -122,12 +122,13 @@ class Checkpoints:
             raise ValueError("a part of it is missing")
         if not all(is_own(self.folder / name) for name in names):
             raise ValueError("a part of it is no file of its own")
-        path = f"{self.folder}/ckpt-{step}"
-        stored = tf.train.load_checkpoint(path)
-        for name in stored.get_variable_to_shape_map():  # where only a part is restored, too
-            stored.get_tensor(name)  # compares its checksum
-        status = self._objects.read(path).expect_partial()
-        status.assert_existing_objects_matched()
+        with plain_path(self.folder) as place:
+            path = f"{place}/ckpt-{step}"
+            stored = tf.train.load_checkpoint(path)
+            for name in stored.get_variable_to_shape_map():  # where only a part is restored, too
+                stored.get_tensor(name)  # compares its checksum
+            status = self._objects.read(path).expect_partial()
+            status.assert_existing_objects_matched()
         if int(self.step.numpy()) != step:
             raise ValueError(f"it is of step {int(self.step.numpy())}")
 
@@ -156,17 +157,27 @@ def _free(path: Path) -> Path:
     return free
 
 
-def _require_plain(folder: Path) -> None:
-    """UserError for a folder in which TensorFlow finds no checkpoints.
+@contextlib.contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """A path of a folder, for as long as the block, at which TensorFlow finds checkpoints.
 
-    It takes *, ?, [, ] and backslashes for patterns, and UTF-8 alone.
+    It takes *, ?, [, ] and backslashes for patterns, and UTF-8 alone. UserError where a system has
+    no other path.
     """
     text = os.fsencode(folder).decode(errors="replace").replace(os.sep, "/")
-    if re.search(r"[*?\[\]\\\ufffd]", text):
+    if not re.search(r"[*?\[\]\\\ufffd]", text):
+        yield folder
+        return
+    if not OPEN_FOLDERS.is_dir():
         raise UserError(
-            f"{folder}: TensorFlow reads no checkpoint in a folder with one of * ? [ ] \\, or what "
-            "is no text, in its name: name another --checkpoint_dir, or rename the data set"
+            f"{folder}: here TensorFlow reads no checkpoint in a folder with one of * ? [ ] \\, or "
+            "what is no text, in its name: name another --checkpoint_dir"
         )
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        yield OPEN_FOLDERS / str(number)
+    finally:
+        os.close(number)
 
 
 def save_calibrations(folder: Path, calibrations: Mapping[str, Any]) -> None:
