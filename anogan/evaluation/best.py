@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from anogan.data.image_set import ImageSet
 from anogan.method.scoring import Detection
+from anogan.runs.files import open_own, write_atomic
 from utils import to_uint8
 
-TOGETHER = 32  # images that are scored again at a time, where another run or worker scored them
+NAMED = 2**17  # bytes that a picture takes for its name and the like, at most
+TOGETHER = 32  # images that are scored again at a time, where their pictures were lost
 
 
 class Picture(NamedTuple):
@@ -65,7 +70,7 @@ class Best:
         images: ImageSet,
         detect: Callable[[np.ndarray], Detection],
     ) -> dict[str, list[int]]:
-        """Return the groups of all that were scored; make missing pictures anew.
+        """Return the groups of all that were scored; make pictures that no run kept anew.
 
         An image that cannot be read any more, and has no picture, is left out.
         """
@@ -76,3 +81,39 @@ class Best:
             if len(read):
                 self._draw(some.tolist(), detect(read), missing)
         return {name: [i for i in some if i in self.pictures] for name, some in groups.items()}
+
+    def save(self, path: Path, key: dict[str, Any], names: Sequence[str]) -> None:
+        """Write the pictures, each with its image's name."""
+        about = {"key": key, "names": [names[i] for i in self.pictures]}
+        columns = [np.array(column) for column in zip(*self.pictures.values(), strict=True)]
+        arrays = dict(zip(Picture._fields, columns, strict=False))
+        packed = io.BytesIO()
+        np.savez(packed, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+        write_atomic(path, packed.getvalue())
+
+
+def saved(
+    path: Path, key: dict[str, Any], shape: tuple[int, ...], most: int
+) -> list[tuple[str, Picture]]:
+    """Return (name, Picture) of those saved with the same key; [] where they cannot be read.
+
+    shape: (h, w, c) of the images; most: how many there may be.
+    """
+    h, w, c = shape
+    room = (most + 1) * (h * w * (2 * c + 4) + NAMED)
+    try:
+        with open_own(path, room) as file, np.load(file) as arrays:
+            if sum(member.file_size for member in arrays.zip.infolist()) > room:
+                return []
+            about = json.loads(str(arrays["about"]))
+            scores, queries, drawn, maps = (arrays[name] for name in Picture._fields)
+        same = queries.shape == drawn.shape == (len(scores), *shape)
+        same &= maps.shape == queries.shape[:3]
+        kinds = [queries.dtype, drawn.dtype, maps.dtype] == [np.uint8, np.uint8, np.float32]
+        named = all(isinstance(name, str) for name in about["names"])
+        if about["key"] != key or not (same and kinds and named):
+            return []
+        pictures = map(Picture, map(float, scores), queries, drawn, maps)
+        return list(zip(about["names"], pictures, strict=True))
+    except Exception:  # it is a cache, whatever is wrong with it
+        return []

@@ -2,6 +2,7 @@
 
     rows0.jsonl     the key, all that scores depend on but the images; then a Row a line, added as
                     images are scored
+    pictures0.npz   pictures to show of them: a cache, for those images can be scored again
 
 Each worker writes its own files, with its number. They are data: nothing in them is run.
 """
@@ -73,6 +74,9 @@ class RowFiles:
     def rows_of(self, worker: int) -> Path:
         return self.folder / f"rows{worker}.jsonl"
 
+    def pictures_of(self, worker: int) -> Path:
+        return self.folder / f"pictures{worker}.npz"
+
     def workers(self) -> list[int]:
         """Return those that have left rows here."""
         if not is_folder(self.folder):
@@ -128,8 +132,9 @@ class RowFiles:
                 file.close()
 
     def clear(self) -> None:
-        """Remove all files but the rows of worker 0."""
+        """Remove all files but the rows and pictures of worker 0."""
+        kept = self.rows_of(0), self.pictures_of(0)
         with writing(self.folder):
             for path in self.folder.iterdir():
-                if path != self.rows_of(0):
+                if path not in kept:
                     path.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ import numpy as np
 from anogan.data.image_set import COPIED, ImageSet
 from anogan.data.masks import Masks
 from anogan.errors import UserError
-from anogan.evaluation.best import Best
+from anogan.evaluation.best import Best, saved
 from anogan.evaluation.metrics import PixelMeasures
 from anogan.evaluation.names import MAP_ENDINGS, map_stems
 from anogan.evaluation.result_folder import FILES, FOLDERS, ResultFolder
@@ -28,6 +29,7 @@ from utils import ImageError
 CONTRIBUTIONS = tuple(f"{name}_contribution" for name in TERMS)
 COLUMNS = ("score", *TERMS, *CONTRIBUTIONS)
 KEPT = 500  # images of each label whose search losses are plotted
+SPARE = 20  # pictures are saved so seldom that it takes a twentieth of the time
 
 
 class Scoring:
@@ -74,6 +76,7 @@ class Scoring:
         self._states = self._find_states()
         self._plotted = self._some_of_each_label()
         self._staged: set[str] = set()  # maps that an interrupted run left
+        self._saved, self._pause = time.monotonic(), 0.0
 
     def _find_states(self) -> list[list[Any]]:
         """Return by index what shows whether an image, and its mask, is still the same.
@@ -104,6 +107,7 @@ class Scoring:
             self.files.close()
             return
         with contextlib.suppress(UserError):  # the first error is the one to report
+            self._save_pictures(now=True)
             self.files.close()
 
     # one batch after the other
@@ -120,6 +124,7 @@ class Scoring:
         self.files.add(rows)
         if self.best:
             self.best.offer(indices.tolist(), detection)
+        self._save_pictures()
 
     def _broken_rows(self) -> list[Row]:
         """Return rows of files that could not be read, as far as they have none yet."""
@@ -173,6 +178,32 @@ class Scoring:
         if self._pixels and row.pixels:
             self._pixels += PixelMeasures.unpacked(self._unit, row.pixels)
 
+    def _save_pictures(self, now: bool = False) -> None:
+        """Keep the pictures, unless that was done too short a time ago; warn if it fails."""
+        start = time.monotonic()
+        if not self.best or (not now and start - self._saved < self._pause):
+            return
+        try:
+            path = self.files.pictures_of(self.workers.index)
+            self.best.save(path, self.files.key, self.images.names)
+        except UserError as error:
+            logging.getLogger(__name__).warning("pictures are not kept so far: %s", error)
+            self._pause = float("inf")
+            return
+        self._saved = time.monotonic()
+        self._pause = SPARE * (self._saved - start)
+
+    def _take_pictures(self, worker: int) -> None:
+        """Take over pictures that a worker saved, as far as they belong to rows that are known."""
+        if not self.best:
+            return
+        scores = dict(zip(self._indices, self._columns["score"], strict=True))
+        path, most = self.files.pictures_of(worker), sum(self.best.counts.values())
+        for name, picture in saved(path, self.files.key, self.images.shape, most):
+            index = self._places.get(name)
+            if index is not None and scores.get(index) == picture.score:
+                self.best.pictures[index] = picture
+
     # from run to run, and several workers
 
     def resume(self) -> np.ndarray:
@@ -215,7 +246,7 @@ class Scoring:
         return np.repeat(whole, self.batch_size)[: len(known)]
 
     def _take_over(self, known: np.ndarray) -> None:
-        """Keep the rows and maps of these images (n,), and no others."""
+        """Keep the rows, pictures and maps of these images (n,), and no others."""
         with atomic_file(self.files.rows_of(0)) as file:
             file.write(self.files.header())
             wanted = known.copy()
@@ -225,6 +256,8 @@ class Scoring:
                     self._take(index, row)
                     file.write(row.line())
         self._broken = len(self.images.skipped)
+        for worker in self.files.workers():
+            self._take_pictures(worker)
         self.files.clear()
         maps = map(self._map_files, np.flatnonzero(known).tolist())
         self.folder.begin(set().union(*maps) if self.save_map else ())
@@ -246,11 +279,14 @@ class Scoring:
         """Return all rows; of several workers the chief alone has those of the others."""
         self.files.add(self._broken_rows())
         self.files.close()
+        if not self.workers.chief:
+            self._save_pictures(now=True)
         self.workers.wait()
         if self.workers.chief:
             for worker in range(1, self.workers.count):
                 for row in self.files.read(worker):
                     self._take(self._places[row.file], row)
+                self._take_pictures(worker)
         order = np.argsort(self._indices, kind="stable")
         columns = {name: np.asarray(column)[order] for name, column in self._columns.items()}
         return Rows(np.asarray(self._indices)[order], columns, self._losses, self._pixels)

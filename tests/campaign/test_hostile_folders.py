@@ -26,7 +26,7 @@ resource.setrlimit(resource.RLIMIT_DATA, (2**34, 2**34))
 """
 RESULTS = (
     *(MARKER, LOCK, "scores.csv", "metrics.json", "report.html"),
-    *(PARTIAL, f"{PARTIAL}/rows0.jsonl", f"{PARTIAL}/rows1.jsonl"),
+    *(PARTIAL, f"{PARTIAL}/rows0.jsonl", f"{PARTIAL}/rows1.jsonl", f"{PARTIAL}/pictures0.npz"),
     *(STAGING, f"{STAGING}/maps", f"{STAGING}/maps/odd/000.png"),
     *("plots", "pictures", "maps", "maps/odd", "maps/odd/000.png"),
 )
