@@ -80,8 +80,8 @@ def fault(code, log, cwd, step) -> str:
 
 BAR = re.compile(r"step/s|s/step")
 KNOWN = (
-    r"error: |WARNING: (no|only) |computing on |training on |going on |trained to step |reconstructions "
-    r"|nothing to do"
+    r"error: |WARNING: (no|only) |training on |going on |trained to step |reconstructions "
+    r"|computing on |nothing to do"
     r"|[0-9]+ steps of |about |are all normal|rank(ed|ing) |measuring "
     r"|WARNING: [0-9]+ of [0-9]+ held-out "
 )
