@@ -38,9 +38,10 @@ def make_data(cwd, trained_folder, queries, count=48):
 
 
 def results_in(cwd) -> dict[str, bytes]:
-    """All files below the results, by name; the page without the moment's random parts."""
+    """All files below the results, by name, without the folder's own path."""
     folder = cwd / "test" / "test_result"
     found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if _is(p)}
+    found = {k: v.replace(os.fsencode(os.path.realpath(cwd)), b"") for k, v in found.items()}
     found.pop(MARKER, None)
     return found
 
