@@ -128,13 +128,14 @@ def prepare(options: Options) -> TrainPlan:
     """Find the run that --train starts or goes on with, and its images; UserError for none."""
     folder = run_folder(options)
     kept = kept_by(folder)
-    if kept and folder == Path(options.checkpoint_dir) and options.dataset == Options.dataset:
-        options = dataclasses.replace(options, dataset=kept.config.dataset)  # none was named
-    is_mnist = options.dataset == "mnist"
+    is_mnist = (kept.config.dataset if kept else options.dataset) == "mnist"
     if kept:
         require_run_of(options, folder, kept.config)
         require_settings(options, kept.config, free=("dataset",))  # the run was found by it
-        is_mnist = kept.config.dataset == "mnist"
+        own = Path(options.data_dir) / kept.config.dataset
+        by_folder = folder == Path(options.checkpoint_dir) and own.is_dir()
+        if by_folder and options.dataset == Options.dataset:  # none was named
+            options = dataclasses.replace(options, dataset=kept.config.dataset)
     source = None if is_mnist else training_folder(options.data_dir, options.dataset)
     listing = list_training(options, source, kept) if source else None
     if kept:
