@@ -1,5 +1,7 @@
 """Which images are seen whole, and which through windows."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,14 +50,16 @@ def test_large_images_and_textures_are_seen_through_windows(
     assert choose(folder(tmp_path, height, width, common), None, 1) == expected
 
 
-def test_windows_that_are_asked_for_see_images_at_their_own_size_enlarged_or_shrunk():
+def test_windows_that_are_asked_for_see_images_at_their_own_size_or_enlarged():
     assert windowed(700, 900, 64) == Scale(700, 900, 64)
     assert windowed(60, 1500, 64) == Scale(64, 1600, 64)
-    with pytest.raises(UserError, match="window must be .* no larger than the images, 50 x 40"):
-        Config(**windowed(50, 40, 64)._asdict())
+    with pytest.raises(UserError, match="^--window 64 on images of 50 x 40 .* smaller, leave it"):
+        windowed(50, 40, 64)
     for size in ((4000, 6000), (100, 5000), (1100, 1100)):
-        height, width, window = windowed(*size, 64)
-        assert Config(height=height, width=width, window=window) and height * width > 300_000
+        with pytest.raises(UserError, match="^--window 64 .* Add --output_height") as told:
+            windowed(*size, 64)
+        height, width = map(int, re.findall(r"--output_\w+ (\d+)", str(told.value)))
+        assert Config(height=height, width=width, window=64)
         assert height / width == pytest.approx(size[0] / size[1], rel=0.3)
 
 

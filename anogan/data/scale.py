@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anogan.config import LARGEST, MOST_WINDOWS, SMALL, SMALLEST
+from anogan.errors import UserError
 from anogan.image_form import feature_size
 from utils import ImageError, image_size, load_image
 
@@ -77,16 +78,26 @@ def is_strip(height: int, width: int) -> bool:
 def windowed(height: int, width: int, window: int) -> Scale:
     """Return the size at which images of this size are seen through windows: their own.
 
-    Images that are lower or narrower than a window are enlarged, those that would be too many
-    windows shrunk; where they are smaller than one on both sides, Config refuses that.
+    Images that are lower or narrower than a window are enlarged. UserError where they are smaller
+    than one on both sides, or too large.
     """
+    images = f"--window {window} on images of {height} x {width} pixels"
     if max(height, width) < window:
-        return Scale(height, width, window)
-    enlarge = max(1.0, window / min(height, width))
-    most = (MOST_WINDOWS / (height * width)) ** 0.5 * window / 2
-    times = min(enlarge, most, LARGEST / max(height, width))
-    high, wide = (max(window, int(side * times + 1e-6)) for side in (height, width))
-    return Scale(high, wide, window)
+        raise UserError(f"{images}: they are smaller, leave it out or give a smaller one")
+    enlarged = max(1.0, window / min(height, width))
+    sides = height * enlarged, width * enlarged
+    pixels = MOST_WINDOWS * (window / 2) ** 2
+    shrink = min(1.0, LARGEST / max(sides), (pixels / (sides[0] * sides[1])) ** 0.5)
+    if shrink < 1.0:
+        fitting = " ".join(
+            f"--output_{name} {max(window, int(side * shrink))}"
+            for name, side in zip(("height", "width"), sides, strict=True)
+        )
+        raise UserError(
+            f"{images}: they are larger than {LARGEST} a side or have more than {MOST_WINDOWS} "
+            f"windows. Add {fitting}, or leave --window out, and the size is chosen"
+        )
+    return Scale(round(sides[0]), round(sides[1]), window)
 
 
 def view_size(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
