@@ -730,16 +730,18 @@ def test_drive_part_that_cannot_be_continued_does_not_stay(tmp_path, server, dri
     assert files_under(tmp_path / "data") == [f"celebA/{i:06d}.jpg" for i in range(1, 6)]
 
 
-def test_pip_that_takes_too_long_is_ended(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("does", ["sleep 9", "head -c 99999 /dev/zero > $TMPDIR/x; sleep 9"])
+def test_pip_that_brings_nothing_or_too_much_is_ended(tmp_path, monkeypatch, capsys, does):
     script = tmp_path / "python"
-    script.write_text("#!/bin/sh\nsleep 9")
+    script.write_text(f"#!/bin/sh\n{does}")
     script.chmod(0o755)
     monkeypatch.setattr(sources.sys, "executable", str(script))
-    monkeypatch.setattr(sources, "PATIENCE", 0.2)
+    monkeypatch.setattr(sources, "ELPV_LIMIT", 50_000)
+    monkeypatch.setattr(fetch, "SPEED_WINDOW", 0.2)
     start = time.monotonic()
     assert download.main(["elpv", "--data_dir", str(tmp_path / "data")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "it took more than" in last and "elpv --from_file" in last
+    assert ("too slow" if does == "sleep 9" else "more than 50,000") in last
     assert time.monotonic() - start < 4 and files_under(tmp_path / "data") == []
 
 

