@@ -150,7 +150,6 @@ def test_any_size_has_a_memory_bank(size):
 @pytest.mark.parametrize("size", [(24, 200), (33, 16)])
 def test_of_long_images_so_many_fit_as_a_bank_has_room_for(size):
     bank = bank_of(np.random.default_rng(0).uniform(-1, 1, (2, *size, 1)).astype(np.float32))
-    numbers = sum(placed.numpy().size for placed, _ in bank.known)
-    assert most_images(size, RECIPE) == MOST_BYTES // (4 * numbers // 2)
+    assert most_images(size, RECIPE) == MOST_BYTES // (4 * bank.numbers() // 2)
     assert most_images((64, 1600), RECIPE) < RECIPES["default"].seen_kept
     assert most_images((320, 73), RECIPE) > RECIPES["default"].seen_kept

@@ -26,6 +26,7 @@ from anogan.method.threshold import Threshold
 # By number of channels less 1: where red, green, blue and alpha are, of the channels and a 255
 # after them. Of five channels or more there is no line, and looking it up fails.
 CHANNELS = (0, 0, 0, 1), (0, 0, 0, 1), (0, 1, 2, 3), (0, 1, 2, 3)
+LARGEST_GRAPH = 2**31 - 2**20  # bytes of numbers in a protocol buffer, as both formats are
 LUMA = 19595.0, 38470.0, 7471.0  # Pillow's grey in 65536ths of red, green and blue
 TALL_DOWN_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
 FIXED_POINT = 2.0**22  # Pillow's unit of the weights with which it resizes
@@ -132,11 +133,17 @@ def graph_and_facts(
 ) -> tuple[InferenceGraph, dict[str, str]]:
     """Return the graph of a trained model, and what is to be known of it.
 
-    steps: of its training. UserError where there is no threshold.
+    steps: of its training. UserError where there is no threshold, or it would be too large.
     """
     value, how = threshold.choose(calibration.normal_scores, None, None)
     if value is None:
         raise UserError(f"--export needs a threshold, and there is {how}: give --threshold")
+    size = detector.size_in_bytes()
+    if size > LARGEST_GRAPH:
+        raise UserError(
+            f"--export: weights and memory of {size / 2**30:.1f} GB are more than the 2 GB that a "
+            "file can hold: train on smaller images (--output_height)"
+        )
     facts = {
         "dataset": config.dataset,
         "steps": f"{steps}",

@@ -92,6 +92,10 @@ class FeatureBank:
     def _numbers(one: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return one.mean, _triangles(one.whitening, one.scale), one.usual
 
+    def numbers(self) -> int:
+        """How many the bank holds, as a graph of it does."""
+        return sum(a.size for one in self.known for a in self._numbers(one))
+
     def compare(
         self, images: np.ndarray, count: int | None = None, seen: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor]:

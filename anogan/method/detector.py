@@ -67,6 +67,12 @@ class Detector:
             )
         self._pool: Pool | None = None
 
+    def size_in_bytes(self) -> int:
+        """Of all numbers that scores are made with: weights and banks."""
+        weights = [w for net in self.inference.nets.trained().values() for w in net.weights]
+        known = sum(bank.numbers() for bank in (self.memory, self.feature_bank) if bank)
+        return 4 * (known + sum(int(np.prod(w.shape)) for w in weights))
+
     def terms(
         self,
         images: np.ndarray,

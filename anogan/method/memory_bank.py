@@ -80,6 +80,10 @@ class MemoryBank:
         """Of normal images (n, h, w, c), uint8 or float in [-1, 1], n at least 2."""
         return cls(describe(images, recipe), images.shape[1:3], recipe)
 
+    def numbers(self) -> int:
+        """How many the bank holds."""
+        return sum(int(np.prod(placed.shape)) for placed, _ in self.known)
+
     def distances(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(b, h, w, c) in [-1, 1] -> distances of the images (b,) and of their places (b, h, w).
 
