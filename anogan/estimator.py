@@ -163,7 +163,7 @@ class AnoGAN(OutlierMixin, BaseEstimator):
         }
         try:
             config = preset(self.preset, **known)
-            if config.has_features and "view_height" not in known:
+            if config.has_features and not known.keys() & {"view_height", "view_width"}:
                 view = view_size(size, (config.height, config.width))
                 config = dataclasses.replace(config, view_height=view[0], view_width=view[1])
             if config.channels != self.image_shape_[2]:

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+
+from memory import peak  # noqa: E402
 
 KINDS = "lite0", "none"
 IMAGES = 200
@@ -32,15 +32,8 @@ ROUNDS = 30  # of an image
 def command(folder: Path, *flags: str) -> tuple[float, float]:
     """Seconds and peak MiB of main.py with these flags in a folder."""
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, str(HERE.parent / "main.py"), "--dataset", "some", *flags],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{flags} failed")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    mib = peak(folder, "--dataset", "some", *flags)
+    return time.perf_counter() - started, mib
 
 
 def commands(files: list[Path], rounds: int) -> dict[str, dict[str, float]]:
@@ -48,9 +41,9 @@ def commands(files: list[Path], rounds: int) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "data" / "some").mkdir(parents=True)
+        (folder / "some").mkdir()
         for path in files[:IMAGES]:
-            (folder / "data" / "some" / path.name).symlink_to(path)
+            (folder / "some" / path.name).symlink_to(path)
         (folder / "test_data").mkdir()
         (folder / "test_data" / files[IMAGES].name).symlink_to(files[IMAGES])
         for number in range(rounds):

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 
 from anogan import estimator
 from anogan.config import Config, preset
+from anogan.errors import UserError
 from anogan.estimator import AnoGAN, _scored_size
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("eager")]  # many small fits
@@ -227,3 +228,26 @@ def test_a_project_with_modules_of_the_same_names_keeps_its_own(tmp_path):
     command = [sys.executable, program, ROOT]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "settings, view",
+    [
+        ({}, (224, 288)),
+        ({"height": 240, "width": 320, "window": 64}, (240, 320)),
+        ({"features": "none"}, (48, 64)),
+        ({"view_width": 640}, (48, 640)),
+    ],
+)
+def test_images_are_read_as_large_as_the_settings_need(monkeypatch, settings, view):
+    configs = []
+
+    def made(config):
+        configs.append(config)
+        raise UserError("enough")
+
+    monkeypatch.setattr(estimator, "DCGAN", made)
+    images = np.zeros((10, 480, 640, 1), np.uint8)
+    with pytest.raises(ValueError, match="enough"):
+        AnoGAN(settings=settings).fit(images)
+    assert configs[0].view[:2] == view

@@ -285,3 +285,14 @@ def test_score_that_is_not_a_number_is_anomalous(coloured):
     broken = dataclasses.replace(known, means=known.means | {heaviest: float("nan")})
     graph = InferenceGraph(coloured.config, coloured.detector, broken, 1.0)
     assert graph.score(np.zeros((9, 9, 1), np.uint8))["is_anomaly"]
+
+
+@pytest.mark.unit
+def test_a_model_of_other_values_than_8_bits_says_how_to_scale_for_its_export(tmp_path, caplog):
+    export.prepare("tflite", preset("default"), tmp_path, None)
+    assert not caplog.text
+    deep = preset("default", min_value=-1000.0, max_value=3000.0)
+    export.prepare("tflite", deep, tmp_path, None)
+    assert (
+        "takes 8 bits a channel, so scale yours to these, -1000 to 0 and 3000 to 255" in caplog.text
+    )

@@ -556,6 +556,14 @@ def test_what_normal_images_score_is_kept_with_the_checkpoint(trained_folder, mo
 
 
 @pytest.mark.usefixtures("eager")
+def test_a_threshold_that_is_extrapolated_is_warned_of(trained, caplog):
+    trained.threshold(0.1)
+    assert not caplog.text
+    trained.threshold(1e-4)
+    assert "--target_fpr 0.0001 is finer than" in caplog.text
+
+
+@pytest.mark.usefixtures("eager")
 def test_training_images_add_to_the_threshold_where_few_images_are_held_out(trained_folder):
     model = DCGAN.load(trained_folder)
     few, (bank, far) = model.calibrate(), (model.detector.memory, model.images.seen_features)

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import rows, save
 
@@ -205,3 +206,22 @@ def test_the_remedy_for_a_missing_data_set_fetches_that_one(
     with pytest.raises(UserError) as error:
         paths.dataset_folder(data_dir, name)
     assert remedy in str(error.value)
+
+
+def test_a_mask_is_one_however_it_is_reached_and_none_that_is_named_as_an_image(tmp_path):
+    for name in ("a.png", "a_GT.png", "in/b.png", "in/b_GT.png"):
+        save(tmp_path / name, np.zeros((16, 16), np.uint8))
+    both = list_chosen(tmp_path, [".", "in"], None)
+    assert (both.names, both.masks) == (["a.png", "in/b.png"], ["a_GT.png", "in/b_GT.png"])
+    named = list_chosen(tmp_path, ["in", "in/b_GT.png"], None)
+    assert (named.names, named.masks) == (["in/b.png", "in/b_GT.png"], [])
+
+
+@pytest.mark.usefixtures("eager")
+def test_flags_that_are_not_for_a_run_of_mnist_are_told_where_its_folder_is_named(run, capsys):
+    config = run / "checkpoints" / "zeros" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dataset": "mnist"}))
+    (run / "data" / "mnist").mkdir()
+    for words, flag in ((["--crop"], "--crop"), (["--input_fname_pattern", "*"], "--input_fname")):
+        assert main.main(["--checkpoint_dir", "checkpoints/zeros", "--train", *words]) == 1
+        assert f"leave {flag}" in capsys.readouterr().err

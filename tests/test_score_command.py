@@ -208,10 +208,13 @@ def test_maps_of_images_that_differ_in_the_ending_alone_do_not_overwrite_each_ot
 
 
 @undrawn
-def test_a_model_without_held_out_images_scores_and_says_that_it_has_no_threshold(here, capsys):
+def test_a_model_without_held_out_images_scores_and_says_that_it_has_no_threshold(
+    here, capsys, caplog
+):
     words = ["--dataset", "zeros", "--epoch", "1", "--validation_fraction", "0", *NETS]
     assert main.main([*words, "--train", "--anomaly_test"]) == 0
     assert "no threshold" in capsys.readouterr().out
+    assert "0 images were held out from training, and at least 2 are needed" in caplog.text
     table = rows(here / "test_data" / "test_result" / "scores.csv")
     assert len(table) == 12 and "is_anomaly" not in table[0]
 

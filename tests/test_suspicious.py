@@ -1,17 +1,21 @@
 """Odd training images, and lists of names to train without."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from anogan.config import preset
 from anogan.data.drop_list import as_line, dropped, keep_dropped, listed, without
 from anogan.data.folders import Selection, find_images, image_folder
 from anogan.data.listing import Listing
 from anogan.errors import UserError
 from anogan.image_form import ImageForm
-from anogan.method.memory_bank import bank_alone
+from anogan.method.memory_bank import bank_alone, most_images
+from anogan.method.scoring import Search
+from anogan.method.suspicious import most
 from anogan.recipe import BankRecipe
 from anogan.report import oddest
 from anogan.report.sheet import Cell, contact_sheet
@@ -32,6 +36,16 @@ def test_the_discriminators_part_of_the_ranking_is_the_scores_term(trained, zero
     search = trained.search()
     found = detector.terms(images, search, (0.5, 0.5, 0.0), only=["pixels"])["pixels"].max(axis=1)
     np.testing.assert_allclose(detector.inference.abnormal_pixels(images), found, rtol=1e-4)
+
+
+def test_of_long_strips_so_many_are_ranked_as_a_bank_has_room_for():
+    def count(height, width, kind):
+        config = preset("default", height=height, width=width, channels=1, window=64)
+        return most(SimpleNamespace(config=config), Search(kind, 20 * (kind == "hybrid"), 0.1))
+
+    assert count(64, 64, "encoder") == 1000 and count(64, 64, "hybrid") == 200
+    assert count(64, 1600, "encoder") == most_images((64, 1600), BankRecipe()) < 200
+    assert count(64, 1600, "hybrid") == count(64, 1600, "encoder")
 
 
 def test_few_held_out_images_bear_few_synthetic_anomalies(trained, zeros):

@@ -167,10 +167,10 @@ def list_chosen(
             names.append(PurePosixPath(path).as_posix())
         else:
             raise _missing(folder / path, "name a file or folder of images")
-    unique = list(dict.fromkeys(names))
+    unique = dict.fromkeys(names)
     masks = [name for name in dict.fromkeys(masks) if name not in unique]
     return Listing(
-        *(folder, unique, left_out, results, tuple(system), tuple(unreadable), masks),
+        *(folder, list(unique), left_out, results, tuple(system), tuple(unreadable), masks),
         more_notes=tuple(notes),
     )
 
