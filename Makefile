@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+# Python compiles what it imports, once; all of TensorFlow, as pip does it, takes half a minute.
+PIP := $(RUN) -m pip install -q --no-compile
+export PYTHONDONTWRITEBYTECODE :=
 
 # make campaign: try to break it.
 .PHONY: demo test test-slow test-all campaign lint constraints clean
@@ -33,12 +36,12 @@ lint: $(VENV)/.installed-dev
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q -r requirements.txt -c constraints.txt
+	$(PIP) -r requirements.txt -c constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(wildcard requirements*.txt) constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q -r requirements-dev.txt -c constraints.txt
+	$(PIP) -r requirements-dev.txt -c constraints.txt
 	touch $@ $(VENV)/.installed
 
 # The newest versions that the requirements allow become the tested ones. They are tied to this
@@ -46,7 +49,7 @@ $(VENV)/.installed-dev: $(wildcard requirements*.txt) constraints.txt
 constraints:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q -r requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
 	version=$$($(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	system=$$($(RUN) -c 'import sys; print(sys.platform)'); \
 	$(RUN) -m pip freeze | sed "s/$$/; python_version == '$$version' and sys_platform == '$$system'/" >constraints.txt
