@@ -43,7 +43,7 @@ STEPS, CLASSIC_EPOCHS = 600, 25  # how long the presets train
 SMALLEST = 16  # height and width at least, pixels
 SMALL = 32  # images of at most so many pixels a side have weights of their own
 LARGE_BATCH = 16  # images of more pixels a side are trained on in batches of so many
-VERSION = 3  # of the format of a run's folder, see runs/checkpoint.py
+VERSION = 4  # of the format of a run's folder, see runs/checkpoint.py
 
 # What may differ between a run and its continuation; all else decides what the model is.
 FREE = {"epochs", "steps", "batch_size", "learning_rate", "beta1", "lambda_"}

@@ -61,9 +61,11 @@ def one_run(data_dir: str, name: str, seed: int, train: bool) -> dict:
     model, mixed = DCGAN(config), ImageSet.from_array(images)
     small = model.inference.scaled(images)
     alone = memory_bank.bank_alone(small, config.recipe.bank, config.seed)
-    known, names = kept_images.fit_features(mixed, model.pretrained, config)
+    known, fitted = kept_images.fit_features(mixed, model.pretrained, config)
     bank = FeatureBank(model.pretrained, known, config.shape[:2])
-    far = suspicious.features_alone(bank, images, np.isin(mixed.names, list(names)))
+    far = suspicious.features_alone(
+        bank, images, np.array([fitted.get(n, np.nan) for n in mixed.names])
+    )
     result = {
         "images": len(images),
         "planted": int(planted.sum()),
@@ -73,7 +75,7 @@ def one_run(data_dir: str, name: str, seed: int, train: bool) -> dict:
     if train:
         model.train(mixed, progress=False)
         ranked, _ = suspicious.rank(
-            model.detector, model.search(), model.calibrate(), mixed, model.images.feature_names
+            model.detector, model.search(), model.calibrate(), mixed, model.images.fitted
         )
         result["ranked"] = found(-np.argsort(ranked).astype(float), planted)
     return result

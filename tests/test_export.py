@@ -25,7 +25,7 @@ WITH_ONNX = all(map(find_spec, ("tf2onnx", "onnxruntime")))
 needs_onnx = pytest.mark.skipif(
     not WITH_ONNX, reason="ONNX IS NOT TESTED: pip install -r requirements-export.txt"
 )
-KINDS = [pytest.param("onnx", marks=[needs_onnx, pytest.mark.slow]), "saved_model"]
+KINDS = [pytest.param("onnx", marks=needs_onnx), "saved_model"]
 SHAPES = (16, 16, 1), (8, 8, 1), (100, 37, 3), (90, 33, 1), (33, 90, 2), (50, 60, 4), (513, 300, 3)
 
 
@@ -103,6 +103,7 @@ def test_images_are_resized_to_the_very_levels_of_the_tool(tmp_path, channels, c
             np.testing.assert_allclose(read(image)[0], expected, atol=1e-6, err_msg=str(shape))
 
 
+@pytest.mark.slow
 @pytest.mark.unit
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_decisions_and_maps_are_the_tools(kind, trained, coloured, queries, tmp_path):

@@ -321,6 +321,7 @@ def textured(rng, spot):
     return image, mask
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_drawings")
 def test_large_images_are_trained_on_and_scored_through_windows(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -280,7 +280,7 @@ def rank(model: DCGAN, calibration: Calibration, images: ImageSet, folder: Path)
     count = min(len(images), suspicious.most(model.detector, model.search()))
     print_line(f"ranking {count} training images by how odd they are")
     indices, scores = suspicious.rank(
-        model.detector, model.search(), calibration, images, model.images.feature_names
+        model.detector, model.search(), calibration, images, model.images.fitted
     )
     try:
         path, sheet, count = oddest.write(folder, images, indices, scores)

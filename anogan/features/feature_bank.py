@@ -55,20 +55,17 @@ class Features:
         return found
 
     def distances(
-        self, images: tf.Tensor, known: Sequence[Sequence[Any]], seen: Any = None
+        self, images: tf.Tensor, known: Sequence[Sequence[Any]]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """(b, H, W, c) in [-1, 1] -> distances (b,) and of places (b, y, x), in usual spreads.
 
-        known: mean, whitening and `usual` of each map's Gaussians. seen: how many images these are
-        of, if the images are some of them: each is then measured by the others alone. `measure` is
-        the same as a graph, which all banks share.
+        known: mean, whitening and `usual` of each map's Gaussians. `measure` is the same as a
+        graph, which all banks share.
         """
         parts = []
         for x, (mean, whitening, usual) in zip(self.maps(images), known, strict=True):
-            squared = _squared(x, mean, whitening)
-            if seen is not None:
-                squared = _without_itself(squared, seen, self.recipe.shrinkage)
-            parts.append((_smooth(tf.sqrt(squared)[..., None]) - usual[0]) / usual[1])
+            distances = tf.sqrt(_squared(x, mean, whitening))
+            parts.append((_smooth(distances[..., None]) - usual[0]) / usual[1])
         whole = _over_maps(parts)
         return highest(whole, self.recipe.highest), whole
 
@@ -96,21 +93,18 @@ class FeatureBank:
         """How many the bank holds, as a graph of it does."""
         return sum(a.size for one in self.known for a in self._numbers(one))
 
-    def compare(
-        self, images: np.ndarray, count: int | None = None, seen: bool = False
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def compare(self, images: np.ndarray, count: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """(n, H, W, c) in [-1, 1] -> distances of the images (n,) and of their places (n, h, w).
 
         In spreads of normal images; those of places are 0 and up. count: the first so many images
-        matter, and a few after them are measured, too. seen: the bank is of these images
-        and others, and each is measured as if it were of the others alone.
+        matter, and a few after them are measured, too.
         """
-        together = min(BATCH, len(images))  # always so many: the last digit depends on that
+        # of a batch always so many, on which the last digit depends, and no more than it needs
+        together = -(-len(images) // -(-len(images) // BATCH))
         images = images[: -(-(count or len(images)) // together) * together]
         padded = np.concatenate([images, images[: -len(images) % together]])
-        number = tf.constant(float(self.known[0].images)) if seen else None
         parts = [
-            self.features.measure(padded[i : i + together], self._arguments, number)
+            self.features.measure(padded[i : i + together], self._arguments)
             for i in range(0, len(padded), together)
         ]
         values, places = (tf.concat(part, 0)[: len(images)] for part in zip(*parts, strict=True))
@@ -193,8 +187,7 @@ def _fitted(x: tf.Tensor, recipe: FeatureRecipe) -> tuple[Gaussians, tf.Tensor]:
     values = highest(far[..., 0], recipe.highest).numpy()
     usual = np.array([values.mean(), max(values.std(), 1e-3)], np.float32)
     whitenings = np.concatenate(packed), np.concatenate(scales)
-    known = Gaussians(mean[:, 0].numpy(), *whitenings, usual, np.array(n, np.int64))
-    return known, (far - usual[0]) / usual[1]
+    return Gaussians(mean[:, 0].numpy(), *whitenings, usual), (far - usual[0]) / usual[1]
 
 
 def _whitening(covariance: tf.Tensor) -> tf.Tensor:

@@ -88,7 +88,7 @@ class Detector:
         if self.feature_bank:
             banks["features"] = self.feature_bank.compare
         wanted = {k: v for k, v in banks.items() if not only or {k, f"{k}_part"} & set(only)}
-        size = batch_size or batch_size_of(images)
+        size = batch_size or min(len(images) * len(self.inference.windows), BATCH)
         pool = self._starts() if search.kind == "gradient" else None
         found = self.inference.terms(images, search, weights, pool, size, only, wanted)
         for name in TERMS:
@@ -213,8 +213,3 @@ class Detector:
             return 1 - lambda_, lambda_, 0.0
         pixels, features = self.inference.squared_spreads(held_out)
         return (1 - lambda_) / pixels, lambda_ / features, self.config.recipe.search_prior
-
-
-def batch_size_of(images: np.ndarray) -> int:
-    """As many images at once as there are, up to BATCH."""
-    return min(max(len(images), 1), BATCH)

@@ -20,7 +20,7 @@ from anogan.runs.distributed import Workers, graph_of
 from anogan.runs.run_images import RunImages
 from utils import to_float, to_uint8
 
-BATCH = 64  # images, or windows on them, at once on a device, unless a caller says otherwise
+BATCH = 256  # images, or windows on them, at once on a device, unless a caller says otherwise
 JUDGED, FEWEST_JUDGED = 32, 4  # windows, images held out by which networks in training are judged
 ONE_LEVEL = 1 / 127.5  # a grey level's width in [-1, 1]
 Pool = tuple[tf.Tensor, tf.Tensor]  # latents (n, z_dim) and their images (n, h, w, c)
@@ -71,7 +71,7 @@ class Inference:
         rng = np.random.default_rng(self.config.seed)
         return rng.standard_normal((count, self.config.z_dim), np.float32)
 
-    def generate(self, z: npt.ArrayLike, batch_size: int = 256) -> np.ndarray:
+    def generate(self, z: npt.ArrayLike, batch_size: int = BATCH) -> np.ndarray:
         """G(z) in inference mode, (n, z_dim) -> (n, h, w, c) in [-1, 1]."""
         z = np.asarray(z, np.float32)
         parts = [self._generate(z[i : i + batch_size]) for i in range(0, len(z), batch_size)]

@@ -59,7 +59,7 @@ def updated(
     copies = near_copies(images)  # left out alone, they would still be near each other
     names = [rest.names[i] for i in places[different]]
     alone = tuple(None if name in copies else far.get(name) for name in names)
-    return RunImages(own, seen, states, held_out.names, known, tuple(far), alone)
+    return RunImages(own, seen, states, held_out.names, known, far, alone)
 
 
 def fit_features(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,17 +21,16 @@ SEARCHED = 200  # where z is searched for each
 BATCH = 64
 
 
-def features_alone(bank: FeatureBank, images: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def features_alone(bank: FeatureBank, images: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     """How far images are from the others in the bank's features: (n, H, W, c) uint8 -> (n,).
 
-    seen (n,): whether the bank is of an image, too.
+    fitted (n,): as found with the bank for those that it is of, NaN for others.
     """
-    found = np.zeros(len(images))
-    for known in (False, True):
-        places = np.flatnonzero(seen == known)
-        for i in range(0, len(places), BATCH):
-            part = places[i : i + BATCH]
-            found[part] = bank.compare(to_float(images[part]), seen=known)[0]
+    found = fitted.copy()
+    unseen = np.flatnonzero(np.isnan(fitted))
+    for i in range(0, len(unseen), BATCH):
+        part = unseen[i : i + BATCH]
+        found[part] = bank.compare(to_float(images[part]))[0]
     return found
 
 
@@ -40,12 +39,12 @@ def outlier_scores(
     search: Search,
     calibration: Calibration,
     images: np.ndarray,
-    seen: np.ndarray,
+    fitted: np.ndarray,
 ) -> np.ndarray:
     """Outlier scores of training images (n, H, W, c), uint8: (n,).
 
     How far they are from the others by banks that have not seen them, and how abnormal D's most
-    abnormal pixel is, each in spreads of these images; seen (n,): those in the feature bank. D's
+    abnormal pixel is, each in spreads of these images; fitted (n,): see features_alone. D's
     part is biased: it was trained on most of them, so outliers among them may score a little lower.
     The weights of the score are not for this: they come from what is planted, which a memory bank
     finds far more easily than what lies among images as one of them.
@@ -58,7 +57,7 @@ def outlier_scores(
     recipe, small = detector.config.recipe, detector.inference.scaled(images)
     parts = [bank_alone(small, recipe.bank, detector.config.seed)]
     if detector.feature_bank:
-        parts.append(features_alone(detector.feature_bank, images, seen))
+        parts.append(features_alone(detector.feature_bank, images, fitted))
     if recipe.synthetic_anomalies:
         parts.append(detector.inference.abnormal_pixels(small))
     return np.sum([_in_spreads(values) for values in parts], axis=0)
@@ -83,15 +82,15 @@ def rank(
     search: Search,
     calibration: Calibration,
     images: ImageSet,
-    in_bank: Collection[str],
+    fitted: Mapping[str, float],
 ) -> tuple[np.ndarray, np.ndarray]:
     """(indices of training images, the likeliest outlier first; their scores), of `most` alone.
 
-    in_bank: names of those that the feature bank is of.
+    fitted: see RunImages.
     """
     wanted = np.array(thin(list(range(len(images))), most(detector, search)))
     pixels, indices = images.read(wanted)
-    seen = np.isin([images.names[i] for i in indices], list(in_bank))
-    scores = outlier_scores(detector, search, calibration, pixels, seen)
+    far = np.array([fitted.get(images.names[i], np.nan) for i in indices])
+    scores = outlier_scores(detector, search, calibration, pixels, far)
     order = np.argsort(-scores, kind="stable")
     return indices[order], scores[order]

@@ -16,7 +16,6 @@ class Gaussians(NamedTuple):
     whitening: np.ndarray  # (p, d (d + 1) / 2) int8: upper triangles
     scale: np.ndarray  # (p, d) float32, of a whitening's columns
     usual: np.ndarray  # (2,) float32: mean and spread of normal images' values
-    images: np.ndarray  # () int64: how many it is of
 
 
 def packed(known: Sequence[Gaussians]) -> bytes:
@@ -35,8 +34,8 @@ def unpacked(content: bytes, count: int) -> list[Gaussians]:
         ]
     for one in known:
         places, d = one.mean.shape
-        shapes = [(places, d), (places, d * (d + 1) // 2), (places, d), (2,), ()]
-        kinds = [np.float32, np.int8, np.float32, np.float32, np.int64]
+        shapes = [(places, d), (places, d * (d + 1) // 2), (places, d), (2,)]
+        kinds = [np.float32, np.int8, np.float32, np.float32]
         if [a.shape for a in one] != shapes or [a.dtype for a in one] != kinds:
             raise ValueError("the Gaussians do not fit each other")
     return known

@@ -3,8 +3,8 @@
 images.npz   held_out and seen, some images (n, h, w, c) uint8 that were and were not kept from
              training; seen_features: RunImages' own, NaN where it has None
 features.npz  the Gaussians of a pretrained network's features, where they are in the score
-images.json  held_out: names of all images kept from training; features: names of those that the
-             Gaussians are of; images: {name: [size, time]} of all training images
+images.json  held_out: names of all images kept from training; features: RunImages' fitted;
+             images: {name: [size, time]} of all training images
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class RunImages:
     states: dict[str, list[int]] = field(default_factory=dict)  # see ImageSet.dated
     held_out_names: tuple[str, ...] = ()
     features: Sequence[Gaussians] = ()
-    feature_names: tuple[str, ...] = ()  # of the images that these are of
-    # how far each of `seen` is from the others in features; None: unknown, or it has near copies
+    # how far in features each of the images that these are of is from the others: {name: distance}
+    fitted: dict[str, float] = field(default_factory=dict)
+    # the same of each of `seen`; None: unknown, or it has near copies
     seen_features: tuple[float | None, ...] = ()
 
     def decided(self) -> dict[str, bool]:
@@ -77,7 +78,7 @@ class RunImages:
             write_atomic(folder / FEATURES, packed(self.features))
         listed = {
             "held_out": list(self.held_out_names),
-            "features": list(self.feature_names),
+            "features": self.fitted,
             "images": self.states,
         }
         write_atomic(folder / IMAGES, json.dumps(listed) + "\n")
@@ -97,14 +98,16 @@ class RunImages:
                 known = unpacked(read_own(path), len(config.recipe.features.blocks))
             path = folder / IMAGES
             listed = json.loads(read_own(path))
-            names, states, chosen = (listed[k] for k in ("held_out", "images", "features"))
+            names, states, fitted = (listed[k] for k in ("held_out", "images", "features"))
             numbers = [number for state in states.values() for number in state]
-            if not all(type(n) is int for n in numbers) or type(names + chosen) is not list:
+            if not all(type(n) is int for n in numbers) or type(names) is not list:
                 raise ValueError("no list of images")
-            if not all(type(name) is str for name in names + chosen):
+            if not all(type(name) is str for name in names):
                 raise ValueError("no list of names")
+            if not all(type(value) is float for value in fitted.values()):
+                raise ValueError("no distance for each name")
             return cls(
-                *(found["held_out"], found["seen"], states, tuple(names), known, tuple(chosen)),
+                *(found["held_out"], found["seen"], states, tuple(names), known, fitted),
                 tuple(None if np.isnan(value) else value for value in far.tolist()),
             )
         except Exception as error:
