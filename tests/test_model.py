@@ -33,6 +33,10 @@ from utils import to_float, to_uint8
 pytestmark = pytest.mark.unit
 
 STEPS = 8  # of the latent search
+# with all its steps, the search without an encoder takes ten seconds
+LONG_IS_SLOW = [
+    pytest.param(kind, marks=pytest.mark.slow if kind == "gradient" else ()) for kind in SEARCHES
+]
 
 
 def weights_of(model):
@@ -59,7 +63,7 @@ def networks_alone(trained_folder):
     return load
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("search", LONG_IS_SLOW)
 def test_unseen_digits_score_above_the_normal_one(trained, networks_alone, queries, search):
     images, labels = queries
     for model in (trained, networks_alone()):
@@ -692,7 +696,7 @@ def test_search_compiled_by_xla_finds_the_same_latents(trained, queries):
     assert losses.shape == (6, 6)
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("search", LONG_IS_SLOW)
 def test_bfloat16_scores_agree_in_rank_with_float32(networks_alone, queries, search):
     from scipy.stats import spearmanr
 
