@@ -63,6 +63,11 @@ def test_images_of_a_run_with_windows_are_read_again(tmp_path):
         RunImages(whole, whole, seen_features=wrong).save(tmp_path)
         with pytest.raises(UserError, match="no distance for each image"):
             RunImages.load(tmp_path, config)
+    RunImages(whole, whole, fitted={"a.png": 0.5}).save(tmp_path)
+    assert RunImages.load(tmp_path, config).fitted == {"a.png": 0.5}
+    RunImages(whole, whole, fitted={"a.png": "far"}).save(tmp_path)
+    with pytest.raises(UserError, match="no distance for each name"):
+        RunImages.load(tmp_path, config)
     RunImages(whole[:, :16], whole).save(tmp_path)
     with pytest.raises(UserError, match="held_out is"):
         RunImages.load(tmp_path, config)

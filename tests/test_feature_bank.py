@@ -153,6 +153,7 @@ def test_files_are_decoded_once_for_both_sizes(photos, tmp_path, monkeypatch):
     assert sorted(read) == paths and views.skipped == small.skipped != []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_another_view_than_the_networks_goes_through_training_scoring_and_loading(photos, tmp_path):
     sizes = {"height": 32, "width": 32, "view_height": 64, "view_width": 64}
@@ -180,6 +181,22 @@ def test_without_features_there_is_no_term_no_file_and_no_network(photos, tmp_pa
     assert not found.terms["features"].any() and not (tmp_path / "features.npz").exists()
     with pytest.raises(UserError, match="pip install -r requirements.txt, or give --features none"):
         DCGAN(preset("default", steps=1, **sizes)).train(photos[:, ::2, ::2])
+
+
+def test_a_batch_goes_through_the_network_in_even_parts_and_no_further_than_it_counts():
+    sizes = []
+
+    class Counted:
+        def measure(self, images, _):
+            sizes.append(len(images))
+            return tf.reduce_max(images, (1, 2, 3)), tf.zeros((len(images), 4, 4))
+
+    images = np.arange(9, dtype=np.float32)[:, None, None, None] * np.ones((1, 8, 8, 1), np.float32)
+    bank = FeatureBank(Counted(), [], (8, 8))
+    assert bank.compare(images)[0].numpy().tolist() == list(range(9)) and sizes == [5, 5]
+    sizes.clear()
+    bank.compare(images, 3)
+    assert sizes == [5]
 
 
 def test_outliers_are_ranked_by_a_bank_that_has_not_seen_them(photos, features):

@@ -288,6 +288,7 @@ def test_early_images_score_higher_than_present_ones(trained):
     assert (early > now).mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_a_continued_run_equals_the_unbroken_one(zeros, small, tmp_path):
     settings = {**small, "steps": 3, "recipe": Recipe(r1_every=2)}
@@ -729,6 +730,7 @@ def test_auto_precision_is_bfloat16_where_it_is_faster(tmp_path, monkeypatch, wo
     assert distributed.resolve_precision("float32") == "float32"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_training_on_arrays_or_image_sets_is_the_same(zeros, small):
     config = Config(**{**small, "steps": 2})

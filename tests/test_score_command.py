@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.cli, pytest.mark.usefixtures("eager")]
 undrawn = pytest.mark.usefixtures("no_drawings")
 
 
+@pytest.mark.slow
 def test_results_are_never_taken_for_images(run, capsys):
     """Neither earlier ones, whatever their name, nor samples, nor masks that lie inside."""
     words = ["--dataset", "zeros", "--anomaly_test", "--test_result_dir"]

@@ -10,9 +10,11 @@ from PIL import Image
 from anogan.config import preset
 from anogan.data.drop_list import as_line, dropped, keep_dropped, listed, without
 from anogan.data.folders import Selection, find_images, image_folder
+from anogan.data.image_set import ImageSet
 from anogan.data.listing import Listing
 from anogan.errors import UserError
 from anogan.image_form import ImageForm
+from anogan.method import suspicious
 from anogan.method.memory_bank import bank_alone, most_images
 from anogan.method.scoring import Search
 from anogan.method.suspicious import most
@@ -46,6 +48,20 @@ def test_of_long_strips_so_many_are_ranked_as_a_bank_has_room_for():
     assert count(64, 64, "encoder") == 1000 and count(64, 64, "hybrid") == 200
     assert count(64, 1600, "encoder") == most_images((64, 1600), BankRecipe()) < 200
     assert count(64, 1600, "hybrid") == count(64, 1600, "encoder")
+
+
+def test_distances_that_the_fit_found_rank_the_images_of_their_names(monkeypatch):
+    names = [f"{i}.png" for i in range(5)]
+    images = ImageSet.from_array(np.zeros((5, 64, 64, 1), np.uint8))
+    monkeypatch.setattr(images, "names", names)
+    monkeypatch.setattr(suspicious, "most", lambda *_: 5)
+    monkeypatch.setattr(suspicious, "outlier_scores", lambda *values: values[-1])
+    fitted = {name: float(i) for i, name in reversed(list(enumerate(names)))}
+    indices, scores = suspicious.rank(None, None, None, images, fitted)
+    assert indices.tolist() == scores.tolist() == [4, 3, 2, 1, 0]
+    del fitted["3.png"]
+    _, scores = suspicious.rank(None, None, None, images, fitted)
+    assert np.isnan(scores).sum() == 1
 
 
 def test_few_held_out_images_bear_few_synthetic_anomalies(trained, zeros):
