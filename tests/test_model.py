@@ -561,6 +561,16 @@ def test_what_normal_images_score_is_kept_with_the_checkpoint(trained_folder, mo
 
 
 @pytest.mark.usefixtures("eager")
+def test_a_calibration_measures_all_in_batches_of_one_size(trained, monkeypatch):
+    sizes, terms = [], trained.inference.terms
+    monkeypatch.setattr(
+        trained.inference, "terms", lambda *values: sizes.append(values[4]) or terms(*values)
+    )
+    trained.detector.calibrate(trained.images.held_out[:10], trained.search())
+    assert sizes == [10, 10, 10]
+
+
+@pytest.mark.usefixtures("eager")
 def test_a_threshold_that_is_extrapolated_is_warned_of(trained, caplog):
     trained.threshold(0.1)
     assert not caplog.text

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from anogan.errors import UserError
 from anogan.features.feature_bank import FeatureBank
-from anogan.method.inference import BATCH, Compare, Inference, Pool
+from anogan.method.inference import Compare, Inference, Pool
 from anogan.method.memory_bank import MemoryBank, bank_alone
 from anogan.method.scoring import (
     BANKS,
@@ -88,7 +88,7 @@ class Detector:
         if self.feature_bank:
             banks["features"] = self.feature_bank.compare
         wanted = {k: v for k, v in banks.items() if not only or {k, f"{k}_part"} & set(only)}
-        size = batch_size or min(len(images) * len(self.inference.windows), BATCH)
+        size = batch_size or self.inference.together(images)
         pool = self._starts() if search.kind == "gradient" else None
         found = self.inference.terms(images, search, weights, pool, size, only, wanted)
         for name in TERMS:
@@ -144,8 +144,10 @@ class Detector:
             )
         search_weights = self._search_weights(held_out if standardised else None)
 
+        size = self.inference.together(held_out)  # one for all: another is another graph
+
         def terms_of(images: np.ndarray, *only: str) -> dict[str, Any]:
-            return self.terms(images, search, search_weights, only=only)
+            return self.terms(images, search, search_weights, size, only)
 
         found = terms_of(held_out, *TERMS, *MAPS)
         means, spreads = dict.fromkeys(TERMS, 0.0), dict.fromkeys(TERMS, 1.0)

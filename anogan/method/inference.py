@@ -109,6 +109,10 @@ class Inference:
         )
         return pixels, features
 
+    def together(self, images: np.ndarray) -> int:
+        """So many windows at once as there are on images, at most BATCH."""
+        return min(len(images) * len(self.windows), BATCH)
+
     def terms(
         self,
         images: np.ndarray,
@@ -237,8 +241,8 @@ class Inference:
         base, count = base_weights(self.config), len(images)
 
         def judged() -> dict[str, float]:
-            only = *base, "reconstruction"  # in batches of calibrate's size
-            found = self.terms(both, search, (0.0, 0.0, 0.0), None, BATCH, only)
+            only = *base, "reconstruction"
+            found = self.terms(both, search, (0.0, 0.0, 0.0), None, self.together(both), only)
             score = np.zeros(found["peak"].shape)
             for name, weight in base.items():
                 if name in found:  # no bank's terms
