@@ -199,6 +199,16 @@ def test_a_batch_goes_through_the_network_in_even_parts_and_no_further_than_it_c
     assert sizes == [5]
 
 
+def test_a_fit_measures_each_image_nearly_as_the_fit_without_it_does(photos, features):
+    """But for its part in the covariance of all places, see _without_itself."""
+    known, far = feature_bank.fit(features, [to_float(photos)])
+    within = FeatureBank(features, known, (64, 64)).compare(to_float(photos))[0].numpy()
+    for i in range(0, len(photos), 20):
+        known, _ = feature_bank.fit(features, [to_float(np.delete(photos, i, axis=0))])
+        alone = FeatureBank(features, known, (64, 64)).compare(to_float(photos[i : i + 1]))[0]
+        assert abs(far[i] - alone[0]) < 0.3 * abs(within[i] - alone[0])
+
+
 def test_outliers_are_ranked_by_a_bank_that_has_not_seen_them(photos, features):
     mixed = photos.copy()
     mixed[7, 10:30, 10:30] = mixed[7, 30:50, 30:50][::-1]

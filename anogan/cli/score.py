@@ -182,7 +182,7 @@ def score_images(plan: ScorePlan, model: DCGAN) -> Outcome | None:
         print_outliers(counted, team)
     print_line(expectation(calibration.expected), team)
     rule.warn_of(counted.normal_scores)
-    batch_size = min(plan.batch_size, len(images) * len(model.inference.windows))
+    batch_size = model.inference.together(len(images), plan.batch_size)
     seen = images.at(model.config.shape)  # by the networks
 
     def detect(batch: np.ndarray) -> Detection:

@@ -88,7 +88,7 @@ class Detector:
         if self.feature_bank:
             banks["features"] = self.feature_bank.compare
         wanted = {k: v for k, v in banks.items() if not only or {k, f"{k}_part"} & set(only)}
-        size = batch_size or self.inference.together(images)
+        size = batch_size or self.inference.together(len(images))
         pool = self._starts() if search.kind == "gradient" else None
         found = self.inference.terms(images, search, weights, pool, size, only, wanted)
         for name in TERMS:
@@ -144,7 +144,7 @@ class Detector:
             )
         search_weights = self._search_weights(held_out if standardised else None)
 
-        size = self.inference.together(held_out)  # one for all: another is another graph
+        size = self.inference.together(len(held_out))  # one for all: another is another graph
 
         def terms_of(images: np.ndarray, *only: str) -> dict[str, Any]:
             return self.terms(images, search, search_weights, size, only)

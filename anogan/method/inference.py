@@ -21,6 +21,7 @@ from anogan.runs.run_images import RunImages
 from utils import to_float, to_uint8
 
 BATCH = 256  # images, or windows on them, at once on a device, unless a caller says otherwise
+RESIZED = 64  # images resized at once: as floats of the size that is read they take memory
 JUDGED, FEWEST_JUDGED = 32, 4  # windows, images held out by which networks in training are judged
 ONE_LEVEL = 1 / 127.5  # a grey level's width in [-1, 1]
 Pool = tuple[tf.Tensor, tf.Tensor]  # latents (n, z_dim) and their images (n, h, w, c)
@@ -58,8 +59,8 @@ class Inference:
         if images.shape[1:3] == (height, width):
             return images
         found = [
-            ops.resized(to_float(images[i : i + BATCH]), height, width).numpy()
-            for i in range(0, len(images), BATCH)
+            ops.resized(to_float(images[i : i + RESIZED]), height, width).numpy()
+            for i in range(0, len(images), RESIZED)
         ]
         if not found:
             return np.zeros((0, *self.config.shape), images.dtype)
@@ -109,9 +110,9 @@ class Inference:
         )
         return pixels, features
 
-    def together(self, images: np.ndarray) -> int:
-        """So many windows at once as there are on images, at most BATCH."""
-        return min(len(images) * len(self.windows), BATCH)
+    def together(self, count: int, most: int = BATCH) -> int:
+        """So many windows at once as there are on so many images, at most `most`."""
+        return min(count * len(self.windows), most)
 
     def terms(
         self,
@@ -242,7 +243,7 @@ class Inference:
 
         def judged() -> dict[str, float]:
             only = *base, "reconstruction"
-            found = self.terms(both, search, (0.0, 0.0, 0.0), None, self.together(both), only)
+            found = self.terms(both, search, (0.0, 0.0, 0.0), None, self.together(len(both)), only)
             score = np.zeros(found["peak"].shape)
             for name, weight in base.items():
                 if name in found:  # no bank's terms
