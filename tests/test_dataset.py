@@ -323,6 +323,11 @@ def test_batch_may_be_larger_than_the_set(folder):
     assert sorted(shown[:30]) == sorted(shown[30:60]) == list(range(30))
 
 
+def test_no_tuner_is_waited_for_where_a_stream_ends(folder):
+    """TensorFlow's sleeps for up to a minute, and only its end lets a dataset be deleted."""
+    assert load(folder).stream(8).options().autotune.enabled is False
+
+
 def test_other_images_take_the_places_of_broken_ones_in_the_stream(broken, limit):
     images = load(broken, **limit)
     shown = [i for batch in take(images, 15) for i in numbers(batch)]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FEWEST_HELD_OUT = 8  # images, if the fraction asks for as many: chance alone could leave none
 DECODED_TOGETHER = 8  # images
 RESIZED_TOGETHER = 64
+AHEAD = 4  # batches of a stream that are read at once, and kept until they are asked for
 COPIED = 2  # so much of file_state has a copy of the file, too: size and time
 DECODERS = ThreadPoolExecutor(os.cpu_count(), "decode")  # shared: as many threads as cores at most
 
@@ -256,8 +257,11 @@ class ImageSet:
             images = tf.ensure_shape(images, (size, *self.shape))
             return tf.cast(images, tf.float32) / 127.5 - 1
 
-        elements = tf.data.Dataset.counter()
-        return elements.map(tensor, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+        # Its tuner sleeps up to a minute, and the end of a training, or Ctrl-C, would wait for that
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        elements = tf.data.Dataset.counter().map(tensor, AHEAD, deterministic=True).prefetch(AHEAD)
+        return elements.with_options(options)
 
     def _stand_in(self, index: int) -> np.ndarray:
         for i in permutation(len(self), int(index)):
