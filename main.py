@@ -58,7 +58,7 @@ def run(options: Options) -> int:
         )
         model = source.execute()
         codes = [plan.execute(model) for plan in plans if plan]
-        model.workers.wait()  # a worker that leaves early looks lost
+        model.workers.part()
     return max(codes, default=0)
 
 

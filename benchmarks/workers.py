@@ -1,10 +1,11 @@
-"""Scoring with two workers on two cores against one worker on one core: how much faster.
+"""Scoring with two workers, a core each, against one worker on one core and one on both.
 
-python benchmarks/workers.py [--data_dir data] [--images 10000]
+python benchmarks/workers.py [--data_dir data] [--images 20000] [--search encoder]
 
-Trains shortly on MNIST's 8s, then runs main.py --anomaly_test by z search, each worker tied to
-one core. Prints the whole commands' times, and the throughput that is left when the time for a
-tenth of the images, mostly start and end, is taken off. Writes results/workers.json.
+Trains shortly on MNIST's 8s and scores a folder of so many of its training images as PNG files by
+main.py --anomaly_test. Gross is the whole command, net what is left when the time for a tenth of
+the images, mostly start and end, is taken off. Prints both as ratios and
+writes results/workers.json.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ import tempfile
 import time
 from pathlib import Path
 
+from PIL import Image
+
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from anogan.data.mnist import mnist  # noqa: E402
+
+TEAMS = {
+    "one worker on one core": [{0}],
+    "one worker on both cores": [{0, 1}],
+    "two workers": [{0}, {1}],
+}
 
 
 def free_port() -> int:
@@ -28,28 +40,29 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def run(folder, workers: int, *flags) -> float:
-    """Seconds that main.py takes with these flags; worker i has core i for itself."""
-    ports, started, team = [free_port() for _ in range(workers)], time.monotonic(), []
-    cluster = {"worker": [f"localhost:{port}" for port in ports]}
-    for i in range(workers):
-        task = {"type": "worker", "index": i}
-        extra = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})}
-        one = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-        command = [sys.executable, str(HERE.parent / "main.py"), "--dataset", "mnist"]
-        command += ["--normal_class", "8", *map(str, flags)]
-        command += ["--strategy", "multiworker"] if workers > 1 else []
-        team.append(
+def run(folder, team: list[set[int]], *flags) -> float:
+    """Seconds that main.py takes with these flags; worker i has the cores team[i] for itself."""
+    addresses = [f"localhost:{free_port()}" for _ in team]
+    command = [sys.executable, str(HERE.parent / "main.py"), "--dataset", "mnist"]
+    command += ["--normal_class", "8", *map(str, flags)]
+    command += ["--strategy", "multiworker"] if len(team) > 1 else []
+    started, running = time.monotonic(), []
+    for i, cores in enumerate(team):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
+        running.append(
             subprocess.Popen(
                 command,
                 cwd=folder,
-                env={**os.environ, **one, **(extra if workers > 1 else {})},
+                env={
+                    **os.environ,
+                    "TF_NUM_INTRAOP_THREADS": str(len(cores)),
+                    **({"TF_CONFIG": json.dumps(task)} if len(team) > 1 else {}),
+                },
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                preexec_fn=lambda core=i: os.sched_setaffinity(0, {core}),
+                preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),
             )
         )
-    if any([p.wait() for p in team]):
+    if any([p.wait() for p in running]):
         raise SystemExit("a worker failed")
     return time.monotonic() - started
 
@@ -57,28 +70,35 @@ def run(folder, workers: int, *flags) -> float:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--data_dir", type=Path, default=Path("data"))
-    p.add_argument("--images", type=int, default=10_000)
+    p.add_argument("--images", type=int, default=20_000)
+    p.add_argument("--search", default="encoder")
     args = p.parse_args()
     data = "--data_dir", args.data_dir.resolve()
+    few, seconds = args.images // 10, {}
     with tempfile.TemporaryDirectory() as folder:
-        run(folder, 1, *data, "--train", "--epoch", 2, "--train_size", 1000)
-        score = *data, "--anomaly_test", "--search", "gradient", "--test_size"
-        run(folder, 1, *score, 10)  # what normal images score is kept from here on
-        few, seconds = args.images // 10, {}
-        for workers in (1, 2):
-            for count in (few, args.images):
-                seconds[workers, count] = run(folder, workers, *score, count)
-                print(
-                    f"{workers} workers, {count} images: {seconds[workers, count]:.0f} s",
-                    flush=True,
-                )
-    found = {"images": args.images, "seconds": {f"{w} x {n}": s for (w, n), s in seconds.items()}}
-    rates = [(args.images - few) / (seconds[w, args.images] - seconds[w, few]) for w in (1, 2)]
-    found["images_per_second"] = rates
-    found["throughput_ratio"] = rates[1] / rates[0]
-    found["whole_command_ratio"] = seconds[1, args.images] / seconds[2, args.images]
-    for name in ("throughput_ratio", "whole_command_ratio"):
-        print(f"{name.replace('_', ' ')}: {found[name]:.2f}")
+        digits = mnist(args.data_dir, "train", limit=args.images)
+        images, _ = digits.read(range(len(digits)))
+        for i, image in enumerate(images):
+            for part in ("all", "few")[: 1 + (i < few)]:
+                path = Path(folder, part, f"{i:05d}.png")
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(image.squeeze()).save(path)
+        run(folder, [{0, 1}], *data, "--train", "--epoch", 2, "--train_size", 1000)
+        score = *data, "--anomaly_test", "--search", args.search, "--test_dir"
+        run(folder, [{0, 1}], *score, "few")  # what normal images score is kept from here on
+        for name, team in TEAMS.items():
+            both = [run(folder, team, *score, part) for part in ("few", "all")]
+            seconds[name] = {"few": both[0], "all": both[1]}
+            print(
+                f"{name}: {few} images {both[0]:.0f} s, {len(images)} {both[1]:.0f} s", flush=True
+            )
+    gross = {name: s["all"] for name, s in seconds.items()}
+    net = {name: s["all"] - s["few"] for name, s in seconds.items()}
+    found = {"images": len(images), "search": args.search, "seconds": seconds}
+    for kind, times in (("gross", gross), ("net", net)):
+        found[kind] = {n: times[n] / times["two workers"] for n in TEAMS if n != "two workers"}
+        told = ", ".join(f"{ratio:.2f} times {name}" for name, ratio in found[kind].items())
+        print(f"two workers, {kind}: {told}")
     (HERE / "results" / "workers.json").write_text(json.dumps(found, indent=1) + "\n")
 
 

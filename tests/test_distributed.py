@@ -1,10 +1,12 @@
 """Several devices and machines give what one gives: logical CPUs, and processes on loopback."""
 
+import contextlib
 import csv
 import json
 import re
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -27,11 +29,11 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 """
 MAIN = """
-import sys
 import main
 from anogan.method import training
+from anogan.runs.start_up import leave
 training.SAVE_SECONDS = 1.0
-sys.exit(main.main())
+leave(main.main())
 """
 CURVES = """
 import sys
@@ -234,6 +236,36 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_with_a_remedy(folders, tmp
     [(code, lines)] = finish(tmp_path, start(tmp_path, TWO_CPUS + MAIN, flags))
     assert code == 1 and "--batch_size 18" in lines and "multiple of 4" in lines
     assert "Traceback" not in lines
+
+
+@pytest.mark.slow
+def test_a_taken_port_is_one_line(folders, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        flags = ["--dataset", "zeros", "--train", "--strategy", "multiworker"]
+        flags += ["--data_dir", folders / "data", "--output_height", 16]
+        ports = taken.getsockname()[1], *free_ports()[:1]
+        [(code, lines)] = finish(tmp_path, start(tmp_path, MAIN, flags, 0, ports))
+    assert code == 1 and "error: the workers of TF_CONFIG cannot be reached: " in lines
+    assert "Traceback" not in lines
+
+
+def test_a_worker_that_ends_first_is_not_lost_but_one_that_never_came_is(monkeypatch):
+    import tensorflow as tf
+
+    gone = tf.errors.UnavailableError(None, None, "another worker was here")
+    for answers, fails in (([None, gone], False), ([gone], True), ([None, ValueError()], True)):
+        team, answers = distributed.Workers(), iter(answers)
+
+        def wait(answers=answers):
+            if error := next(answers):
+                raise error
+
+        monkeypatch.setattr(team, "wait", wait)
+        with pytest.raises(Exception) if fails else contextlib.nullcontext():
+            team.part()
+        assert next(answers, "asked for all") == "asked for all"
 
 
 def config_of(workers, **task):

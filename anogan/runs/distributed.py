@@ -183,6 +183,23 @@ class Workers:
 
         self.total(np.zeros(1, np.int64))
 
+    def part(self) -> None:
+        """Until all workers are here, and each has been told so: then the process may end.
+
+        One that ends after `wait` can be gone before another has heard from it, which would look
+        lost there. So all wait twice, and whoever is missing the second time has been here.
+        """
+        self.wait()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Before the end of all workers, after a sum that all were there for."""
+        try:
+            self.wait()
+        except Exception as error:
+            if not lost(error):
+                raise
+
     def from_chief(self, values: np.ndarray) -> np.ndarray:
         """The chief's array, of the same shape as this worker's."""
         return self.total(values if self.chief else values * 0)
@@ -196,6 +213,7 @@ class Workers:
         differ[self.index] = mine != self.from_chief(mine)
         for worker, row in enumerate(self.total(differ)):
             if row.any():
+                self._linger()
                 what = ", ".join(name for name, bad in zip(numbers, row, strict=True) if bad)
                 raise UserError(
                     f"worker {worker} differs from worker 0 in {what}: "
@@ -296,7 +314,7 @@ def _connect(index: int, count: int) -> tf.distribute.Strategy:
     with handled(signal.SIG_DFL, *{signal.SIGINT, signal.SIGTERM, *interrupts()}):
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        except RuntimeError as error:  # the port is taken, a host unknown
+        except (RuntimeError, tf.errors.UnknownError) as error:  # the port is taken, a host unknown
             raise UserError(f"the workers of TF_CONFIG cannot be reached: {error}") from None
     print(f"worker {index} of {count}: all are there", file=sys.stderr, flush=True)
     return strategy
