@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile TensorFlow anew
 HERE = Path(__file__).resolve().parent
 MANUAL = "docs/export-and-page.md"
 MAIN = [sys.executable, str(HERE.parent / "main.py"), "--dataset", "parts"]

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from PIL import Image
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile TensorFlow anew
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
