@@ -195,7 +195,7 @@ def strokes(images: tf.Tensor, bins: int) -> tf.Tensor:
     grey = tf.pad(tf.reduce_mean(images, -1), [[0, 0], [1, 1], [1, 1]], "SYMMETRIC")
     down = (grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]) / 2.0
     across = (grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]) / 2.0
-    strength = tf.sqrt(down**2 + across**2 + 1e-12)
+    strength = tf.sqrt(tf.square(down) + tf.square(across) + 1e-12)
     angle = tf.math.floormod(tf.atan2(down, across), np.pi) * (bins / np.pi)
     off = tf.abs(angle[..., None] - tf.range(bins, dtype=tf.float32))
     return strength[..., None] * tf.maximum(1.0 - tf.minimum(off, bins - off), 0.0)
@@ -204,7 +204,8 @@ def strokes(images: tf.Tensor, bins: int) -> tf.Tensor:
 def orientations(lines: tf.Tensor, grid: Grid, no_gradient: float) -> tf.Tensor:
     """`strokes` of cells and their eight neighbours, of length 1: (b, y, x, 9 bins)."""
     found = grid.with_neighbours(grid.mean(lines), "CONSTANT")
-    return found / tf.sqrt(tf.reduce_sum(found**2, -1, keepdims=True) + no_gradient**2)
+    lengths = tf.reduce_sum(tf.square(found), -1, keepdims=True)
+    return found / tf.sqrt(lengths + no_gradient**2)
 
 
 def detail(images: tf.Tensor) -> tf.Tensor:
@@ -226,12 +227,12 @@ def sharpness(fine: tf.Tensor, grid: Grid, blurred: float) -> tf.Tensor:
 def _ready(known: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Descriptors (n, y, x, d) as _distances takes them: (y, x, d, n) and their squared lengths."""
     placed = tf.transpose(known, (1, 2, 3, 0))
-    return placed, tf.reduce_sum(placed**2, axis=2)
+    return placed, tf.reduce_sum(tf.square(placed), axis=2)
 
 
 def _distances(found: tf.Tensor, known: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     """From descriptors (b, y, x, d) to the nearest known at their place: (b, y, x)."""
     placed = tf.transpose(found, (1, 2, 0, 3))
     squared = tf.reduce_min(lengths[:, :, None] - 2.0 * tf.matmul(placed, known), axis=-1)
-    squared = tf.transpose(squared, (2, 0, 1)) + tf.reduce_sum(found**2, -1)
+    squared = tf.transpose(squared, (2, 0, 1)) + tf.reduce_sum(tf.square(found), -1)
     return tf.sqrt(tf.maximum(squared, 0.0))
