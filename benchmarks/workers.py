@@ -4,8 +4,8 @@ python benchmarks/workers.py [--data_dir data] [--images 20000] [--search encode
 
 Trains shortly on MNIST's 8s and scores a folder of so many of its training images as PNG files by
 main.py --anomaly_test. Gross is the whole command, net what is left when the time for a tenth of
-the images, mostly start and end, is taken off. Prints both as ratios and
-writes results/workers.json.
+the images, mostly start and end, is taken off. Prints both as
+ratios and writes results/workers.json.
 """
 
 from __future__ import annotations

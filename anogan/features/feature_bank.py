@@ -181,7 +181,7 @@ def _fitted(x: tf.Tensor, recipe: FeatureRecipe) -> tuple[Gaussians, tf.Tensor]:
         packed.append(one)
         scales.append(scale)
         white = tf.matmul(placed[i : i + BLOCKS_A_TIME], _triangles(one, scale))
-        squared.append(tf.reduce_sum(white**2, axis=-1))
+        squared.append(tf.reduce_sum(tf.square(white), axis=-1))
     alone = _without_itself(tf.concat(squared, 0), n, recipe.shrinkage)
     far = _smooth(tf.reshape(tf.transpose(tf.sqrt(alone)), (n, rows, columns, 1)))
     values = highest(far[..., 0], recipe.highest).numpy()
